@@ -1,0 +1,79 @@
+"""The records that cross every boundary, the axis letters, the units and the frames.
+
+Axis letters used in every docstring of the package:
+    B scenes · S samples of one scene · C cameras · K frames per camera · H = 16 history steps · F = 64 future steps · T tokens or times.
+
+Units: metres, seconds, radians; clip time in integer microseconds. Steps are 10 Hz (dt = 0.1 s).
+Frame: **ego frame at t0**: origin at the rear axle projected on the ground, x forward, y left, z up. Every Trajectory below is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+H, F, DT = 16, 64, 0.1
+"""History steps, future steps and the time between two steps in seconds (spec section 2 and 6)."""
+
+CAMERAS = (
+    "camera_cross_left_120fov",
+    "camera_front_wide_120fov",
+    "camera_cross_right_120fov",
+    "camera_front_tele_30fov",
+)
+"""The four cameras of the release, in prompt order (spec section 2)."""
+
+FRAMES = 4
+"""Frames per camera, at t0-0.3, t0-0.2, t0-0.1 and t0 seconds."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A path with attitude at a fixed rate: xyz f32[..., T, 3], rot f32[..., T, 3, 3], dt seconds between steps."""
+
+    xyz: torch.Tensor
+    rot: torch.Tensor
+    dt: float = DT
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the car may know at t0: frames u8[C, K, 3, h, w] (oldest to newest), camera names, history [H] ending at the origin."""
+
+    frames: torch.Tensor
+    cameras: tuple[str, ...]
+    history: Trajectory
+    t0_us: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What we know: an observation, the future that was really driven ([F], or None), and where it came from.
+
+    `meta` may hold: "calibration" (geometry.Calibration per camera name), "vehicle" (length, width, height in m),
+    "label" (world.language.Label), "source" (a word for the licence notice: "world", "physical-ai-av").
+    """
+
+    observation: Observation
+    future: Trajectory | None
+    clip_id: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """S planned futures with the words that led to them.
+
+    xyz f32[S, F, 3], rot f32[S, F, 3, 3], actions f32[S, F, 2] (acceleration m/s^2, curvature 1/m), reasoning one string a sample,
+    ended: whether each sample's reasoning reached `<|traj_future_start|>`, timing: stage name -> milliseconds.
+    """
+
+    xyz: torch.Tensor
+    rot: torch.Tensor
+    reasoning: tuple[str, ...]
+    actions: torch.Tensor
+    ended: tuple[bool, ...]
+    timing: Mapping[str, float]

@@ -1,0 +1,476 @@
+"""Plays scripts: the expert drives, the others follow their lines, the roadside is planted. Vectorised over the scenes.
+
+The ego obeys the unicycle of the action space exactly, with (acceleration a, curvature k) held for dt:
+    v' = v + a dt,  theta' = theta + k (v dt + a dt^2 / 2),  x' = x + dt/2 (v cos theta + v' cos theta'), and y with the sines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from . import families as fam
+from .families import FAMILIES, Draw, Motion, Script, allowed_speed
+from .scene import DT, Kind, Light, Road, SceneBatch
+
+FUTURE = 64
+"""Steps simulated beyond the clip, so that every moment of it has its future."""
+
+MAX_ACCELERATION, MAX_CURVATURE = 9.8, 0.33
+"""Bounds of the released action space."""
+
+DIRECTIVES = ("stop", "proceed", "nudge_left", "nudge_right", "keep_speed")
+"""What a driver may be told to do from T0_STEP on, instead of what is right."""
+
+DIRECTED_BRAKE, DIRECTED_SWERVE, DIRECTED_HOLD = 2.5, 1.5, 15.0
+"""m/s^2 of a directed stop; metres to the side and metres held of a directed nudge."""
+
+PROPS, SCENERY = 40, 36
+"""Prop slots, and how many of those (the last) are roadside scenery."""
+
+_FREE_GAIN, _START_ACCELERATION, _HARDEST, _JERK, _EMERGENCY_JERK, _LOOK = 0.8, 1.8, 6.0, 4.0, 15.0, 0.4
+_CHUNK = 512
+
+
+def simulate(
+    seeds: Sequence[int] | torch.Tensor,
+    *,
+    seconds: float = 12.0,
+    families: Sequence[str] | None = None,
+    directive: Sequence[str | None] | None = None,
+) -> SceneBatch:
+    """The scenes of these seeds, `seconds` of clip and 6.4 s beyond, on the CPU. A seed's scene does not depend on its neighbours.
+
+    `families` names each scene's family (otherwise it follows from the seed); `directive` tells each driver to do one of DIRECTIVES
+    instead, from step T0_STEP on: the world, and all that came before, stay the same to the bit.
+    """
+    seeds = np.asarray(seeds, np.int64)
+    steps = round(seconds / DT) + 1 + FUTURE
+    family = fam.family_of(seeds) if families is None else np.array([FAMILIES.index(name) for name in families], np.int64)
+    orders = np.array([DIRECTIVES.index(d) + 1 if d else 0 for d in directive]) if directive is not None else np.zeros(len(seeds), np.int64)
+    chunks = [slice(i, i + _CHUNK) for i in range(0, len(seeds), _CHUNK)]
+    return _concatenate([_play(seeds[rows], family[rows], orders[rows], steps) for rows in chunks])
+
+
+def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int) -> SceneBatch:
+    script, draw = fam.write_script(seeds, family), Draw.of(seeds)
+    start = _lay(script, draw)
+    s, d, speed, sideways = _move(script, np.arange(steps) * DT)
+    ego, ego_speed, action = drive(script, start, s[:, fam.LEAD], speed[:, fam.LEAD], orders, steps)
+    road = _road(script, start)
+    prop_kind, prop_size, prop_pose, prop_colour = _plant(script, draw, road)
+    return SceneBatch(
+        seeds=torch.from_numpy(seeds),
+        family=tuple(FAMILIES[i] for i in family),
+        road=road,
+        ego=_f32(ego),
+        speed=_f32(ego_speed),
+        action=_f32(action),
+        kind=torch.from_numpy(script.kind),
+        size=_f32(script.size),
+        colour=_actor_colours(script, draw),
+        track=_tracks(script, road, s, d, speed, sideways),
+        braking=_brake_lights(script, speed),
+        prop_kind=prop_kind,
+        prop_size=prop_size,
+        prop_colour=prop_colour,
+        prop_pose=prop_pose,
+        light=_light(script, steps),
+        sun=_f32(np.stack([draw.uniform("azimuth", -np.pi, np.pi), draw.uniform("elevation", 0.35, 1.2)], -1)),
+        sky=_f32(draw.uniform("sky")),
+    )
+
+
+def _f32(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+
+def _concatenate(parts: list[SceneBatch]) -> SceneBatch:
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(records):
+        first = records[0]
+        if isinstance(first, torch.Tensor):
+            return torch.cat(records)
+        if isinstance(first, tuple):
+            return sum(records, ())
+        return type(first)(**{name: join([getattr(r, name) for r in records]) for name in first.__dataclass_fields__})
+
+    return join(parts)
+
+
+# ---- the road
+
+
+def _lay(script: Script, draw: Draw) -> np.ndarray:
+    """Where each piece starts, float64 (B, P, 3) x, y, heading: joined end to end with continuous heading."""
+    pose = np.stack([np.zeros_like(script.target)] * 2 + [draw.uniform("heading", -np.pi, np.pi)], -1)
+    poses = [pose]
+    for p in range(1, fam.PIECES):
+        length, k = script.piece[:, p] - script.piece[:, p - 1], script.curvature[:, p - 1]
+        x, y, heading = pose.T
+        turn = k * length
+        chord, middle = length * np.sinc(turn / (2 * np.pi)), heading + turn / 2
+        pose = np.stack([x + chord * np.cos(middle), y + chord * np.sin(middle), heading + turn], -1)
+        poses.append(pose)
+    return np.stack(poses, 1)
+
+
+def _road(script: Script, start: np.ndarray) -> Road:
+    return Road(
+        start=_f32(start),
+        s=_f32(script.piece),
+        curvature=_f32(script.curvature),
+        lane_width=_f32(script.lane_width),
+        left_lanes=torch.from_numpy(script.left),
+        right_lanes=torch.from_numpy(script.right),
+        oncoming=torch.from_numpy(script.oncoming),
+        crossing=_f32(script.crossing),
+        crossing_half_width=_f32(script.crossing_half_width),
+        crosswalk=_f32(script.crosswalk),
+        stop_line=_f32(script.stop_line),
+    )
+
+
+# ---- the others
+
+
+def _ease(x: np.ndarray) -> np.ndarray:
+    """Quintic from 0 to 1 with flat ends."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * x * (10.0 + x * (6.0 * x - 15.0))
+
+
+def _move(script: Script, t: np.ndarray) -> tuple[np.ndarray, ...]:
+    """s, d, speed along and sideways speed of the actors that may move, (B, MOVING, T)."""
+    m = Motion(*(getattr(script.motion, name)[:, : fam.MOVING, None] for name in Motion.__dataclass_fields__))
+    lasts = np.where(m.a == 0.0, 0.0, (m.v_end - m.v) / np.where(m.a == 0.0, 1.0, m.a))
+    since = np.maximum(t - m.t_change, 0.0)
+    changing = np.minimum(since, lasts)
+    speed = m.v + m.a * changing
+    s = m.s + m.v * (t - fam.T0) + m.a * changing * (since - changing / 2)
+    x = np.clip((t - m.t_shift) / m.shift_time, 0.0, 1.0)
+    d = m.d + (m.d_end - m.d) * np.where(m.walks, x, _ease(x))
+    rate = np.where(m.walks, (x > 0.0) & (x < 1.0), 30.0 * (x * (1.0 - x)) ** 2)
+    return s, d, speed, (m.d_end - m.d) / m.shift_time * rate
+
+
+def _tracks(script: Script, road: Road, s: np.ndarray, d: np.ndarray, speed: np.ndarray, sideways: np.ndarray) -> torch.Tensor:
+    """(B, N, T, 3) x, y, yaw in the world. A vehicle points along its motion; who walks keeps the script's yaw."""
+    steps = s.shape[-1]
+    moving = road.point(_f32(s), _f32(d))
+    standing = road.point(_f32(script.motion.s[:, fam.MOVING :]), _f32(script.motion.d[:, fam.MOVING :]))
+    walks = script.motion.walks[:, : fam.MOVING, None]
+    slip = np.where(walks, 0.0, np.arctan2(sideways, np.maximum(np.abs(speed), 1.0)))
+    moving[..., 2] += _f32(slip + script.motion.yaw[:, : fam.MOVING, None])
+    return torch.cat([moving, standing[:, :, None].expand(-1, -1, steps, -1)], 1)
+
+
+def _brake_lights(script: Script, speed: np.ndarray) -> torch.Tensor:
+    """(B, N, T): vehicles in traffic that slow down or stand."""
+    vehicle = np.isin(script.kind[:, : fam.MOVING], (Kind.CAR, Kind.VAN, Kind.TRUCK)) & ~script.motion.walks[:, : fam.MOVING]
+    pace = np.abs(speed)
+    slows = np.diff(pace, axis=-1, append=pace[..., -1:]) < -0.03
+    lit = (slows | (pace < 0.05)) & vehicle[..., None]
+    return torch.from_numpy(np.concatenate([lit, np.zeros((len(lit), fam.ACTORS - fam.MOVING, lit.shape[-1]), bool)], 1))
+
+
+def _light(script: Script, steps: int) -> torch.Tensor:
+    """(B, T) Light."""
+    green = np.arange(steps) * DT >= script.green_from[:, None]
+    return torch.from_numpy(np.where(green, int(Light.GREEN), int(Light.RED)))
+
+
+# ---- the expert
+
+
+def drive(
+    script: Script, start: np.ndarray, lead_s: np.ndarray, lead_speed: np.ndarray, orders: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ego's pose (B, T, 3), speed (B, T) and actions (B, T-1, 2). lead_s, lead_speed (B, T): the vehicle in slot LEAD."""
+    v, s = script.start_speed.copy(), script.start.copy()
+    x, y, theta = _on_line(script, start, s)
+    a, held, waited = np.zeros_like(v), v.copy(), np.zeros_like(v)
+    poses, speeds, actions = [np.stack([x, y, theta], -1)], [v], []
+    profile = _profile(script)
+    for n in range(steps - 1):
+        if n == fam.T0_STEP:
+            held = v
+            profile = _directed_profile(script, profile, s, orders)
+        s, d, slip = _project(script, start, _piece(script, s), x, y, theta)
+        waited = waited + DT * ((v == 0.0) & script.stop_sign)
+        wanted = _wanted(script, n * DT, s, v, waited, lead_s[:, n], lead_speed[:, n])
+        if n >= fam.T0_STEP:
+            wanted = _obey(script, orders, wanted, v, held)
+        a = _smooth(wanted, a, v)
+        k = _steer(script, profile, s, d, slip, v, a)
+        v_next = np.where(a <= -v / DT, 0.0, v + a * DT)
+        travelled = v * DT + 0.5 * a * DT * DT
+        theta_next = theta + k * travelled
+        x = x + 0.5 * DT * (v * np.cos(theta) + v_next * np.cos(theta_next))
+        y = y + 0.5 * DT * (v * np.sin(theta) + v_next * np.sin(theta_next))
+        s, v, theta = s + travelled, v_next, theta_next
+        poses.append(np.stack([x, y, theta], -1))
+        speeds.append(v)
+        actions.append(np.stack([a, k], -1))
+    return np.stack(poses, 1), np.stack(speeds, 1), np.stack(actions, 1)
+
+
+def _piece(script: Script, s: np.ndarray) -> np.ndarray:
+    """Index (B,) of the road piece at s."""
+    return np.maximum((s[:, None] >= script.piece).sum(1) - 1, 0)
+
+
+def _on_line(script: Script, start: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, ...]:
+    """x, y, heading of the lane's centre at s."""
+    rows, piece = np.arange(len(s)), _piece(script, s)
+    x, y, heading = start[rows, piece].T
+    length = s - script.piece[rows, piece]
+    turn = script.curvature[rows, piece] * length
+    chord = length * np.sinc(turn / (2 * np.pi))
+    return x + chord * np.cos(heading + turn / 2), y + chord * np.sin(heading + turn / 2), heading + turn
+
+
+def _project(script: Script, start: np.ndarray, piece: np.ndarray, x, y, theta) -> tuple[np.ndarray, ...]:
+    """The ego's s, d and angle to the road: the foot point on one piece of constant curvature."""
+    rows = np.arange(len(piece))
+    x0, y0, heading = start[rows, piece].T
+    k = script.curvature[rows, piece]
+    k = np.where(np.abs(k) < 1e-9, 1e-9, k)
+    c, sn = np.cos(heading), np.sin(heading)
+    u, w = c * (x - x0) + sn * (y - y0), c * (y - y0) - sn * (x - x0)
+    turn = np.arctan2(k * u, 1.0 - k * w)
+    d = (1.0 - np.hypot(k * u, 1.0 - k * w)) / k
+    slip = theta - heading - turn
+    return script.piece[rows, piece] + turn / k, d, slip - 2 * np.pi * np.round(slip / (2 * np.pi))
+
+
+def _wanted(script: Script, t: float, s, v, waited, lead_s, lead_speed) -> np.ndarray:
+    """The least acceleration any constraint asks for: target speed, lead, line to stop at, curve."""
+    wanted = _free(v, script.target)
+    nose = s + fam.EGO_FRONT
+
+    gap = lead_s - script.size[:, fam.LEAD, 0] / 2 - nose
+    softness = fam.BRAKE * fam.HEADWAY
+    lead = _keep(gap - fam.LEAD_GAP - lead_speed * fam.HEADWAY + lead_speed * _LOOK, lead_speed, softness, v)
+    wanted = np.minimum(wanted, np.where(t >= script.lead_from, lead, np.inf))
+
+    held_up = (t < script.green_from + fam.REACTION) | (script.stop_sign & (waited < fam.STOP_SIGN_WAIT))
+    line = _keep(script.stop_line - fam.LINE_GAP - nose, 0.0, fam.STOP_SOFTNESS, v)
+    wanted = np.minimum(wanted, np.where(held_up & (nose < script.stop_line), line, np.inf))
+    yields = _keep(script.crosswalk - 1.5 - fam.LINE_GAP - nose, 0.0, fam.STOP_SOFTNESS, v)
+    wanted = np.minimum(wanted, np.where((t < script.walker_clear) & (nose < script.crosswalk - 1.5), yields, np.inf))
+
+    bend = np.abs(script.curvature)
+    limit = np.sqrt(fam.LATERAL_ACCELERATION / np.maximum(bend, 1e-4))
+    end = np.concatenate([script.piece[:, 1:], np.full((len(v), 1), np.inf)], 1)
+    slow = _keep(np.maximum(script.piece - s[:, None], v[:, None] * _LOOK), limit, fam.STOP_SOFTNESS, v[:, None])
+    return np.minimum(wanted, np.where(s[:, None] < end, slow, np.inf).min(1))
+
+
+def _free(v, target) -> np.ndarray:
+    """Acceleration towards a target speed."""
+    return np.clip(_FREE_GAIN * (target - v), -fam.BRAKE, _START_ACCELERATION)
+
+
+def _keep(distance, end_speed, softness, v) -> np.ndarray:
+    """Acceleration that brings v to the allowed speed of where it will be in _LOOK seconds."""
+    return (allowed_speed(distance - v * _LOOK, end_speed, softness) - v) / _LOOK
+
+
+def _obey(script: Script, orders: np.ndarray, wanted, v, held) -> np.ndarray:
+    """What a directive asks for instead; `held` is the speed when it was given."""
+    stop, proceed, keep = (orders == DIRECTIVES.index(name) + 1 for name in ("stop", "proceed", "keep_speed"))
+    wanted = np.where(stop, np.where(v > 0.0, -DIRECTED_BRAKE, 0.0), wanted)
+    return np.where(proceed, _free(v, script.target), np.where(keep, _free(v, held), wanted))
+
+
+def _smooth(wanted, last, v) -> np.ndarray:
+    """Limits the jerk (more of it in an emergency) and comes to a true standstill: the last step takes exactly the speed that is left."""
+    wanted = np.clip(wanted, -_HARDEST, _START_ACCELERATION)
+    down = np.where(wanted < -2.5, _EMERGENCY_JERK, _JERK) * DT
+    last = np.where(v > 0.0, last, 0.0)
+    a = np.clip(wanted, last - down, last + _JERK * DT)
+    rests = (v + a * DT < 0.1) & (wanted <= 0.25)
+    return np.where(rests, -v / DT, a)
+
+
+def _steer(script: Script, profile, s, d, slip, v, a) -> np.ndarray:
+    """Curvature: the smoothed road's and the profile's, and feedback on the distance and the angle to the profile."""
+    middle = s + 0.5 * v * DT
+    reach = 1.0 + 0.5 * v
+    ahead = (_heading(script, middle + reach) - _heading(script, middle - reach)) / (2 * reach)
+    offset, slope, second = profile(middle)
+    now, slope_now, _ = profile(s)
+    length = 3.0 + 0.4 * v
+    k = ahead / (1.0 - ahead * offset) + second - (d - now) / length**2 - 1.8 * (slip - slope_now) / length
+    return np.where((v > 0.0) | (a > 0.0), np.clip(k, -0.3, 0.3), 0.0)
+
+
+def _heading(script: Script, s) -> np.ndarray:
+    """Heading of the road at s, against that of its first piece: the integral of the curvature."""
+    end = np.concatenate([script.piece[:, 1:], np.full((len(s), 1), np.inf)], 1)
+    return (script.curvature * np.clip(s[:, None] - script.piece, 0.0, end - script.piece)).sum(1)
+
+
+def _swerve(s, begin, back, height, length) -> tuple[np.ndarray, ...]:
+    """Lateral offset d(s) = height (ease((s - begin)/length) - ease((s - back)/length)) with its first and second derivative."""
+    d = slope = second = 0.0
+    for x, h in (((s - begin) / length, height), ((s - back) / length, -height)):
+        x = np.clip(x, 0.0, 1.0)
+        rest = 1.0 - x
+        d = d + h * _ease(x)
+        slope = slope + h * 30.0 * (x * rest) ** 2 / length
+        second = second + h * 60.0 * x * rest * (1.0 - 2.0 * x) / length**2
+    return d, slope, second
+
+
+def _profile(script: Script):
+    begin, back, height = script.swerve.T
+    length = script.swerve_length
+    return lambda s: _swerve(s, begin, back, height, length)
+
+
+def _directed_profile(script: Script, before, s, orders):
+    """From here on, a directed nudge: blends from the profile that was into a swerve that starts now, d = (1-w) d0 + w d1."""
+    left, right = (orders == DIRECTIVES.index(name) + 1 for name in ("nudge_left", "nudge_right"))
+    nudged = left | right
+    if not nudged.any():
+        return before
+    length = script.swerve_length
+    back = s + length + DIRECTED_HOLD
+    height = np.where(left, DIRECTED_SWERVE, -DIRECTED_SWERVE)
+
+    def profile(at):
+        d0, slope0, second0 = before(at)
+        d1, slope1, second1 = _swerve(at, s, back, height, length)
+        w, dw, ddw = _swerve(at, s, np.full_like(s, 1e9), np.where(nudged, 1.0, 0.0), length)
+        gap, dgap = d1 - d0, slope1 - slope0
+        return d0 + w * gap, slope0 + w * dgap + dw * gap, second0 + w * (second1 - second0) + 2 * dw * dgap + ddw * gap
+
+    return profile
+
+
+# ---- the roadside
+
+_PAINT = np.array(
+    [[0.85, 0.85, 0.86], [0.12, 0.12, 0.13], [0.55, 0.57, 0.6], [0.6, 0.1, 0.1], [0.13, 0.22, 0.45], [0.3, 0.34, 0.3], [0.75, 0.7, 0.6]]
+)
+_CLOTHES = np.array([[0.75, 0.2, 0.15], [0.15, 0.3, 0.6], [0.85, 0.75, 0.25], [0.2, 0.45, 0.25], [0.9, 0.9, 0.88], [0.35, 0.2, 0.4]])
+_CONE = np.array([0.95, 0.4, 0.05])
+_SCENERY = np.array([Kind.TREE, Kind.TREE, Kind.TREE, Kind.BUSH, Kind.BUSH, Kind.LAMP, Kind.BUILDING, Kind.BUILDING])
+_SCENERY_SIZE = np.zeros((len(Kind), 2, 3))
+_SCENERY_SIZE[Kind.TREE] = (2.5, 2.5, 4.5), (5.0, 5.0, 8.5)
+_SCENERY_SIZE[Kind.BUSH] = (0.9, 0.9, 0.7), (2.2, 2.2, 1.5)
+_SCENERY_SIZE[Kind.LAMP] = (0.2, 0.2, 6.0), (0.2, 0.2, 8.0)
+_SCENERY_SIZE[Kind.BUILDING] = (10.0, 8.0, 5.0), (22.0, 14.0, 15.0)
+_SCENERY_COLOUR = np.zeros((len(Kind), 2, 3))
+_SCENERY_COLOUR[Kind.TREE] = (0.1, 0.25, 0.08), (0.25, 0.42, 0.15)
+_SCENERY_COLOUR[Kind.BUSH] = (0.12, 0.28, 0.1), (0.3, 0.45, 0.2)
+_SCENERY_COLOUR[Kind.LAMP] = (0.4, 0.4, 0.42), (0.5, 0.5, 0.52)
+_SCENERY_COLOUR[Kind.BUILDING] = (0.45, 0.38, 0.33), (0.8, 0.76, 0.7)
+
+
+def _actor_colours(script: Script, draw: Draw) -> torch.Tensor:
+    pick = draw.bits("paint", fam.ACTORS)
+    kind = script.kind[..., None]
+    paint, clothes = _PAINT[pick % np.uint64(len(_PAINT))], _CLOTHES[pick % np.uint64(len(_CLOTHES))]
+    return _f32(np.where(kind == Kind.CONE, _CONE, np.where(kind == Kind.PEDESTRIAN, clothes, paint)))
+
+
+def _plant(script: Script, draw: Draw, road: Road) -> tuple[torch.Tensor, ...]:
+    """Kind (B, M), size, pose and colour (B, M, 3) of the props: signals first, then scenery on both sides of the road."""
+    signals = _signals(script)
+    scenery = _scenery(script, draw)
+    kind, size, s, d, yaw, colour = (np.concatenate(pair, 1) for pair in zip(signals, scenery))
+    pose = road.point(_f32(s), _f32(d))
+    pose[..., 2] += _f32(yaw)
+    foot = road.frenet(pose[..., :2]).numpy()
+    reach = np.hypot(size[..., 0], size[..., 1]) / 2
+    clear = (foot[..., 1] - reach > script.left_edge()[:, None] + 1.0) | (foot[..., 1] + reach < script.right_edge()[:, None] - 2.8)
+    crossing = np.abs(s - script.crossing[:, None]) < script.crossing_half_width[:, None] + reach + 1.0
+    crossing |= np.abs(s - script.crosswalk[:, None]) < reach + 3.0
+    keep = clear & ~crossing
+    keep[:, : PROPS - SCENERY] = True
+    kind = np.where(keep, kind, int(Kind.NONE))
+    return torch.from_numpy(kind), _f32(size), pose, _f32(colour)
+
+
+def _signals(script: Script) -> tuple[np.ndarray, ...]:
+    """Lights at the line and beyond the junction, or a stop sign; all face the ego."""
+    count, slots = len(script.target), PROPS - SCENERY
+    beyond = script.crossing + script.crossing_half_width + 1.0
+    lit = ~np.isnan(script.green_from)
+    right, left = script.right_edge() - 0.7, (script.left + 0.5) * script.lane_width + 0.4
+    kind = np.zeros((count, slots), np.int64)
+    kind[lit, :3] = Kind.TRAFFIC_LIGHT
+    kind[script.stop_sign, 0] = Kind.STOP_SIGN
+    s = np.zeros((count, slots))
+    d = np.zeros((count, slots))
+    s[:, :3] = np.nan_to_num(np.stack([script.stop_line + 1.0, beyond, beyond], -1))
+    d[:, :3] = np.stack([right, right, left], -1)
+    size = np.zeros((count, slots, 3))
+    size[lit, :3] = np.array([[0.4, 0.4, 3.6], [0.4, 0.4, 5.0], [0.4, 0.4, 5.0]])
+    size[script.stop_sign, 0] = 0.1, 0.8, 2.6
+    return kind, size, s, d, np.full((count, slots), np.pi), np.full((count, slots, 3), 0.25)
+
+
+def _scenery(script: Script, draw: Draw) -> tuple[np.ndarray, ...]:
+    """Trees, bushes, lamps and buildings between s = -60 and 200."""
+    kind = _SCENERY[draw.integer("scenery", len(_SCENERY), SCENERY)]
+    small, large = _SCENERY_SIZE[kind].transpose(2, 0, 1, 3)
+    size = small + (large - small) * draw.uniform("scenery_size", count=SCENERY)[..., None]
+    dark, bright = _SCENERY_COLOUR[kind].transpose(2, 0, 1, 3)
+    colour = dark + (bright - dark) * draw.uniform("scenery_tint", count=SCENERY)[..., None]
+    s = -60.0 + 260.0 / SCENERY * (np.arange(SCENERY) + draw.uniform("scenery_at", count=SCENERY))
+    side = draw.sign("scenery_side", SCENERY)
+    away = 4.5 + draw.uniform("scenery_away", count=SCENERY) ** 2 * 14.0 + np.where(kind == Kind.BUILDING, 6.0, 0.0) + size[..., 1] / 2
+    away = np.where(kind == Kind.LAMP, 3.2, away)
+    d = np.where(side > 0, script.left_edge()[:, None] + away, script.right_edge()[:, None] - away)
+    return kind, size, s, d, np.where(side > 0, np.pi, 0.0), colour
+
+
+# ---- checks
+
+
+def _boxes_meet(centre_a, yaw_a, half_a, centre_b, yaw_b, half_b) -> torch.Tensor:
+    """Oriented boxes overlap (separating axes): centres (..., 2), yaws (...), half sizes (..., 2)."""
+    gap = centre_b - centre_a
+    axes = torch.stack([torch.stack([(y + t).cos(), (y + t).sin()], -1) for y in (yaw_a, yaw_b) for t in (0.0, torch.pi / 2)], -2)
+    distance = (axes * gap[..., None, :]).sum(-1).abs()
+    reach = torch.zeros_like(distance)
+    for yaw, half in ((yaw_a, half_a), (yaw_b, half_b)):
+        for i, t in enumerate((0.0, torch.pi / 2)):
+            side = torch.stack([(yaw + t).cos(), (yaw + t).sin()], -1)[..., None, :]
+            reach = reach + (axes * side).sum(-1).abs() * half[..., i, None]
+    return (distance < reach).all(-1)
+
+
+def collisions(scene: SceneBatch) -> torch.Tensor:
+    """bool (B, T): the ego's box overlaps an actor's."""
+    hits = torch.zeros(scene.ego.shape[:2], dtype=torch.bool)
+    yaw = scene.ego[..., 2]
+    centre = scene.ego[..., :2] + fam.EGO_CENTRE * torch.stack([yaw.cos(), yaw.sin()], -1)
+    half = torch.tensor([fam.EGO_LENGTH / 2, fam.EGO_WIDTH / 2]).expand_as(centre)
+    for n in range(scene.kind.shape[1]):
+        other = scene.track[:, n]
+        size = (scene.size[:, n, None, :2] / 2).expand_as(centre)
+        near = (other[..., :2] - centre).norm(dim=-1) < half[..., 0] + size[..., 0] + 2.0
+        near &= (scene.kind[:, n] != Kind.NONE)[:, None]
+        hits[near] |= _boxes_meet(centre[near], yaw[near], half[near], other[near][..., :2], other[near][..., 2], size[near])
+    return hits
+
+
+def infeasible(scene: SceneBatch) -> torch.Tensor:
+    """bool (B, T-1): an action outside the release's bounds, or one from which the unicycle does not lead to the next pose (5 mm)."""
+    a, k = scene.action.double().unbind(-1)
+    x, y, yaw = scene.ego.double().unbind(-1)
+    v = scene.speed.double()
+    after = yaw[:, :-1] + k * (v[:, :-1] * DT + a * DT * DT / 2)
+    wrong = (v[:, :-1] + a * DT - v[:, 1:]).abs() + (after - yaw[:, 1:]).abs()
+    for p, f in ((x, torch.cos), (y, torch.sin)):
+        wrong = wrong + (p[:, :-1] + DT / 2 * (v[:, :-1] * f(yaw[:, :-1]) + v[:, 1:] * f(after)) - p[:, 1:]).abs()
+    return (a.abs() > MAX_ACCELERATION) | (k.abs() > MAX_CURVATURE) | (wrong > 5e-3)

@@ -1,0 +1,43 @@
+"""What can be wrong with a source or a clip. Every message says what was given, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class DataError(Exception):
+    """Base of all errors of the clip loader."""
+
+    def __init__(self, given: str, expected: str, do: str):
+        super().__init__(f"{given}\n  expected: {expected}\n  what to do: {do}")
+        self.given, self.expected, self.do = given, expected, do
+
+
+class SourceError(DataError):
+    """The place named is no data set."""
+
+
+class AccessDenied(DataError):
+    """The Hub refused: not logged in, or the licence of a gated data set was not accepted."""
+
+
+class UnknownClip(DataError):
+    """The clip id is not in the index."""
+
+
+class NotDownloaded(DataError):
+    """A chunk that holds the clip is not on this machine."""
+
+
+class OutOfRange(DataError):
+    """t0 leaves too little log before or after it."""
+
+
+class MissingCamera(DataError):
+    """The clip, or the data set, lacks a camera."""
+
+
+class BadVideo(DataError):
+    """A video that is broken, too short, or whose clock would give wrong frames without notice."""
+
+
+class BadEgomotion(DataError):
+    """Poses that are not numbers, or times that do not increase."""

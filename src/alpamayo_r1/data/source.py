@@ -1,0 +1,218 @@
+"""Where clips come from: the bundled set, a plain folder, or the Hub and its local cache. All through the data set's devkit."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import AccessDenied, DataError, SourceError, UnknownClip
+
+if TYPE_CHECKING:
+    from physical_ai_av import PhysicalAIAVDatasetInterface
+
+    from .clips import Clip
+
+NVIDIA = "nvidia/PhysicalAI-Autonomous-Vehicles"
+MARKER = "world/labels.parquet"
+"""A data set that holds this file was written by our synthetic world."""
+
+_LAYOUT = "features.csv, clip_index.parquet and metadata/ of the PhysicalAI-AV layout"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def open_source(
+    spec: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    maybe_stream: bool = False,
+) -> Source:
+    """Opens "sample" (bundled clips), a folder in the data set's layout, or "REPO_ID[@REVISION]" on the Hub or in its cache.
+
+    `maybe_stream` reads chunks that are not on this machine over the network instead of refusing. A 40-digit revision whose files are in
+    the cache is opened without a single network call. Raises SourceError, AccessDenied.
+    """
+    text = str(spec)
+    if text == "sample":
+        return _open_folder(sample_folder(), "the bundled clips")
+    if Path(text).is_dir():
+        return _open_folder(Path(text), f"the folder {text}")
+    repo, _, pinned = text.partition("@")
+    if not _REPO.fullmatch(repo) or text.startswith((".", "/", "~")):
+        raise SourceError(
+            f'there is no folder "{text}", and it is no name of a data set on the Hub.',
+            f'"sample", a folder with {_LAYOUT}, or "{NVIDIA}@REVISION"',
+            "check the path, or write the data set as OWNER/NAME or OWNER/NAME@REVISION.",
+        )
+    return _open_hub(repo, pinned or revision, cache_dir, token, maybe_stream)
+
+
+def sample_folder() -> Path:
+    """The folder of the bundled clips."""
+    return Path(str(resources.files("alpamayo_r1") / "assets" / "clips"))
+
+
+class Source:
+    """A data set that is open: its clip ids, and `clip(clip_id)`. A context manager; closing it closes the clips it gave out."""
+
+    def __init__(
+        self, interface: PhysicalAIAVDatasetInterface, name: str, kind: str, *, root: Path | None = None, maybe_stream: bool = False
+    ):
+        self.interface, self.name, self.kind, self.root, self.maybe_stream = interface, name, kind, root, maybe_stream
+        self._clips: dict[str, Clip] = {}
+
+    @cached_property
+    def clip_ids(self) -> tuple[str, ...]:
+        """All clip ids of the index, in its order."""
+        return tuple(self.interface.clip_index.index)
+
+    def clip(self, clip_id: str) -> Clip:
+        """The clip of that id; the same open clip each time. Raises UnknownClip."""
+        from .clips import Clip
+
+        if clip_id not in self._clips:
+            if clip_id not in self.interface.clip_index.index:
+                raise self._unknown(clip_id)
+            self._clips[clip_id] = Clip(self, clip_id)
+        return self._clips[clip_id]
+
+    def close(self) -> None:
+        """Closes every open clip."""
+        while self._clips:
+            self._clips.popitem()[1].close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Source({self.name!r}, {len(self.interface.clip_index)} clips, {self.kind})"
+
+    def download_command(self, files: list[str]) -> str:
+        """The shell command that brings these files of the data set to where this source looks."""
+        what = " ".join(files)
+        if self.root is not None:
+            return f"hf download {NVIDIA} {what} --repo-type dataset --local-dir {self.root}"
+        cache = f" --cache-dir {self.interface.cache_dir}" if self.interface.cache_dir else ""
+        return f"hf download {self.interface.repo_id} {what} --repo-type dataset --revision {self.interface.revision}{cache}"
+
+    def _unknown(self, clip_id: str) -> UnknownClip:
+        ids = self.clip_ids
+        near = difflib.get_close_matches(clip_id, ids[:20_000], n=3, cutoff=0.5) or [i for i in ids if i[:4] == clip_id[:4]][:3] or ids[:3]
+        return UnknownClip(
+            f'no clip "{clip_id}" among the {len(ids)} of {self.name}.',
+            f"an id of its index, such as {', '.join(near)}",
+            "copy an id from `source.clip_ids`, or open the data set and revision that holds this clip.",
+        )
+
+
+def _open_folder(root: Path, name: str) -> Source:
+    if not (root / "features.csv").is_file():
+        raise SourceError(
+            f"{name} ({root}) is no data set: it has no features.csv.",
+            _LAYOUT,
+            f"give the folder that holds features.csv: one written by `alpamayo-r1 world --out DIR`, or by "
+            f"`hf download {NVIDIA} --repo-type dataset --local-dir DIR`.",
+        )
+    from .plain import PlainFolder
+
+    try:
+        interface = PlainFolder(root)
+    except FileNotFoundError as error:
+        raise SourceError(
+            f"{name} is incomplete: {Path(str(error)).relative_to(root)} is missing in {root}.", _LAYOUT, "write or download it again."
+        ) from error
+    kind = "world" if (root / MARKER).is_file() else "physical-ai-av"
+    return Source(interface, name, kind, root=root)
+
+
+def _open_hub(repo: str, revision: str | None, cache_dir, token, maybe_stream: bool) -> Source:
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+    from physical_ai_av import PhysicalAIAVDatasetInterface
+
+    cache = None if cache_dir is None else str(cache_dir)
+    try:
+        interface = PhysicalAIAVDatasetInterface(
+            _commit(repo, revision or "main", cache, token),
+            repo_id=repo,
+            token=token,
+            cache_dir=cache,
+            confirm_download_threshold_gb=float("inf"),
+        )
+    except DataError:
+        raise
+    except HfHubHTTPError as error:
+        raise _refused(repo, revision, error) from error
+    except (OfflineModeIsEnabled, EntryNotFoundError, ValueError) as error:
+        raise SourceError(
+            f"{repo}@{revision or 'main'} can't be opened: {error}",
+            f"{_LAYOUT} on the Hub, or in the cache {_cache_folder(cache)} when offline",
+            f"while online: hf download {repo} features.csv clip_index.parquet --include 'metadata/*' --repo-type dataset; "
+            "or unset HF_HUB_OFFLINE.",
+        ) from error
+    except (HTTPError, OSError) as error:
+        raise _unreachable(repo, revision, cache, error) from error
+    synthetic = interface.is_file_cached(MARKER) or "synthetic" in repo
+    return Source(interface, f"{repo}@{interface.revision}", "world" if synthetic else "physical-ai-av", maybe_stream=maybe_stream)
+
+
+def _commit(repo: str, revision: str, cache: str | None, token) -> str:
+    """A branch, tag or commit -> commit, asking the Hub where it can and the cache's refs where it can't."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    if _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return huggingface_hub.HfApi(token=token).dataset_info(repo, revision=revision).sha
+    except HfHubHTTPError:
+        raise
+    except (HTTPError, OSError) as error:
+        ref = Path(_cache_folder(cache), f"datasets--{repo.replace('/', '--')}", "refs", revision)
+        if ref.is_file():
+            return ref.read_text().strip()
+        raise _unreachable(repo, revision, cache, error) from error
+
+
+def _cache_folder(cache: str | None) -> str:
+    from huggingface_hub import constants
+
+    return cache or constants.HF_HUB_CACHE
+
+
+def _unreachable(repo: str, revision: str | None, cache: str | None, error: Exception) -> SourceError:
+    offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else f"the Hub can't be reached ({type(error).__name__})"
+    return SourceError(
+        f"{repo}@{revision or 'main'} can't be opened: {offline}, and the cache {_cache_folder(cache)} doesn't know that revision.",
+        "a network, or a revision that is in the cache",
+        "name a 40-digit commit of the cache's snapshots/ folder (REPO@COMMIT), give cache_dir, or go online.",
+    )
+
+
+def _refused(repo: str, revision: str | None, error) -> DataError:
+    """An answer of the Hub that was no data: gated, unknown, or broken."""
+    from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
+
+    code = error.response.status_code if error.response is not None else None
+    if isinstance(error, RevisionNotFoundError):
+        return SourceError(
+            f"{repo} has no revision {revision}.", "a branch, tag or commit of the data set", "leave @REVISION out to use main."
+        )
+    if isinstance(error, GatedRepoError) or code in (401, 403):
+        return AccessDenied(
+            f"the Hub refused {repo} (HTTP {code}): you are not logged in, or have not accepted the data set's licence.",
+            "an account that accepted the licence, and its token on this machine",
+            f"open https://huggingface.co/datasets/{repo}, accept the licence, then run `hf auth login` (or set HF_TOKEN).",
+        )
+    return SourceError(
+        f"the Hub answered HTTP {code} for {repo}.", "a data set's name, OWNER/NAME", f"check the name; the usual one is {NVIDIA}."
+    )

@@ -16,7 +16,7 @@ from alpamayo_r1.geometry import rot_z, yaw_of
 from alpamayo_r1.results import NOTICES, result, write_result
 from alpamayo_r1.types import CAMERAS, DT, F, H, Observation, Plan, Sample, Trajectory
 
-GOLDEN = load_file(Path(__file__).parent / "data" / "golden" / "metrics.safetensors")
+GOLDEN = load_file(Path(__file__).parent / "data" / "golden" / "cases" / "metrics.safetensors")
 seeds = st.integers(0, 10_000)
 
 

@@ -344,10 +344,8 @@ def red_light(script: Script, rows, draw: Draw) -> None:
     _junction(script, rows, draw, distance + EGO_FRONT + LINE_GAP)
     script.green_from[rows] = np.inf
     _others_wait(script, rows, draw, np.inf)
-    lateral = draw.uniform("cross_at", 10.0, 40.0) * -1.0
-    speed = 8.0
-    to = 80.0
-    some = draw.chance("crosses", 0.6)
+    to, speed, some = 80.0, 8.0, draw.chance("crosses", 0.6)
+    reached = draw.uniform("cross_at", -40.0, -10.0)
     script.put(
         rows[some],
         SECOND,
@@ -355,7 +353,7 @@ def red_light(script: Script, rows, draw: Draw) -> None:
         (script.crossing[rows] - 0.5 * script.crossing_half_width[rows])[some],
         -to,
         d_end=to,
-        t_shift=(T0 - (lateral + to) / speed)[some],
+        t_shift=(T0 - (reached + to) / speed)[some],
         shift_time=2 * to / speed,
         walks=True,
         yaw=np.pi / 2,
@@ -374,23 +372,16 @@ def _others_wait(script: Script, rows, draw: Draw, go) -> None:
     """Vehicles at the same light in the next lanes and from ahead; they pull away at time `go`."""
     script.flow_left[rows] = script.flow_right[rows] = script.flow_oncoming[rows] = False
     go = np.broadcast_to(go, rows.shape)
-    width, moving = script.lane_width[rows], {"a": LEAD_START, "v_end": script.target[rows]}
-    beyond = script.crossing[rows] * 2 - script.stop_line[rows]
-    for name, slot, lanes, s, d, motion in (
-        ("left", LEFT, script.left, script.stop_line[rows] - 3.5, width, moving),
-        ("right", RIGHT, script.right, script.stop_line[rows] - 3.5, -width, moving),
-        (
-            "ahead",
-            ONCOMING,
-            script.oncoming,
-            beyond + 3.5,
-            (script.left[rows] + 1) * width,
-            {"a": -LEAD_START, "v_end": -8.0, "yaw": np.pi},
-        ),
+    width, line = script.lane_width[rows], script.stop_line[rows] - 3.5
+    beyond, opposite = 2 * script.crossing[rows] - line, (script.left[rows] + 1) * width
+    for name, slot, lanes, s, d, way in (
+        ("left", LEFT, script.left, line, width, 1.0),
+        ("right", RIGHT, script.right, line, -width, 1.0),
+        ("ahead", ONCOMING, script.oncoming, beyond, opposite, -1.0),
     ):
         some = draw.chance("waits_" + name, 0.5) & (lanes[rows] > 0)
-        picked = {key: value[some] if np.ndim(value) else value for key, value in motion.items()}
-        script.put(rows[some], slot, Kind.CAR, s[some], d[some], t_change=go[some], **picked)
+        yaw = 0.0 if way > 0 else np.pi
+        script.put(rows[some], slot, Kind.CAR, s[some], d[some], t_change=go[some], a=way * LEAD_START, v_end=way * 8.0, yaw=yaw)
 
 
 def stop_sign(script: Script, rows, draw: Draw) -> None:
@@ -447,7 +438,7 @@ def curve(script: Script, rows, draw: Draw) -> None:
     script.curvature[rows, 3] = 0.0
 
 
-def _obstacles(script: Script, rows, side: float, first, last, edge, width: float) -> None:
+def _obstacles(script: Script, rows, side: float, first, last, edge) -> None:
     """A swerve away from obstacles on `side` (1 left) between s = first and last, their edge `edge` m from the lane's centre."""
     length = script.swerve_length[rows]
     begin, back = first - EGO_FRONT - 0.7 - length, last + EGO_LENGTH - EGO_FRONT + 0.7
@@ -471,7 +462,7 @@ def _cones(script: Script, rows, draw: Draw, side: float) -> None:
         some = count > j
         taper = 0.6 if j == 0 else 0.0
         script.put(rows[some], STANDING + j, Kind.CONE, (first + 4.0 * j)[some], side * (edge + 0.2 + taper)[some])
-    _obstacles(script, rows, side, first - 0.2, first + 4.0 * (count - 1) + 0.2, edge, 0.4)
+    _obstacles(script, rows, side, first - 0.2, first + 4.0 * (count - 1) + 0.2, edge)
 
 
 def nudge_left(script: Script, rows, draw: Draw) -> None:
@@ -497,7 +488,7 @@ def parked_car(script: Script, rows, draw: Draw) -> None:
     length, width, _ = SIZES[Kind.CAR]
     script.put(rows, STANDING, Kind.CAR, first, -(edge + width / 2))
     script.put(rows[two], STANDING + 1, Kind.CAR, (first + 6.5)[two], -(edge + width / 2)[two])
-    _obstacles(script, rows, -1.0, first - length / 2, first + np.where(two, 6.5, 0.0) + length / 2, edge, width)
+    _obstacles(script, rows, -1.0, first - length / 2, first + np.where(two, 6.5, 0.0) + length / 2, edge)
 
 
 def cut_in(script: Script, rows, draw: Draw) -> None:
@@ -509,7 +500,7 @@ def cut_in(script: Script, rows, draw: Draw) -> None:
     speed = script.target[rows] * draw.uniform("speed", 0.65, 0.85)
     kind = np.array([Kind.CAR, Kind.CAR, Kind.VAN])[draw.integer("cutter", 3)]
     shift = T0 - LANE_CHANGE * draw.uniform("progress", 0.38, 0.58)
-    s = EGO_FRONT + draw.uniform("gap", 8.0, 18.0) + _SIZE_TABLE[kind, 0] / 2
+    s = EGO_FRONT + draw.uniform("gap", 9.0, 19.0) + _SIZE_TABLE[kind, 0] / 2
     script.put(rows, LEAD, kind, s, side * script.lane_width[rows], v=speed, d_end=0.0, t_shift=shift, shift_time=LANE_CHANGE)
     script.lead_from[rows] = shift + 0.3 * LANE_CHANGE
     script.flow_left[rows], script.flow_right[rows] = side < 0, side > 0

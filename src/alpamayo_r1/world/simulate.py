@@ -30,8 +30,10 @@ DIRECTED_BRAKE, DIRECTED_SWERVE, DIRECTED_HOLD = 2.5, 1.5, 15.0
 PROPS, SCENERY = 40, 36
 """Prop slots, and how many of those (the last) are roadside scenery."""
 
-_FREE_GAIN, _START_ACCELERATION, _HARDEST, _JERK, _EMERGENCY_JERK, _LOOK = 0.8, 1.8, 6.0, 4.0, 15.0, 0.4
-_CHUNK = 512
+_FREE_GAIN, _LOOK = 0.8, 0.4  # 1/s towards the target speed; s over which a constraint is met
+_START_ACCELERATION, _FIRM, _HARDEST = 1.8, 3.0, 6.0  # m/s^2; braking is firm at most unless more is needed
+_JERK, _EMERGENCY_JERK = 4.0, 10.0  # m/s^3
+_CHUNK = 512  # scenes played at once, so that a step's arrays stay in the cache
 
 
 def simulate(
@@ -57,9 +59,12 @@ def simulate(
 def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int) -> SceneBatch:
     script, draw = fam.write_script(seeds, family), Draw.of(seeds)
     start = _lay(script, draw)
-    s, d, speed, sideways = _move(script, np.arange(steps) * DT)
-    ego, ego_speed, action = drive(script, start, s[:, fam.LEAD], speed[:, fam.LEAD], orders, steps)
     road = _road(script, start)
+    moving, s, d, speed, sideways = _move(script, np.arange(steps) * DT)
+    lead_s, lead_speed = np.zeros((2, len(seeds), steps))
+    leads = moving[1] == fam.LEAD
+    lead_s[moving[0][leads]], lead_speed[moving[0][leads]] = s[leads], speed[leads]
+    ego, ego_speed, action = drive(script, start, lead_s, lead_speed, orders, steps)
     prop_kind, prop_size, prop_pose, prop_colour = _plant(script, draw, road)
     return SceneBatch(
         seeds=torch.from_numpy(seeds),
@@ -71,8 +76,8 @@ def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int)
         kind=torch.from_numpy(script.kind),
         size=_f32(script.size),
         colour=_actor_colours(script, draw),
-        track=_tracks(script, road, s, d, speed, sideways),
-        braking=_brake_lights(script, speed),
+        track=_tracks(script, road, moving, s, d, speed, sideways),
+        braking=_brake_lights(script, moving, speed),
         prop_kind=prop_kind,
         prop_size=prop_size,
         prop_colour=prop_colour,
@@ -144,9 +149,10 @@ def _ease(x: np.ndarray) -> np.ndarray:
     return x * x * x * (10.0 + x * (6.0 * x - 15.0))
 
 
-def _move(script: Script, t: np.ndarray) -> tuple[np.ndarray, ...]:
-    """s, d, speed along and sideways speed of the actors that may move, (B, MOVING, T)."""
-    m = Motion(*(getattr(script.motion, name)[:, : fam.MOVING, None] for name in Motion.__dataclass_fields__))
+def _move(script: Script, t: np.ndarray) -> tuple:
+    """The A moving actors: (scene, slot) indices, then s, d, speed along and sideways speed, (A, T) each."""
+    moving = np.nonzero(script.kind[:, : fam.MOVING] != Kind.NONE)
+    m = Motion(*(getattr(script.motion, name)[moving][:, None] for name in Motion.__dataclass_fields__))
     lasts = np.where(m.a == 0.0, 0.0, (m.v_end - m.v) / np.where(m.a == 0.0, 1.0, m.a))
     since = np.maximum(t - m.t_change, 0.0)
     changing = np.minimum(since, lasts)
@@ -155,27 +161,30 @@ def _move(script: Script, t: np.ndarray) -> tuple[np.ndarray, ...]:
     x = np.clip((t - m.t_shift) / m.shift_time, 0.0, 1.0)
     d = m.d + (m.d_end - m.d) * np.where(m.walks, x, _ease(x))
     rate = np.where(m.walks, (x > 0.0) & (x < 1.0), 30.0 * (x * (1.0 - x)) ** 2)
-    return s, d, speed, (m.d_end - m.d) / m.shift_time * rate
+    return moving, s, d, speed, (m.d_end - m.d) / m.shift_time * rate
 
 
-def _tracks(script: Script, road: Road, s: np.ndarray, d: np.ndarray, speed: np.ndarray, sideways: np.ndarray) -> torch.Tensor:
+def _tracks(script: Script, road: Road, moving, s: np.ndarray, d: np.ndarray, speed: np.ndarray, sideways: np.ndarray) -> torch.Tensor:
     """(B, N, T, 3) x, y, yaw in the world. A vehicle points along its motion; who walks keeps the script's yaw."""
-    steps = s.shape[-1]
-    moving = road.point(_f32(s), _f32(d))
-    standing = road.point(_f32(script.motion.s[:, fam.MOVING :]), _f32(script.motion.d[:, fam.MOVING :]))
-    walks = script.motion.walks[:, : fam.MOVING, None]
-    slip = np.where(walks, 0.0, np.arctan2(sideways, np.maximum(np.abs(speed), 1.0)))
-    moving[..., 2] += _f32(slip + script.motion.yaw[:, : fam.MOVING, None])
-    return torch.cat([moving, standing[:, :, None].expand(-1, -1, steps, -1)], 1)
+    standing = road.point(_f32(script.motion.s), _f32(script.motion.d))
+    tracks = standing[:, :, None].repeat(1, 1, s.shape[-1], 1)
+    rows, slots = torch.from_numpy(moving[0]), torch.from_numpy(moving[1])
+    own = Road(**{name: getattr(road, name)[rows] for name in Road.__dataclass_fields__})
+    pose = own.point(_f32(s), _f32(d))
+    slip = np.where(script.motion.walks[moving][:, None], 0.0, np.arctan2(sideways, np.maximum(np.abs(speed), 1.0)))
+    pose[..., 2] += _f32(slip + script.motion.yaw[moving][:, None])
+    tracks[rows, slots] = pose
+    return tracks
 
 
-def _brake_lights(script: Script, speed: np.ndarray) -> torch.Tensor:
+def _brake_lights(script: Script, moving, speed: np.ndarray) -> torch.Tensor:
     """(B, N, T): vehicles in traffic that slow down or stand."""
-    vehicle = np.isin(script.kind[:, : fam.MOVING], (Kind.CAR, Kind.VAN, Kind.TRUCK)) & ~script.motion.walks[:, : fam.MOVING]
     pace = np.abs(speed)
-    slows = np.diff(pace, axis=-1, append=pace[..., -1:]) < -0.03
-    lit = (slows | (pace < 0.05)) & vehicle[..., None]
-    return torch.from_numpy(np.concatenate([lit, np.zeros((len(lit), fam.ACTORS - fam.MOVING, lit.shape[-1]), bool)], 1))
+    slows = np.diff(pace, axis=-1, append=pace[:, -1:]) < -0.03
+    vehicle = np.isin(script.kind[moving], (Kind.CAR, Kind.VAN, Kind.TRUCK)) & ~script.motion.walks[moving]
+    lit = np.zeros((*script.kind.shape, speed.shape[-1]), bool)
+    lit[moving] = (slows | (pace < 0.05)) & vehicle[:, None]
+    return torch.from_numpy(lit)
 
 
 def _light(script: Script, steps: int) -> torch.Tensor:
@@ -256,7 +265,8 @@ def _wanted(script: Script, t: float, s, v, waited, lead_s, lead_speed) -> np.nd
     gap = lead_s - script.size[:, fam.LEAD, 0] / 2 - nose
     softness = fam.BRAKE * fam.HEADWAY
     lead = _keep(gap - fam.LEAD_GAP - lead_speed * fam.HEADWAY + lead_speed * _LOOK, lead_speed, softness, v)
-    wanted = np.minimum(wanted, np.where(t >= script.lead_from, lead, np.inf))
+    hardest = -np.maximum(_FIRM, 0.75 * np.maximum(v - lead_speed, 0.0) ** 2 / np.maximum(gap - 1.0, 0.1))
+    wanted = np.minimum(wanted, np.where(t >= script.lead_from, np.maximum(lead, hardest), np.inf))
 
     held_up = (t < script.green_from + fam.REACTION) | (script.stop_sign & (waited < fam.STOP_SIGN_WAIT))
     line = _keep(script.stop_line - fam.LINE_GAP - nose, 0.0, fam.STOP_SOFTNESS, v)
@@ -294,7 +304,7 @@ def _smooth(wanted, last, v) -> np.ndarray:
     down = np.where(wanted < -2.5, _EMERGENCY_JERK, _JERK) * DT
     last = np.where(v > 0.0, last, 0.0)
     a = np.clip(wanted, last - down, last + _JERK * DT)
-    rests = (v + a * DT < 0.1) & (wanted <= 0.25)
+    rests = (v + a * DT < 0.05) & (wanted <= 0.25)
     return np.where(rests, -v / DT, a)
 
 
@@ -303,7 +313,7 @@ def _steer(script: Script, profile, s, d, slip, v, a) -> np.ndarray:
     middle = s + 0.5 * v * DT
     reach = 1.0 + 0.5 * v
     ahead = (_heading(script, middle + reach) - _heading(script, middle - reach)) / (2 * reach)
-    offset, slope, second = profile(middle)
+    offset, _, second = profile(middle)
     now, slope_now, _ = profile(s)
     length = 3.0 + 0.4 * v
     k = ahead / (1.0 - ahead * offset) + second - (d - now) / length**2 - 1.8 * (slip - slope_now) / length

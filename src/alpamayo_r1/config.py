@@ -1,0 +1,326 @@
+"""Configuration as data: a closed table from the released `config.json` (R1 and 1.5) and Qwen3-VL's `config.json` to ours.
+
+Nothing that a config names is ever imported or called: `_target_` strings are compared with the names below and refused otherwise.
+Unknown keys are ignored, absent ones take the release's values (spec section 1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TARGETS: Mapping[str, tuple[str, ...]] = {
+    "action_in_proj_cfg": ("models.action_in_proj.PerWaypointActionInProjV2",),
+    "action_out_proj_cfg": ("torch.nn.Linear",),
+    "action_space_cfg": ("action_space.UnicycleAccelCurvatureActionSpace",),
+    "diffusion_cfg": ("diffusion.flow_matching.FlowMatching",),
+    "hist_traj_tokenizer_cfg": ("models.delta_tokenizer.DeltaTrajectoryTokenizer",),
+    "traj_tokenizer_cfg": ("action_space.DiscreteTrajectoryTokenizer", "action_space.discrete_action_space.DiscreteTrajectoryTokenizer"),
+}
+"""Config section -> the class names of the release that we know how to be (their package prefix removed)."""
+
+PACKAGES = ("alpamayo_r1.", "alpamayo1_5.", "")
+
+
+class ConfigError(ValueError):
+    """A config that this package cannot be, said by name."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Qwen3-VL's vision transformer."""
+
+    depth: int
+    hidden: int
+    heads: int
+    intermediate: int
+    out_hidden: int
+    positions: int
+    deepstack: tuple[int, ...]
+    patch: int = 16
+    temporal_patch: int = 2
+    merge: int = 2
+    channels: int = 3
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in one flattened patch: channels x time x height x width."""
+        return self.channels * self.temporal_patch * self.patch**2
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A Qwen3 decoder stack: the language model, or the action expert (which has no vocabulary)."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    rope_theta: float
+    rope_sections: tuple[int, int, int]
+    eps: float = 1e-6
+    vocab: int | None = None
+
+
+@dataclass(frozen=True)
+class ActionConfig:
+    """The unicycle action space: (acceleration, curvature) at `dt`, normalised by mean and std; see action.py for the lambdas."""
+
+    accel_mean: float = 0.02902694707164455
+    accel_std: float = 0.6810426736454882
+    curvature_mean: float = 0.0002692167976330542
+    curvature_std: float = 0.026148280660833106
+    accel_bounds: tuple[float, float] = (-9.8, 9.8)
+    curvature_bounds: tuple[float, float] = (-0.33, 0.33)
+    dt: float = 0.1
+    n_waypoints: int = 64
+    v_lambda: float = 1e-6
+    v_ridge: float = 1e-4
+    theta_lambda: float = 1e-6
+    theta_ridge: float = 1e-8
+    a_lambda: float = 1e-4
+    a_ridge: float = 1e-4
+    kappa_lambda: float = 1e-4
+    kappa_ridge: float = 1e-4
+
+
+@dataclass(frozen=True)
+class ProjectionConfig:
+    """The action encoder: Fourier features per waypoint, then `layers` hidden blocks."""
+
+    hidden: int
+    layers: int
+    features: int = 20
+    max_frequency: float = 100.0
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """Where trajectory tokens live in the vocabulary and how they are quantised (spec sections 2 and 6)."""
+
+    first: int  # id of <i0>
+    count: int  # trajectory tokens
+    vocab: int  # whole vocabulary
+    history_tokens: int = 48
+    future_tokens: int = 128
+    future_bins: int = 3000
+    future_low: tuple[float, float] = (-10.0, -10.0)
+    future_high: tuple[float, float] = (10.0, 10.0)
+    history_bins: int = 1000
+    history_low: tuple[float, float, float] = (-4.0, -4.0, -10.0)
+    history_high: tuple[float, float, float] = (4.0, 4.0, 10.0)
+
+    @property
+    def first_history(self) -> int:
+        """Id of history bin 0: history bins come after the future bins."""
+        return self.first + self.future_bins
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the model's shape and arithmetic. One class, three sizes: tiny, small, 10B."""
+
+    vision: VisionConfig
+    text: DecoderConfig
+    expert: DecoderConfig
+    action: ActionConfig
+    projection: ProjectionConfig
+    tokens: TokenConfig
+    min_pixels: int
+    max_pixels: int
+    flow_steps: int
+    image_token: str
+    vlm: str
+    dtype: str
+    model_type: str
+
+
+KNOWN_VLMS: Mapping[str, Mapping[str, Any]] = {
+    name: {
+        "model_type": "qwen3_vl",
+        "image_token_id": 151655,
+        "text_config": {
+            "head_dim": 128,
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 36,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-6,
+            "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
+            "rope_theta": 5000000,
+        },
+        "vision_config": {
+            "deepstack_visual_indexes": [8, 16, 24],
+            "depth": 27,
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_heads": 16,
+            "num_position_embeddings": 2304,
+            "out_hidden_size": 4096,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+    }
+    for name in ("Qwen/Qwen3-VL-8B-Instruct", "nvidia/Cosmos-Reason2-8B")
+}
+"""Qwen3-VL configurations of the released checkpoints, so that building a config never opens the network."""
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of a checkpoint folder.
+
+    Raises:
+        ConfigError: no or invalid `config.json`, an unknown `_target_`, or a `vlm_name_or_path` that is neither known nor a folder.
+    """
+    released = read_json(folder / "config.json")
+    return parse_config(released, read_vlm_config(required(released, "vlm_name_or_path"), folder))
+
+
+def read_vlm_config(name: str, folder: Path) -> Mapping[str, Any]:
+    """Qwen3-VL's config: in the checkpoint's own folder, at a local path, or from KNOWN_VLMS. Never from the network."""
+    found = local_vlm(name, folder)
+    if found is not None:
+        return read_json(found / "config.json")
+    if name in KNOWN_VLMS:
+        return KNOWN_VLMS[name]
+    raise ConfigError(
+        f"vlm_name_or_path is {name!r}: no folder {folder / name} or {name} with a config.json, and not one of {sorted(KNOWN_VLMS)}. "
+        "Put the Qwen3-VL config.json and tokenizer files into a folder and name that folder in the checkpoint's config.json."
+    )
+
+
+def local_vlm(name: str, folder: Path) -> Path | None:
+    """The Qwen3-VL folder beside the checkpoint or at a local path, if there is one."""
+    return next((path for path in (folder / name, Path(name)) if (path / "config.json").is_file()), None)
+
+
+def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelConfig:
+    """Released config and Qwen3-VL config -> ModelConfig; what the expert does not name it inherits from the text config."""
+    for section, known in TARGETS.items():
+        check_target(section, released.get(section) or {}, known)
+    check_target(
+        "traj_tokenizer_cfg.action_space_cfg",
+        (released.get("traj_tokenizer_cfg") or {}).get("action_space_cfg") or {},
+        TARGETS["action_space_cfg"],
+    )
+    refuse_targets(released)
+    text, vision = required(vlm, "text_config"), required(vlm, "vision_config")
+    if vlm.get("tie_word_embeddings"):
+        raise ConfigError("tie_word_embeddings is true: the release's language model has a head of its own; set it to false.")
+    if released.get("expert_non_causal_attention") is False:
+        raise ConfigError("expert_non_causal_attention is false: this package computes the released, non-causal expert only.")
+    projection = required(released, "action_in_proj_cfg")
+    future = released.get("traj_tokenizer_cfg") or {}
+    vocab = required(released, "vocab_size")
+    return ModelConfig(
+        vision=VisionConfig(
+            depth=required(vision, "depth"),
+            hidden=required(vision, "hidden_size"),
+            heads=required(vision, "num_heads"),
+            intermediate=required(vision, "intermediate_size"),
+            out_hidden=required(vision, "out_hidden_size"),
+            positions=required(vision, "num_position_embeddings"),
+            deepstack=tuple(required(vision, "deepstack_visual_indexes")),
+            patch=vision.get("patch_size", 16),
+            temporal_patch=vision.get("temporal_patch_size", 2),
+            merge=vision.get("spatial_merge_size", 2),
+        ),
+        text=decoder_config(text, vocab),
+        expert=decoder_config({**text, **(released.get("expert_cfg") or {})}, None),
+        action=action_config(released.get("action_space_cfg") or {}),
+        projection=ProjectionConfig(
+            hidden=required(projection, "hidden_size"),
+            layers=required(projection, "num_enc_layers"),
+            features=projection.get("num_fourier_feats", 20),
+            max_frequency=projection.get("max_freq", 100.0),
+        ),
+        tokens=TokenConfig(
+            first=required(released, "traj_token_start_idx"),
+            count=required(released, "traj_vocab_size"),
+            vocab=vocab,
+            history_tokens=released.get("tokens_per_history_traj", 48),
+            future_tokens=released.get("tokens_per_future_traj", 128),
+            future_bins=future.get("num_bins", 3000),
+            future_low=tuple(future.get("dims_min", (-10.0, -10.0))),
+            future_high=tuple(future.get("dims_max", (10.0, 10.0))),
+        ),
+        min_pixels=released.get("min_pixels", 163840),
+        max_pixels=released.get("max_pixels", 196608),
+        flow_steps=(released.get("diffusion_cfg") or {}).get("num_inference_steps") or 10,
+        image_token="<|image_pad|>",
+        vlm=required(released, "vlm_name_or_path"),
+        dtype=released.get("model_dtype") or released.get("dtype") or "bfloat16",
+        model_type=released.get("model_type", "alpamayo_r1"),
+    )
+
+
+def decoder_config(text: Mapping[str, Any], vocab: int | None) -> DecoderConfig:
+    """A Qwen3 text config -> DecoderConfig. Accepts rope settings under `rope_scaling` (4.x) or `rope_parameters` (5.x)."""
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    if rope.get("rope_type", "default") != "default":
+        raise ConfigError(f"rope_type is {rope['rope_type']!r}: only 'default' is known.")
+    hidden, heads = required(text, "hidden_size"), required(text, "num_attention_heads")
+    return DecoderConfig(
+        layers=required(text, "num_hidden_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=required(text, "num_key_value_heads"),
+        head_dim=text.get("head_dim") or hidden // heads,
+        intermediate=required(text, "intermediate_size"),
+        rope_theta=float(text.get("rope_theta") or rope.get("rope_theta") or 5e6),
+        rope_sections=tuple(rope.get("mrope_section", (24, 20, 20))),
+        eps=text.get("rms_norm_eps", 1e-6),
+        vocab=vocab,
+    )
+
+
+def action_config(section: Mapping[str, Any]) -> ActionConfig:
+    """The action space's section -> ActionConfig; unknown keys ignored, absent ones default."""
+    known = ActionConfig.__dataclass_fields__
+    return ActionConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in section.items() if k in known})
+
+
+def check_target(section: str, config: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuses a `_target_` that is not one of the release's names for this section."""
+    target = config.get("_target_")
+    if target is not None and target not in {package + name for package in PACKAGES for name in known}:
+        raise ConfigError(
+            f"{section}._target_ is {target!r}, expected one of {known}. A config is data here: what it names is never imported or called."
+        )
+
+
+def refuse_targets(config: Any, path: str = "") -> None:
+    """Refuses `_target_` anywhere outside the sections of TARGETS."""
+    if isinstance(config, Mapping):
+        section = path.split(".")[0]
+        if "_target_" in config and section not in TARGETS:
+            raise ConfigError(f"{path or 'config'}._target_ is {config['_target_']!r}: no class is expected here; remove it.")
+        for key, value in config.items():
+            refuse_targets(value, f"{path}.{key}" if path else key)
+    elif isinstance(config, list):
+        for value in config:
+            refuse_targets(value, path)
+
+
+def required(config: Mapping[str, Any], key: str) -> Any:
+    """config[key], or an error that names the key."""
+    if key not in config:
+        raise ConfigError(f"config lacks {key!r}; present: {sorted(config)}")
+    return config[key]
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """A JSON object from a file, with errors that name the file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: expected a checkpoint folder with config.json, safetensors and an index.") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None

@@ -1,0 +1,46 @@
+"""Files from the Hugging Face Hub or its local cache, with errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class HubError(RuntimeError):
+    """A checkpoint or tokenizer that could not be fetched."""
+
+
+def fetch(
+    repo: str,
+    *,
+    patterns: Sequence[str] | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """A snapshot folder of a model repository. From the cache where it is complete, else from the network.
+
+    Raises:
+        HubError: unknown or gated repository, no login, offline and not in the cache.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                repo, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, allow_patterns=patterns
+            )
+        )
+    except GatedRepoError:
+        reason = f"access to it is gated: ask for access at https://huggingface.co/{repo}, then log in with `hf auth login`"
+    except RepositoryNotFoundError:
+        reason = "no such repository, or it is private and you are not logged in: check the name, then `hf auth login`"
+    except HFValidationError:
+        reason = "it is neither a folder here nor a repository name like 'nvidia/Alpamayo-R1-10B'"
+    except LocalEntryNotFoundError:
+        reason = f"it is not in the local cache and the network was not used or not reached: run `hf download {repo}` where there is one"
+    except (HfHubHTTPError, OSError) as error:
+        reason = f"the Hub could not be reached ({error}): check the network, or run `hf download {repo}` elsewhere and pass the folder"
+    raise HubError(f"{repo!r} could not be fetched: {reason}")

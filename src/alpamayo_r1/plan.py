@@ -1,0 +1,219 @@
+"""The specification of inference: eager, one page, every intermediate named. The fast engine must equal this.
+
+Observation -> prompt + patches -> prefill -> (fork S) -> reasoning -> flow matching -> kinematics -> Plan
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from alpamayo_r1.action import initial_speed, to_trajectory
+from alpamayo_r1.config import TokenConfig
+from alpamayo_r1.flow import integrate
+from alpamayo_r1.prompt import Prompt, build_prompt
+from alpamayo_r1.sampling import Draws, SamplingConfig, draw, sample_token
+from alpamayo_r1.transformer import KV
+from alpamayo_r1.types import Observation, Plan, Trajectory
+from alpamayo_r1.vla import VLA
+from alpamayo_r1.vocab import Vocabulary
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """What S rows said after the prompt.
+
+    `length[s]` tokens belong to row s and the actions stand after them. `seen[s]` of them are in the cache for the expert: all where the
+    row ended, all but the last where it did not (the original never reads that one).
+    """
+
+    ids: torch.Tensor  # (S, n) i64, padded
+    length: torch.Tensor  # (S,) i64
+    seen: torch.Tensor  # (S,) i64
+    ended: tuple[bool, ...]  # reached <|traj_future_start|>
+
+
+@torch.inference_mode()
+def plan(
+    model: VLA,
+    vocabulary: Vocabulary,
+    observation: Observation,
+    *,
+    samples: int = 1,
+    seed: int | None = None,
+    noise: torch.Tensor | None = None,
+    reasoning: str | Sequence[str] | None = None,
+    temperature: float = 0.6,
+    top_p: float = 0.98,
+    top_k: int | None = None,
+    max_tokens: int = 256,
+    steps: int | None = None,
+) -> Plan:
+    """S futures for one observation.
+
+    seed: of all randomness (None: a fresh one). noise f32[S, F, 2] replaces the flow's draw. reasoning: said instead of sampled, one
+    text for all rows or one a row. max_tokens: new tokens at most. steps: Euler steps (None: the config's, 10).
+
+    Raises:
+        ValueError, TypeError: bad arguments, before any heavy work.
+    """
+    clock = Clock(model.device)
+    sampling = SamplingConfig(temperature, top_p, top_k)
+    texts = as_texts(reasoning, samples)
+    draws = make_draws(seed, noise, samples, model.config.action.n_waypoints, max_tokens)
+    with clock("preprocess"):
+        prompt = build_prompt(observation, vocabulary, model.config)
+    with clock("prefill"):
+        logits, prefix = model.prefill(prompt)
+        rows = fork(prefix, samples)
+    with clock("reasoning"):
+        said, kv = reason(model, vocabulary, prompt, logits.expand(samples, -1), rows, draws, sampling, texts, max_tokens)
+    with clock("flow"):
+        actions = act(model, prompt, said, kv, draws.noise, steps or model.config.flow_steps)
+    with clock("kinematics"):
+        path = drive(model, observation.history, actions)
+    words = tuple(vocabulary.between(ids[:n].tolist(), "cot_start", "cot_end") for ids, n in zip(said.ids, said.length, strict=True))
+    return Plan(path.xyz, path.rot, words, actions.cpu(), said.ended, clock.timing)
+
+
+def fork(prefix: Sequence[KV], samples: int) -> list[KV]:
+    """One prefix for S rows: a view, nothing is copied."""
+    return [(k.expand(samples, -1, -1, -1), v.expand(samples, -1, -1, -1)) for k, v in prefix]
+
+
+def reason(
+    model: VLA,
+    vocabulary: Vocabulary,
+    prompt: Prompt,
+    logits: torch.Tensor,
+    kv: list[KV],
+    draws: Draws,
+    sampling: SamplingConfig,
+    texts: Sequence[str] | None,
+    max_tokens: int,
+) -> tuple[Reasoning, list[KV]]:
+    """Writes S rows of reasoning token by token until every row has ended (spec section 4).
+
+    A row ends at `<|traj_future_start|>`, whose keys and values must be in the cache, at `<|im_end|>`, or after max_tokens.
+    """
+    ends = torch.tensor([vocabulary.ids["traj_future_start"], vocabulary.eos_token_id])
+    forced = force(vocabulary, texts, max_tokens) if texts is not None else None
+    blocked = trajectory_mask(model.config.tokens, logits.device)
+    uniform = draws.uniform.to(logits.device)
+    said: list[torch.Tensor] = []
+    over = torch.zeros(len(logits), dtype=torch.bool)
+    length = torch.zeros(len(logits), dtype=torch.long)
+    for i in range(max_tokens):
+        chosen = (
+            sample_token(logits.float().masked_fill(blocked, -torch.inf), uniform[:, i], sampling).cpu() if forced is None else forced[:, i]
+        )
+        token = torch.where(over, vocabulary.pad_token_id, chosen)
+        said.append(token)
+        length += ~over
+        over |= torch.isin(token, ends)
+        last = i + 1 == max_tokens or bool(over.all())
+        if not last or (token == ends[0]).any():
+            logits, kv = model.next_logits(token.to(logits.device), prompt.next_position + i, kv)
+        if last:
+            break
+    ids = torch.stack(said, 1)
+    ended = (ids == ends[0]).any(1)
+    warn_unfinished(ended, max_tokens)
+    return Reasoning(ids, length, length - (~ended).long(), tuple(ended.tolist())), kv
+
+
+def warn_unfinished(ended: torch.Tensor, max_tokens: int) -> None:
+    """Warns when rows did not end: ended bool[S]."""
+    if not ended.all():
+        warnings.warn(
+            f"{int((~ended).sum())} of {len(ended)} rows did not reach <|traj_future_start|> within {max_tokens} tokens: "
+            "their trajectory is conditioned on unfinished reasoning",
+            stacklevel=4,
+        )
+
+
+def force(vocabulary: Vocabulary, texts: Sequence[str], max_tokens: int) -> torch.Tensor:
+    """Given reasoning as ids [S, max_tokens], padded after its end."""
+    rows = [vocabulary.reasoning_ids(text) for text in texts]
+    longest = max(map(len, rows))
+    if longest > max_tokens:
+        raise ValueError(f"reasoning= takes {longest} tokens, but max_tokens is {max_tokens}: raise max_tokens or shorten the text")
+    return torch.tensor([row + [vocabulary.pad_token_id] * (max_tokens - len(row)) for row in rows])
+
+
+def trajectory_mask(tokens: TokenConfig, device: torch.device) -> torch.Tensor:
+    """bool[vocab]: True at trajectory tokens, which reasoning never says."""
+    ids = torch.arange(tokens.vocab, device=device)
+    return (ids >= tokens.first) & (ids < tokens.first + tokens.count)
+
+
+def act(model: VLA, prompt: Prompt, said: Reasoning, kv: Sequence[KV], noise: torch.Tensor, steps: int) -> torch.Tensor:
+    """Flow matching from noise [S, F, 2] to physical actions f32[S, F, 2] (m/s^2, 1/m)."""
+    keys = torch.arange(kv[0][0].shape[2], device=model.device)
+    seen = keys < len(prompt) + said.seen.to(model.device)[:, None]
+    first = prompt.next_position + said.length.to(model.device)
+
+    def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
+        return model.velocity(x, t, kv, first, seen)
+
+    return model.action_space.scale().physical(integrate(velocity, noise.to(model.device, torch.float32), steps))
+
+
+def drive(model: VLA, history: Trajectory, actions: torch.Tensor) -> Trajectory:
+    """Physical actions [S, F, 2] -> trajectory [S, F] in the ego frame, on the CPU: kinematics from the history's speed and height."""
+    history = Trajectory(history.xyz.cpu(), history.rot.cpu(), history.dt)
+    samples = len(actions)
+    v0 = initial_speed(history, model.config.action).expand(samples)
+    return to_trajectory(actions.cpu(), v0, history.xyz[-1, 2].expand(samples), model.config.action.dt)
+
+
+def as_texts(reasoning: str | Sequence[str] | None, samples: int) -> tuple[str, ...] | None:
+    """One text per row, or None."""
+    if samples < 1:
+        raise ValueError(f"samples is {samples}, expected at least 1")
+    if reasoning is None:
+        return None
+    texts = (reasoning,) * samples if isinstance(reasoning, str) else tuple(reasoning)
+    if len(texts) != samples:
+        raise ValueError(f"reasoning has {len(texts)} texts for {samples} samples: give one text, or one per sample")
+    return texts
+
+
+def make_draws(seed: int | None, noise: torch.Tensor | None, samples: int, waypoints: int, max_tokens: int) -> Draws:
+    """The randomness of a plan: from the seed, the noise replaced where it is given."""
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens is {max_tokens}, expected at least 1")
+    draws = draw(torch.seed() % 2**31 if seed is None else seed, samples, waypoints, max_tokens)
+    if noise is None:
+        return draws
+    if noise.shape != (samples, waypoints, 2):
+        raise ValueError(f"noise has shape {tuple(noise.shape)}, expected ({samples}, {waypoints}, 2)")
+    return Draws(noise.float(), draws.uniform)
+
+
+class Clock:
+    """Milliseconds by stage; waits for the device so that a stage's time is its own."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.timing = device, {}
+
+    @contextmanager
+    def __call__(self, stage: str):
+        start = self._now()
+        yield
+        self.timing[stage] = self.timing.get(stage, 0.0) + 1e3 * (self._now() - start)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def total_ms(timing: Mapping[str, float]) -> float:
+    """The sum over stages."""
+    return sum(timing.values())

@@ -1,0 +1,114 @@
+"""Observation -> prompt: token ids with the history fused in, 3-axis positions, image patches (spec section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from alpamayo_r1.config import ModelConfig
+from alpamayo_r1.images import to_patches
+from alpamayo_r1.types import Observation
+from alpamayo_r1.vocab import Vocabulary, history_ids
+
+SYSTEM = "You are a driving assistant that generates safe and accurate actions."
+TASK = "output the chain-of-thought reasoning of the driving process, then output the future trajectory."
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One scene as the language model reads it. `next_position` is where the first generated token stands on all three axes."""
+
+    ids: torch.Tensor  # (T,) i64
+    positions: torch.Tensor  # (3, T) i64: time, height, width
+    next_position: int
+    patches: torch.Tensor  # (N, 1536) f32
+    grids: tuple[tuple[int, int], ...]  # patches high and wide, per image
+    image_id: int  # the placeholder's id: ids == image_id marks image tokens
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def user_text(history_tokens: int) -> str:
+    """What the user's turn says after the images: 48 history placeholders and the task."""
+    return f"<|traj_history_start|>{'<|traj_history|>' * history_tokens}<|traj_history_end|>{TASK}"
+
+
+def chat_text(image_tokens: Sequence[int], history_tokens: int) -> str:
+    """The whole prompt in Qwen's chat template, the assistant's turn open after `<|cot_start|>`."""
+    images = "".join(f"<|vision_start|>{'<|image_pad|>' * n}<|vision_end|>" for n in image_tokens)
+    return (
+        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
+        f"<|im_start|>user\n{images}{user_text(history_tokens)}<|im_end|>\n"
+        "<|im_start|>assistant\n<|cot_start|>"
+    )
+
+
+def fuse_history(ids: torch.Tensor, xyz: torch.Tensor, vocabulary: Vocabulary, config: ModelConfig) -> torch.Tensor:
+    """Replaces the history placeholders in ids [T] by the tokens of the positions xyz [16, 3].
+
+    Raises:
+        ValueError: a wrong number of placeholders or history steps, or positions that are not finite.
+    """
+    slots = ids == vocabulary.ids["traj_history"]
+    if not torch.isfinite(xyz).all():
+        raise ValueError("history positions hold NaN or infinity: check the ego motion log")
+    tokens = history_ids(xyz, config.tokens)
+    if int(slots.sum()) != len(tokens):
+        raise ValueError(
+            f"{len(tokens)} history tokens from {len(xyz)} steps, but {int(slots.sum())} placeholders: "
+            f"expected {config.tokens.history_tokens // 3} steps at 10 Hz, the last one at t0"
+        )
+    return ids.masked_scatter(slots, tokens.to(ids.device))
+
+
+def rope_positions(ids: torch.Tensor, grids: Sequence[tuple[int, int]], image_id: int, merge: int = 2) -> tuple[torch.Tensor, int]:
+    """3-axis positions [3, T] of ids [T], and the next free position.
+
+    Text advances all axes together. An image at position p gives its tokens (p, p + row, p + column) and ends at p + max(rows, columns).
+    """
+    image = ids == image_id
+    tokens = [(h // merge) * (w // merge) for h, w in grids]
+    if int(image.sum()) != sum(tokens):
+        raise ValueError(f"{int(image.sum())} image tokens in the prompt, but the {len(grids)} images give {sum(tokens)}")
+    starts = (image & ~torch.nn.functional.pad(image, (1, 0))[:-1]).nonzero().flatten().tolist()
+    parts, position, done = [], 0, 0
+    for start, (h, w), n in zip(starts, grids, tokens, strict=True):
+        parts.append(torch.arange(position, position + start - done).expand(3, -1))
+        position += start - done
+        rows, columns = torch.meshgrid(torch.arange(h // merge), torch.arange(w // merge), indexing="ij")
+        parts.append(position + torch.stack([torch.zeros_like(rows), rows, columns]).flatten(1))
+        position, done = position + max(h, w) // merge, start + n
+    parts.append(torch.arange(position, position + len(ids) - done).expand(3, -1))
+    return torch.cat(parts, 1), position + len(ids) - done
+
+
+def build_prompt(observation: Observation, vocabulary: Vocabulary, config: ModelConfig) -> Prompt:
+    """The released prompt for one observation, on the frames' device for patches and the CPU for ids.
+
+    Raises:
+        TypeError, ValueError: frames or history of the wrong type, shape or value, said before any heavy work.
+    """
+    check_observation(observation)
+    patches, grid = to_patches(observation.frames.flatten(0, 1), config.vision, config.min_pixels, config.max_pixels)
+    grids = (grid,) * observation.frames.shape[:2].numel()
+    ids = torch.tensor(vocabulary.encode(chat_text([h * w // config.vision.merge**2 for h, w in grids], config.tokens.history_tokens)))
+    image_id = vocabulary.id(config.image_token)
+    positions, following = rope_positions(ids, grids, image_id, config.vision.merge)
+    ids = fuse_history(ids, observation.history.xyz.cpu(), vocabulary, config)
+    return Prompt(ids, positions, following, patches, grids, image_id)
+
+
+def check_observation(observation: Observation) -> None:
+    """Raises if an observation cannot be a prompt: frame shape and camera names, history shape and finiteness."""
+    frames, history = observation.frames, observation.history
+    if frames.ndim != 5 or frames.shape[2] != 3:
+        raise ValueError(f"frames have shape {tuple(frames.shape)}, expected u8[cameras, frames, 3, height, width]")
+    if frames.shape[0] != len(observation.cameras):
+        raise ValueError(f"{frames.shape[0]} cameras of frames, but {len(observation.cameras)} names: {observation.cameras}")
+    if history.xyz.shape[-1] != 3 or history.rot.shape != (*history.xyz.shape, 3):
+        raise ValueError(f"history xyz {tuple(history.xyz.shape)} and rot {tuple(history.rot.shape)}: expected [16, 3] and [16, 3, 3]")
+    if not (torch.isfinite(history.xyz).all() and torch.isfinite(history.rot).all()):
+        raise ValueError("history holds NaN or infinity: check the ego motion log")

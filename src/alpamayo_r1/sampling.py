@@ -1,0 +1,70 @@
+"""Which token comes next: temperature, top-k, top-p, and one uniform number per token drawn before the forward pass.
+
+A token is a deterministic function of its logits and its uniform number, so every device and every batch size draws the same tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How to draw from the logits. top_k None: no limit. temperature 0 or top_k 1: the most likely token.
+
+    Raises:
+        ValueError: a temperature below 0, top_p outside (0, 1], or top_k below 1.
+    """
+
+    temperature: float = 0.6
+    top_p: float = 0.98
+    top_k: int | None = None
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}, expected 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, expected a number in (0, 1]")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k}, expected None or at least 1")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All randomness of a plan: noise f32[S, F, 2] for the flow and uniform f32[S, max_tokens] in [0, 1) for the tokens."""
+
+    noise: torch.Tensor
+    uniform: torch.Tensor
+
+
+def draw(seed: int, samples: int, steps: int, max_tokens: int) -> Draws:
+    """Draws from a CPU generator per sample, seeded by (seed, sample): sample i is the same whatever S is, on every machine."""
+    rows = []
+    for sample in range(samples):
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + sample) % 2**63)
+        noise = torch.randn(steps, 2, generator=generator)
+        rows.append((noise, torch.rand(max_tokens, generator=generator)))
+    return Draws(torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows]))
+
+
+def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+    """Logits [S, vocab], uniform [S] -> ids [S].
+
+    Keeps the most likely tokens whose predecessors' mass is below top_p (at least one), renormalises, and inverts the cumulative
+    distribution at `uniform`.
+    """
+    logits = logits.float()
+    if config.temperature == 0 or config.top_k == 1:
+        return logits.argmax(-1)
+    logits = logits / config.temperature
+    ordered, index = torch.sort(logits, dim=-1, descending=True, stable=True)
+    if config.top_k is not None:
+        ordered = ordered[:, : config.top_k]
+    mass = ordered.softmax(-1).cumsum(-1)
+    before = mass - ordered.softmax(-1)
+    kept = (before < config.top_p).sum(-1, keepdim=True)  # a prefix: before is increasing
+    total = mass.gather(-1, kept - 1)
+    rank = torch.searchsorted(mass, uniform[:, None].to(mass) * total, right=True).minimum(kept - 1)
+    return index.gather(-1, rank)[:, 0]

@@ -1,0 +1,167 @@
+"""The model: vision, language and action expert as one module with the release's parameter names. No loops, no sampling policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nnf
+from torch import nn
+
+from alpamayo_r1.action import Scale
+from alpamayo_r1.config import ActionConfig, ModelConfig, ProjectionConfig
+from alpamayo_r1.prompt import Prompt
+from alpamayo_r1.transformer import KV, Decoder, RMSNorm
+from alpamayo_r1.vision import Grid, Vision
+
+
+class Fourier(nn.Module):
+    """sqrt(2) [sin(2 pi f u), cos(2 pi f u)] at log-spaced frequencies f from 1 to `max_frequency`; u [...] -> [..., features], in fp32.
+
+    The factors are multiplied in the original's order, u f 2 pi: at f = 100 another order moves the embedding by 4e-5, and ten Euler steps
+    through a sharp velocity field amplify that.
+    """
+
+    def __init__(self, features: int, max_frequency: float):
+        super().__init__()
+        self.register_buffer("freqs", torch.logspace(0, math.log10(max_frequency), features // 2)[None])
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        angle = u.float()[..., None] * self.freqs[0].float() * 2 * math.pi
+        return math.sqrt(2) * torch.cat([angle.sin(), angle.cos()], -1)
+
+
+class Trunk(nn.Module):
+    """Linear, SiLU, then `layers` times RMSNorm and Linear with SiLU between: 3 * features -> width."""
+
+    def __init__(self, config: ProjectionConfig, width: int):
+        super().__init__()
+        blocks: list[nn.Module] = [nn.Linear(3 * config.features, config.hidden), nn.SiLU()]
+        for i in range(config.layers):
+            last = i == config.layers - 1
+            blocks += [RMSNorm(config.hidden, 1e-5), nn.Linear(config.hidden, width if last else config.hidden)]
+            blocks += [] if last else [nn.SiLU()]
+        self.trunk = nn.Sequential(*blocks)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.trunk(x.to(self.trunk[0].weight.dtype))
+
+
+class ActionIn(nn.Module):
+    """Noisy actions and time -> expert tokens (spec section 5)."""
+
+    def __init__(self, config: ProjectionConfig, width: int):
+        super().__init__()
+        self.sinus = nn.ModuleList(Fourier(config.features, config.max_frequency) for _ in range(2))
+        self.timestep_fourier_encoder = Fourier(config.features, config.max_frequency)
+        self.encoder = Trunk(config, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """x [R, F, 2] normalised actions, t [R] or [R, F] in 0..1 -> [R, F, width]."""
+        t = t.view(x.shape[0], -1).expand(x.shape[:2])
+        features = [self.sinus[0](x[..., 0]), self.sinus[1](x[..., 1]), self.timestep_fourier_encoder(t)]
+        return self.norm(self.encoder(torch.cat(features, -1)))
+
+
+class ActionSpace(nn.Module):
+    """The four scalars that normalise actions, as buffers: loading in bf16 rounds them, and the original runs with the rounded values."""
+
+    def __init__(self, config: ActionConfig):
+        super().__init__()
+        for name in ("accel_mean", "accel_std", "curvature_mean", "curvature_std"):
+            self.register_buffer(name, torch.tensor(getattr(config, name)))
+
+    def scale(self) -> Scale:
+        """The scalars as plain numbers."""
+        return Scale((self.accel_mean.item(), self.curvature_mean.item()), (self.accel_std.item(), self.curvature_std.item()))
+
+
+class VLA(nn.Module):
+    """Vision-language-action model. `encode`, `prefill`, `next_logits` and `velocity` are the whole of its forward arithmetic."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        backbone = nn.ModuleDict({"visual": Vision(config.vision), "language_model": Decoder(config.text)})
+        head = nn.Linear(config.text.hidden, config.text.vocab, bias=False)
+        self.vlm = nn.ModuleDict({"model": backbone, "lm_head": head})
+        self.expert = Decoder(config.expert)
+        self.action_in_proj = ActionIn(config.projection, config.expert.hidden)
+        self.action_out_proj = nn.Linear(config.expert.hidden, 2)
+        self.action_space = ActionSpace(config.action)
+
+    @property
+    def vision(self) -> Vision:
+        """The vision tower."""
+        return self.vlm["model"]["visual"]
+
+    @property
+    def language(self) -> Decoder:
+        """The language model without its head."""
+        return self.vlm["model"]["language_model"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.action_out_proj.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return self.action_out_proj.weight.dtype
+
+    def encode(self, patches: torch.Tensor, grids: Sequence[Grid]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Patches of all images in order -> image tokens [n, hidden] and DeepStack features, images of one grid batched together."""
+        runs: list[tuple[Grid, int]] = []
+        for grid in grids:
+            runs = [*runs[:-1], (grid, runs[-1][1] + 1)] if runs and runs[-1][0] == grid else [*runs, (grid, 1)]
+        parts = patches.split([h * w * n for (h, w), n in runs])
+        outs = [self.vision(part, grid) for part, (grid, _) in zip(parts, runs, strict=True)]
+        deep = [torch.cat(features) for features in zip(*(out[1] for out in outs), strict=True)]
+        return torch.cat([out[0] for out in outs]), deep
+
+    def embed(self, ids: torch.Tensor, image: torch.Tensor, features: torch.Tensor, deep: Sequence[torch.Tensor]):
+        """Token embeddings [B, T, hidden] with image tokens put in, and DeepStack features spread over the same places.
+
+        ids and image (mask) are [B, T]; features [n, hidden] in the order of the mask.
+        """
+        x = self.language.embed_tokens(ids)
+        place = image[..., None].expand_as(x)
+        x = x.masked_scatter(place, features.to(x.dtype))
+        return x, [torch.zeros_like(x).masked_scatter(place, d.to(x.dtype)) for d in deep]
+
+    def prefill(self, prompt: Prompt) -> tuple[torch.Tensor, list[KV]]:
+        """Reads one prompt: logits of the next token [1, vocab] and keys and values per layer [1, kv_heads, T, d]."""
+        ids, positions = prompt.ids[None].to(self.device), prompt.positions[:, None].to(self.device)
+        features, deep = self.encode(prompt.patches.to(self.device), prompt.grids)
+        x, deepstack = self.embed(ids, ids == prompt.image_id, features, deep)
+        hidden, kv = self.language(x, positions, causal=True, deepstack=deepstack)
+        return self.logits(hidden[:, -1]), kv
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states [..., hidden] -> logits [..., vocab]."""
+        return self.vlm["lm_head"](hidden)
+
+    def next_logits(self, ids: torch.Tensor, position: int, past: Sequence[KV]) -> tuple[torch.Tensor, list[KV]]:
+        """One token further: ids [S] at one position -> logits [S, vocab] and past with that token's keys and values."""
+        x = self.language.embed_tokens(ids[:, None])
+        positions = torch.full((3, *ids.shape, 1), position, device=self.device)
+        hidden, new = self.language(x, positions, past=past)
+        return self.logits(hidden[:, -1]), [
+            tuple(torch.cat(pair, 2) for pair in zip(old, kv, strict=True)) for old, kv in zip(past, new, strict=True)
+        ]
+
+    def velocity(self, x: torch.Tensor, t: float, past: Sequence[KV], first_position: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The flow's velocity at x [R, F, 2] f32 and time t, given what was seen and said -> [R, F, 2] f32.
+
+        past: keys and values [R, kv_heads, T, d]. first_position [R]: where the first action token stands. mask bool [R, T]: which keys
+        a row may see. The F action tokens see each other without causal order.
+        """
+        rows, steps = x.shape[:2]
+        embeds = self.action_in_proj(x, torch.full((rows,), t, device=x.device))
+        positions = (first_position[:, None] + torch.arange(steps, device=x.device)).expand(3, -1, -1)
+        allowed = nnf.pad(mask, (0, steps), value=True)[:, None, None].expand(-1, -1, steps, -1)
+        hidden, _ = self.expert(embeds, positions, past=past, mask=allowed)
+        return self.action_out_proj(hidden).float()

@@ -348,7 +348,7 @@ def _lead(kind, size, place, rate, half, nose) -> tuple[np.ndarray, np.ndarray]:
 def _obstacle(sort, kind, size, place, s, target) -> tuple[np.ndarray, np.ndarray]:
     """Slot (B,) of the nearest standing obstacle that reaches into the lane and is not passed yet, and whether there is one."""
     edge = np.abs(place[..., 1]) - size[..., 1] / 2
-    reach = (fam.SWERVE_TIME + 3.0) * target + 8.0
+    reach = (fam.SWERVE_TIME + 3.0) * target + 12.0
     ahead = place[..., 0] + size[..., 0] / 2 - (s[:, None] - (fam.EGO_LENGTH - fam.EGO_FRONT))
     blocks = np.isin(kind, sort) & (edge < 1.0) & (ahead > 0.0) & (ahead < reach[:, None])
     blocks[:, : fam.STANDING] = False

@@ -438,7 +438,7 @@ def _scenery(script: Script, draw: Draw) -> tuple[np.ndarray, ...]:
     s = -60.0 + 260.0 / SCENERY * (np.arange(SCENERY) + draw.uniform("scenery_at", count=SCENERY))
     side = draw.sign("scenery_side", SCENERY)
     away = 4.5 + draw.uniform("scenery_away", count=SCENERY) ** 2 * 14.0 + np.where(kind == Kind.BUILDING, 6.0, 0.0) + size[..., 1] / 2
-    away = np.where(kind == Kind.LAMP, 3.2, away)
+    away = np.where(kind == Kind.LAMP, 4.2, away)
     d = np.where(side > 0, script.left_edge()[:, None] + away, script.right_edge()[:, None] - away)
     return kind, size, s, d, np.where(side > 0, np.pi, 0.0), colour
 

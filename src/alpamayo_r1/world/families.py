@@ -556,6 +556,8 @@ def _flow(script: Script, draw: Draw) -> None:
     for slot in range(STANDING + 2, ACTORS):
         s = -40.0 + 22.0 * (slot - STANDING - 2) + draw.uniform(f"parks_at_{slot}", 0.0, 12.0)
         near = (np.abs(s - script.crossing) < script.crossing_half_width + 12.0) | (np.abs(s - script.crosswalk) < 10.0)
+        for other in (STANDING, STANDING + 1):
+            near |= (script.kind[:, other] == Kind.CAR) & (np.abs(s - script.motion.s[:, other]) < 6.0)
         some = every[draw.chance(f"parks_{slot}", 0.35) & (script.kind[:, slot] == Kind.NONE) & ~near]
         script.put(some, slot, Kind.CAR, s[some], script.right_edge()[some] - 1.7)
 

@@ -64,7 +64,7 @@ def birds_eye(axes: Axes, sample: Sample, plan: Plan, best: int, extent: float =
     paths = [plan.xyz.flatten(0, 1), history.xyz] + ([truth.xyz] if truth is not None else [])
     _frame(axes, torch.cat(paths), extent)
     _scale_bar(axes)
-    axes.legend(loc="upper right", fontsize=style.SMALL, frameon=False, labelcolor=SOFT, handlelength=1.4, borderaxespad=0.2)
+    axes.legend(loc="lower right", fontsize=style.SMALL, frameon=False, labelcolor=SOFT, handlelength=1.4, borderaxespad=0.2)
 
 
 def speed(axes: Axes, sample: Sample, plan: Plan, best: int) -> None:

@@ -241,6 +241,26 @@ def test_videos_are_opened_once(whole, monkeypatch):
     assert torch.equal(samples[0].observation.frames[:, 1:], samples[2].observation.frames[:, :3])
 
 
+def test_a_closed_clip_is_forgotten_and_opens_anew(whole):
+    with open_source(whole) as source:
+        with source.clip(CLIP) as first:
+            before = first.sample(cameras=CAMERAS[:1])
+            assert source.clip(CLIP) is first
+        assert source.clip(CLIP) is not first
+        assert torch.equal(source.clip(CLIP).sample(cameras=CAMERAS[:1]).observation.frames, before.observation.frames)
+
+
+def test_the_bundled_clips_or_a_clear_error(monkeypatch, tmp_path):
+    from alpamayo_r1.data import source as module
+
+    monkeypatch.setattr(module, "sample_folder", lambda: tmp_path / "clips")
+    with pytest.raises(errors.SourceError, match="the bundled clips"):
+        open_source("sample")
+    write_tree(tmp_path / "clips")
+    with open_source("sample") as source:
+        assert source.clip_ids == (CLIP, OTHER)
+
+
 def test_valid_t0_is_tight(whole):
     with open_source(whole) as source:
         clip = source.clip(CLIP)

@@ -102,9 +102,12 @@ class Clip:
         return rig
 
     def close(self) -> None:
-        """Closes the videos."""
+        """Closes the videos and forgets what was read; `source.clip` opens the clip anew."""
         while self._cameras:
             self._cameras.popitem()[1].close()
+        for read in ("egomotion", "rig"):
+            self.__dict__.pop(read, None)
+        self.source.forget(self.clip_id)
 
     def __enter__(self) -> Clip:
         return self
@@ -113,18 +116,22 @@ class Clip:
         self.close()
 
     def _in_order(self, cameras: Sequence[str]) -> tuple[str, ...]:
-        have, presence = self.source.interface.features.ALL, self.source.interface.feature_presence
+        """The cameras in the released order. Raises MissingCamera."""
+        there = [camera for camera in ORDER if self._has(camera)]
         for camera in cameras:
-            known = camera in ORDER and camera in have
-            here = known and bool(presence[camera].get(self.clip_id, True) if camera in presence else True)
-            if not here:
-                there = [c for c in ORDER if c in have and bool(presence[c].get(self.clip_id, True) if c in presence else True)]
+            if camera not in there:
                 raise MissingCamera(
                     f'clip {self.clip_id} has no camera "{camera}".',
-                    f"one of {', '.join(there) or 'no camera at all'}",
+                    f"one of {', '.join(there) or 'none at all'}",
                     "pass cameras=(...) with the ones it has, or choose another clip.",
                 )
         return tuple(sorted(cameras, key=ORDER.index))
+
+    def _has(self, feature: str) -> bool:
+        interface = self.source.interface
+        presence = interface.feature_presence
+        listed = feature not in presence or bool(presence[feature].get(self.clip_id, True))
+        return feature in interface.features.ALL and listed
 
     def _require(self, features: Sequence[str]) -> None:
         """NotDownloaded unless the chunks of all features are on this machine or may be streamed."""
@@ -149,11 +156,12 @@ class Clip:
                 "a longer clip",
                 "choose another clip" + (", or pass need_future=False if you don't score." if need_future else "."),
             )
+        without = need_future and hi < t0_us <= self.valid_t0(cameras=cameras, frames=frames, need_future=False)[1]
         raise OutOfRange(
             f"t0 = {t0_us / 1e6:g} s is too {'early' if t0_us < lo else 'late'} in clip {self.clip_id}.",
             f"{lo / 1e6:.3f} s <= t0 <= {hi / 1e6:.3f} s ({-PAST_US[0] / 1e6:g} s of history, {frames} frames"
             + (f", {FUTURE_US[-1] / 1e6:g} s of future)" if need_future else ")"),
-            "choose a t0 in that range" + (", or pass need_future=False if you don't score." if need_future and t0_us > hi else "."),
+            "choose a t0 in that range" + (", or pass need_future=False if you don't score." if without else "."),
         )
 
     def _open(self, cameras: Sequence[str]) -> None:

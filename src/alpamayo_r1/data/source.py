@@ -22,6 +22,7 @@ MARKER = "world/labels.parquet"
 """A data set that holds this file was written by our synthetic world."""
 
 _LAYOUT = "features.csv, clip_index.parquet and metadata/ of the PhysicalAI-AV layout"
+_INDEX = ("features.csv", "clip_index.parquet", "metadata/feature_presence.parquet", "metadata/data_collection.parquet")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -83,10 +84,14 @@ class Source:
             self._clips[clip_id] = Clip(self, clip_id)
         return self._clips[clip_id]
 
+    def forget(self, clip_id: str) -> None:
+        """Drops a clip that was closed, so that a run over many clips doesn't grow."""
+        self._clips.pop(clip_id, None)
+
     def close(self) -> None:
         """Closes every open clip."""
-        while self._clips:
-            self._clips.popitem()[1].close()
+        for clip in list(self._clips.values()):
+            clip.close()
 
     def __enter__(self) -> Source:
         return self
@@ -98,8 +103,10 @@ class Source:
         return f"Source({self.name!r}, {len(self.interface.clip_index)} clips, {self.kind})"
 
     def download_command(self, files: list[str]) -> str:
-        """The shell command that brings these files of the data set to where this source looks."""
+        """How these files of the data set come to where this source looks: a shell command, or for our own clips a sentence."""
         what = " ".join(files)
+        if self.root is not None and self.kind == "world":
+            return f"write these clips again with `alpamayo-r1 world --out DIR`, or copy {what} into {self.root}"
         if self.root is not None:
             return f"hf download {NVIDIA} {what} --repo-type dataset --local-dir {self.root}"
         cache = f" --cache-dir {self.interface.cache_dir}" if self.interface.cache_dir else ""
@@ -121,7 +128,7 @@ def _open_folder(root: Path, name: str) -> Source:
             f"{name} ({root}) is no data set: it has no features.csv.",
             _LAYOUT,
             f"give the folder that holds features.csv: one written by `alpamayo-r1 world --out DIR`, or by "
-            f"`hf download {NVIDIA} --repo-type dataset --local-dir DIR`.",
+            f"`hf download {NVIDIA} {' '.join(_INDEX)} --repo-type dataset --local-dir DIR`, with the chunks of your clips.",
         )
     from .plain import PlainFolder
 
@@ -156,8 +163,7 @@ def _open_hub(repo: str, revision: str | None, cache_dir, token, maybe_stream: b
         raise SourceError(
             f"{repo}@{revision or 'main'} can't be opened: {error}",
             f"{_LAYOUT} on the Hub, or in the cache {_cache_folder(cache)} when offline",
-            f"while online: hf download {repo} features.csv clip_index.parquet --include 'metadata/*' --repo-type dataset; "
-            "or unset HF_HUB_OFFLINE.",
+            f"while online: hf download {repo} {' '.join(_INDEX)} --repo-type dataset --revision {revision or 'main'}",
         ) from error
     except (HTTPError, OSError) as error:
         raise _unreachable(repo, revision, cache, error) from error

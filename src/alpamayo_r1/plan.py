@@ -5,6 +5,7 @@ Observation -> prompt + patches -> prefill -> (fork S) -> reasoning -> flow matc
 
 from __future__ import annotations
 
+import secrets
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from alpamayo_r1.action import initial_speed, to_trajectory
-from alpamayo_r1.config import TokenConfig
+from alpamayo_r1.config import ModelConfig, TokenConfig
 from alpamayo_r1.flow import integrate
 from alpamayo_r1.prompt import Prompt, build_prompt
 from alpamayo_r1.sampling import Draws, SamplingConfig, draw, sample_token
@@ -38,7 +39,18 @@ class Reasoning:
     ended: tuple[bool, ...]  # reached <|traj_future_start|>
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a planner, checked: how many futures, with which randomness, said how long, integrated in how many steps."""
+
+    samples: int
+    draws: Draws
+    sampling: SamplingConfig
+    texts: tuple[str, ...] | None  # reasoning given instead of sampled, one a sample
+    max_tokens: int
+    steps: int
+
+
 def plan(
     model: VLA,
     vocabulary: Vocabulary,
@@ -62,23 +74,68 @@ def plan(
     Raises:
         ValueError, TypeError: bad arguments, before any heavy work.
     """
+    how = request(
+        model.config,
+        samples=samples,
+        seed=seed,
+        noise=noise,
+        reasoning=reasoning,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        max_tokens=max_tokens,
+        steps=steps,
+    )
     clock = Clock(model.device)
-    sampling = SamplingConfig(temperature, top_p, top_k)
-    texts = as_texts(reasoning, samples)
-    draws = make_draws(seed, noise, samples, model.config.action.n_waypoints, max_tokens)
     with clock("preprocess"):
         prompt = build_prompt(observation, vocabulary, model.config)
+    return plan_prompt(model, vocabulary, prompt, observation.history, how, clock)
+
+
+@torch.inference_mode()
+def plan_prompt(model: VLA, vocabulary: Vocabulary, prompt: Prompt, history: Trajectory, how: Request, clock: Clock | None = None) -> Plan:
+    """S futures for one prepared prompt and the history it was made with."""
+    clock = clock or Clock(model.device)
     with clock("prefill"):
         logits, prefix = model.prefill(prompt)
-        rows = fork(prefix, samples)
+        rows = fork(prefix, how.samples)
     with clock("reasoning"):
-        said, kv = reason(model, vocabulary, prompt, logits.expand(samples, -1), rows, draws, sampling, texts, max_tokens)
+        said, kv = reason(
+            model, vocabulary, prompt, logits.expand(how.samples, -1), rows, how.draws, how.sampling, how.texts, how.max_tokens
+        )
     with clock("flow"):
-        actions = act(model, prompt, said, kv, draws.noise, steps or model.config.flow_steps)
+        actions = act(model, prompt, said, kv, how.draws.noise, how.steps)
     with clock("kinematics"):
-        path = drive(model, observation.history, actions)
-    words = tuple(vocabulary.between(ids[:n].tolist(), "cot_start", "cot_end") for ids, n in zip(said.ids, said.length, strict=True))
-    return Plan(path.xyz, path.rot, words, actions.cpu(), said.ended, clock.timing)
+        path = drive(model, history, actions)
+    tokens = tuple(tuple(ids[:n].tolist()) for ids, n in zip(said.ids, said.length, strict=True))
+    words = tuple(vocabulary.between(ids, "cot_start", "cot_end") for ids in tokens)
+    return Plan(path.xyz, path.rot, words, actions.cpu(), said.ended, clock.timing, tokens)
+
+
+def request(
+    config: ModelConfig,
+    *,
+    samples: int,
+    seed: int | None,
+    noise: torch.Tensor | None,
+    reasoning: str | Sequence[str] | None,
+    temperature: float,
+    top_p: float,
+    top_k: int | None,
+    max_tokens: int,
+    steps: int | None,
+) -> Request:
+    """The arguments of `plan` as a Request. Raises ValueError where one is out of its range."""
+    if samples < 1:
+        raise ValueError(f"samples is {samples}, expected at least 1")
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens is {max_tokens}, expected at least 1")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps is {steps}, expected None (the config's {config.flow_steps}) or at least 1")
+    sampling = SamplingConfig(temperature, top_p, top_k)
+    texts = as_texts(reasoning, samples)
+    draws = make_draws(seed, noise, samples, config.action.n_waypoints, max_tokens)
+    return Request(samples, draws, sampling, texts, max_tokens, steps or config.flow_steps)
 
 
 def fork(prefix: Sequence[KV], samples: int) -> list[KV]:
@@ -174,8 +231,6 @@ def drive(model: VLA, history: Trajectory, actions: torch.Tensor) -> Trajectory:
 
 def as_texts(reasoning: str | Sequence[str] | None, samples: int) -> tuple[str, ...] | None:
     """One text per row, or None."""
-    if samples < 1:
-        raise ValueError(f"samples is {samples}, expected at least 1")
     if reasoning is None:
         return None
     texts = (reasoning,) * samples if isinstance(reasoning, str) else tuple(reasoning)
@@ -186,9 +241,7 @@ def as_texts(reasoning: str | Sequence[str] | None, samples: int) -> tuple[str, 
 
 def make_draws(seed: int | None, noise: torch.Tensor | None, samples: int, waypoints: int, max_tokens: int) -> Draws:
     """The randomness of a plan: from the seed, the noise replaced where it is given."""
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens is {max_tokens}, expected at least 1")
-    draws = draw(torch.seed() % 2**31 if seed is None else seed, samples, waypoints, max_tokens)
+    draws = draw(secrets.randbits(31) if seed is None else seed, samples, waypoints, max_tokens)
     if noise is None:
         return draws
     if noise.shape != (samples, waypoints, 2):

@@ -68,7 +68,8 @@ class Plan:
     """S planned futures with the words that led to them.
 
     xyz f32[S, F, 3], rot f32[S, F, 3, 3], actions f32[S, F, 2] (acceleration m/s^2, curvature 1/m), reasoning one string a sample,
-    ended: whether each sample's reasoning reached `<|traj_future_start|>`, timing: stage name -> milliseconds.
+    ended: whether each sample's reasoning reached `<|traj_future_start|>`, timing: stage name -> milliseconds,
+    tokens: the ids each sample said, from which `reasoning` is read.
     """
 
     xyz: torch.Tensor
@@ -77,3 +78,4 @@ class Plan:
     actions: torch.Tensor
     ended: tuple[bool, ...]
     timing: Mapping[str, float]
+    tokens: tuple[tuple[int, ...], ...] = ()

@@ -1,16 +1,19 @@
 """Reads and writes checkpoints in the released layout: config.json, sharded safetensors with an index, Qwen3-VL's files beside it.
 
-Loading is streamed: the model is built without memory, then each tensor goes from its shard straight to its place on the device. Peak
-memory is the model plus one tensor.
+Loading is streamed: the model is built without memory, then each shard is read by a thread of its own, every tensor straight into its
+place (on a GPU through a pinned buffer of CHUNK bytes). No copy of the model is ever on the CPU, and no file is mapped into memory.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,15 +30,19 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
+CHUNK = 64 * 2**20
+
+
 class CheckpointError(ValueError):
     """A checkpoint that does not fit its config, with every offending tensor named."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a stored tensor is and what it looks like."""
+    """Where a stored tensor is (its first byte in the file) and what it looks like."""
 
     file: Path
+    start: int
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -57,31 +64,33 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, device: torch.
     model = build_meta(config)
     check(model, stored)
     dtype = dtype or DTYPES[config.dtype]
-    for name, tensor in read_tensors(stored):
-        place(model, name, tensor.to(device=device, dtype=dtype, copy=True))
+    read_tensors(model, stored, dtype, torch.device(device))
     for name in derived_buffers(model) - stored.keys():
         place(model, name, derived_value(config, name).to(device=device, dtype=dtype))
     return model.eval().requires_grad_(False)
 
 
 def load_checkpoint(
-    folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", vlm: Path | None = None
+    folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", vlm: Path | None = None, **hub: Any
 ) -> tuple[VLA, Vocabulary]:
-    """Model and vocabulary of a checkpoint folder; `vlm` says where Qwen3-VL's tokenizer files are if they are not beside it."""
+    """Model and vocabulary of a checkpoint folder.
+
+    vlm: where Qwen3-VL's tokenizer files are if they are not beside it; hub: how to fetch them (cache_dir, token, local_files_only).
+    """
     folder = Path(folder)
     config = read_config(folder)
-    vocabulary = load_vocabulary(vlm or tokenizer_folder(folder, config), config.tokens)
+    vocabulary = load_vocabulary(vlm or tokenizer_folder(folder, config, **hub), config.tokens)
     return load_model(folder, dtype=dtype, device=device), vocabulary
 
 
-def tokenizer_folder(folder: Path, config: ModelConfig) -> Path:
+def tokenizer_folder(folder: Path, config: ModelConfig, **hub: Any) -> Path:
     """Qwen3-VL's tokenizer files: beside the checkpoint, at a local path, or from the Hub (or its cache)."""
     found = local_vlm(config.vlm, folder)
     if found is not None:
         return found
     from alpamayo_r1.hub import fetch
 
-    return fetch(config.vlm, patterns=("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"))
+    return fetch(config.vlm, patterns=("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"), **hub)
 
 
 def inspect(folder: Path) -> dict[str, TensorInfo]:
@@ -89,21 +98,32 @@ def inspect(folder: Path) -> dict[str, TensorInfo]:
     stored = {}
     for file in shards(folder):
         try:
-            with safe_open(file, framework="pt") as shard:
-                for name in shard.keys():  # noqa: SIM118 (not a dict)
-                    view = shard.get_slice(name)
-                    stored[name] = TensorInfo(file, tuple(view.get_shape()), SAFETENSORS_DTYPES[view.get_dtype()])
+            with safe_open(file, framework="pt"):  # refuses headers that do not cover the file
+                stored |= read_header(file)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} cannot be read ({error}): the file is truncated or damaged; fetch it again") from None
     return stored
 
 
+def read_header(file: Path) -> dict[str, TensorInfo]:
+    """The tensors of one safetensors file: 8 bytes of length, a JSON header, then the data."""
+    with file.open("rb") as stream:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(size))
+    header.pop("__metadata__", None)
+    foreign = [f"{name} ({entry['dtype']})" for name, entry in header.items() if entry["dtype"] not in SAFETENSORS_DTYPES]
+    if foreign:
+        raise CheckpointError(f"{file} holds {', '.join(foreign)}: expected one of {', '.join(SAFETENSORS_DTYPES)}")
+    return {
+        name: TensorInfo(file, 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), SAFETENSORS_DTYPES[entry["dtype"]])
+        for name, entry in header.items()
+    }
+
+
 def shards(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder, from its index where there is one."""
-    if (folder / INDEX).is_file():
-        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-    else:
-        names = [SINGLE]
+    index = json.loads((folder / INDEX).read_text()) if (folder / INDEX).is_file() else {"weight_map": {"": SINGLE}}
+    names = sorted(set(index["weight_map"].values()))
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise CheckpointError(f"{folder} lacks {', '.join(absent)}: expected the shards of {INDEX}, or {SINGLE}; fetch them again")
@@ -139,12 +159,43 @@ def derived_value(config: ModelConfig, name: str) -> torch.Tensor:
     return Fourier(config.projection.features, config.projection.max_frequency).freqs
 
 
-def read_tensors(stored: Mapping[str, TensorInfo]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and tensor, one at a time, shard by shard. They lie where the file put them: copy them, matrix products want aligned memory."""
-    for file in sorted({info.file for info in stored.values()}):
-        with safe_open(file, framework="pt") as shard:
-            for name in shard.keys():  # noqa: SIM118 (not a dict)
-                yield name, shard.get_tensor(name)
+def read_tensors(model: VLA, stored: Mapping[str, TensorInfo], dtype: torch.dtype, device: torch.device) -> None:
+    """Every stored tensor to its place in the model, one thread a shard."""
+    files = sorted({info.file for info in stored.values()})
+    with ThreadPoolExecutor(min(len(files), 8)) as pool:
+        list(pool.map(lambda file: read_shard(model, file, stored, dtype, device), files))
+
+
+def read_shard(model: VLA, file: Path, stored: Mapping[str, TensorInfo], dtype: torch.dtype, device: torch.device) -> None:
+    """The tensors of one file in the order of their bytes."""
+    own = sorted(((info.start, name) for name, info in stored.items() if info.file == file))
+    buffer = torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else None
+    with file.open("rb", buffering=0) as stream:
+        for _, name in own:
+            place(model, name, read_tensor(stream, stored[name], device, buffer).to(dtype))
+
+
+def read_tensor(stream: BinaryIO, info: TensorInfo, device: torch.device, buffer: torch.Tensor | None = None) -> torch.Tensor:
+    """One tensor in its stored dtype, in memory of its own (matrix products want it aligned); through `buffer` where one is given."""
+    tensor = torch.empty(info.shape, dtype=info.dtype, device="cpu" if buffer is None else device)
+    target = tensor.view(-1).view(torch.uint8)
+    stream.seek(info.start)
+    for part in target.split(CHUNK):
+        window = part if buffer is None else buffer[: len(part)]
+        fill(stream, window)
+        if buffer is not None:
+            part.copy_(window)
+    return tensor.to(device)
+
+
+def fill(stream: BinaryIO, window: torch.Tensor) -> None:
+    """Reads len(window) bytes into a u8 tensor on the CPU."""
+    view = memoryview(window.numpy())
+    while view:
+        count = stream.readinto(view)
+        if not count:
+            raise CheckpointError(f"{stream.name} ends too early: it was cut while it was read; fetch it again")
+        view = view[count:]
 
 
 def place(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
@@ -169,27 +220,76 @@ def save_checkpoint(
     (folder / "config.json").write_text(text)
     if vlm_files is not None:
         shutil.copytree(vlm_files, folder / json.loads(text)["vlm_name_or_path"], dirs_exist_ok=True)
-    write_shards(folder, model.state_dict(), shard_bytes)
+    tensors = model.state_dict()
+    weight_map = split(tensors, shard_bytes)
+    write_shards(folder, tensors, weight_map)
+    write_index(folder, tensors, weight_map)
 
 
-def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], shard_bytes: int) -> None:
-    """Tensors -> model-0000k-of-0000n.safetensors and the index, in the order given, a tensor never split."""
+def split(tensors: Mapping[str, torch.Tensor], shard_bytes: int) -> dict[str, str]:
+    """Tensor name -> file name model-0000k-of-0000n.safetensors, filled in the order given, a tensor never split."""
     groups: list[list[str]] = [[]]
     used = 0
     for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size()
-        if groups[-1] and used + size > shard_bytes:
+        if groups[-1] and used + tensor.nbytes > shard_bytes:
             groups.append([])
             used = 0
         groups[-1].append(name)
-        used += size
-    weight_map = {}
-    for i, names in enumerate(groups, 1):
-        file = f"model-{i:05d}-of-{len(groups):05d}.safetensors"
-        save_file({name: tensors[name].detach().cpu().contiguous() for name in names}, folder / file, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(names, file))
-    total = {
-        "total_parameters": sum(t.numel() for t in tensors.values()),
-        "total_size": sum(t.numel() * t.element_size() for t in tensors.values()),
-    }
-    (folder / INDEX).write_text(json.dumps({"metadata": total, "weight_map": dict(sorted(weight_map.items()))}, indent=2) + "\n")
+        used += tensor.nbytes
+    return {name: f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i, names in enumerate(groups, 1) for name in names}
+
+
+def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], weight_map: Mapping[str, str]) -> None:
+    """Tensors -> safetensors files as the map says; one file's tensors are on the CPU at a time."""
+    for file in sorted(set(weight_map.values())):
+        own = {name: tensors[name].detach().cpu().contiguous() for name, where in weight_map.items() if where == file}
+        save_file(own, folder / file, metadata={"format": "pt"})
+
+
+def write_index(folder: Path, tensors: Mapping[str, torch.Tensor], weight_map: Mapping[str, str]) -> None:
+    """model.safetensors.index.json, as transformers writes it."""
+    own = [tensors[name] for name in weight_map]
+    total = {"total_parameters": sum(t.numel() for t in own), "total_size": sum(t.nbytes for t in own)}
+    index = {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def resave(source: Path, target: Path, model: VLA) -> None:
+    """Writes a model as its source is laid out: same files, same names, byte for byte the same where no weight and no dtype has changed.
+
+    config.json is the source's text (its dtype replaced where the model's is another), tensors keep their shards, constants (the action
+    space's scalars, the Fourier frequencies) keep their stored dtype, and the Qwen3-VL folder comes along where it lies beside the source.
+
+    Raises:
+        CheckpointError: target is the source.
+    """
+    if target.resolve() == source.resolve():
+        raise CheckpointError(f"{target} is the folder this model was loaded from: save into another one")
+    target.mkdir(parents=True, exist_ok=True)
+    stored = inspect(source)
+    constants = {name: read_stored(stored[name]) for name in derived_buffers(model) & stored.keys()}
+    tensors = {name: constants.get(name, tensor) for name, tensor in model.state_dict().items() if name in stored}
+    weight_map = {name: info.file.name for name, info in stored.items()}
+    write_shards(target, tensors, weight_map)
+    if (source / INDEX).is_file():
+        same = all(tensors[name].dtype == info.dtype for name, info in stored.items())
+        shutil.copyfile(source / INDEX, target / INDEX) if same else write_index(target, tensors, weight_map)
+    (target / "config.json").write_text(config_text(source, model))
+    beside = source / model.config.vlm
+    if beside.is_dir() and source.resolve() in beside.resolve().parents:
+        shutil.copytree(beside, target / model.config.vlm, dirs_exist_ok=True)
+
+
+def read_stored(info: TensorInfo) -> torch.Tensor:
+    """One tensor as it is in its file, on the CPU."""
+    with info.file.open("rb", buffering=0) as stream:
+        return read_tensor(stream, info, torch.device("cpu"))
+
+
+def config_text(source: Path, model: VLA) -> str:
+    """The source's config.json, its dtype replaced where the model's is another."""
+    text = (source / "config.json").read_text()
+    if model.dtype == DTYPES[model.config.dtype]:
+        return text
+    name = str(model.dtype).removeprefix("torch.")
+    return json.dumps(json.loads(text) | {"dtype": name, "model_dtype": name}, indent=2) + "\n"

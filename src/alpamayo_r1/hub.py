@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+SMALL = Path(__file__).parent / "assets" / "small"
+"""The bundled checkpoint."""
+
+CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
 
 class HubError(RuntimeError):
     """A checkpoint or tokenizer that could not be fetched."""
+
+
+def checkpoint_folder(spec: str | Path, **hub: Any) -> Path:
+    """ "small" (bundled), a folder, or a model repository on the Hub (hub: the arguments of `fetch`) -> the folder of a checkpoint."""
+    if spec == "small":
+        return SMALL
+    return Path(spec) if Path(spec).is_dir() else fetch(str(spec), patterns=CHECKPOINT_FILES, **hub)
 
 
 def fetch(

@@ -153,7 +153,7 @@ def encode(pictures: np.ndarray, crf: int = 23) -> bytes:
 
 
 def egomotion(scene: SceneBatch, row: int) -> pd.DataFrame:
-    """The ego's motion at 100 Hz over the whole scene: timestamp us, rig-to-anchor quaternion and metres, velocity, acceleration, curvature.
+    """The ego's motion at 100 Hz over the whole scene: timestamp us, rig-to-anchor pose, velocity, acceleration, curvature.
 
     The anchor is the rig at clip time 0. Between steps of 0.1 s the unicycle goes on under that step's acceleration a and curvature k,
     x(t) = x + integral of v cos(theta) along the arc, plus the linear share of what is left at the next step, so that every tenth row
@@ -230,7 +230,8 @@ def _features() -> pd.DataFrame:
     rows = [zipped("egomotion", "labels", {"egomotion": "{clip_id}.egomotion.parquet"})]
     rows += [(n, "calibration", f"calibration/{n}/{n}.chunk_{{chunk_id:04d}}.parquet", None) for n in _CALIBRATION]
     for name in CAMERAS:
-        rows.append(zipped(name, "camera", {"video": f"{{clip_id}}.{name}.mp4", "frame_timestamps": f"{{clip_id}}.{name}.timestamps.parquet"}))
+        stem = f"{{clip_id}}.{name}"
+        rows.append(zipped(name, "camera", {"video": f"{stem}.mp4", "frame_timestamps": f"{stem}.timestamps.parquet"}))
     return pd.DataFrame(rows, columns=["feature", "directory", "chunk_path", "clip_files_in_zip"])
 
 

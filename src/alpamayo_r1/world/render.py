@@ -22,10 +22,12 @@ from .rig import RIG
 from .scene import Kind, Road, SceneBatch
 
 Colour = tuple
-TILE = (16, 28)
+TILE = {"cpu": (8, 14), "cuda": (16, 28)}
 """Target height and width of a tile in pixels of a 224x128 picture; larger pictures have larger tiles."""
-SLOTS = {"box": 14, "round": 14, "shadow": 8}
+SLOTS = {"box": 12, "round": 12, "shadow": 6}
 """Primitives of a kind that one tile can hold."""
+STRIDE = 4
+"""Slots that one fused step of the search for the nearest hit looks at."""
 
 
 class Paint(IntEnum):
@@ -191,24 +193,56 @@ def _wave(x, period: float, duty: float, width):
     return ((covered(x + width / 2) - covered(x - width / 2)) / width).clamp(0, 1)
 
 
-@cache
-def _noise_table(device: torch.device) -> torch.Tensor:
+def _noise_table() -> torch.Tensor:
     """1024 x 1024 samples of periodic value noise with 128 cells a side, 8 samples a cell, values 0..1."""
     cells = torch.rand(128, 128, generator=torch.Generator().manual_seed(7))
-    padded = torch.nn.functional.pad(cells[None, None], (1, 2, 1, 2), mode="circular")
+    grid = torch.nn.functional.pad(cells[None, None], (0, 1, 0, 1), mode="circular")[0, 0]
     at = torch.arange(1024) / 8
-    u = at - at.floor()
-    u, i = u * u * (3 - 2 * u), at.long() + 1
-    grid = padded[0, 0]
+    u, i = at - at.floor(), at.long()
+    u = u * u * (3 - 2 * u)
     rows = grid[i] + (grid[i + 1] - grid[i]) * u[:, None]
-    return (rows[:, i] + (rows[:, i + 1] - rows[:, i]) * u).contiguous().flatten().to(device)
+    return (rows[:, i] + (rows[:, i + 1] - rows[:, i]) * u).flatten()
+
+
+def _letters() -> torch.Tensor:
+    """The word STOP as a 7 x 23 bitmap, row 0 on top."""
+    rows = (
+        "01110.11111.01110.11110",
+        "10001.00100.10001.10001",
+        "10000.00100.10001.10001",
+        "01110.00100.10001.11110",
+        "00001.00100.10001.10000",
+        "10001.00100.10001.10000",
+        "01110.00100.01110.10000",
+    )
+    return torch.tensor([[c == "1" for c in row] for row in rows])
+
+
+_TABLES: dict[tuple[str, str], torch.Tensor] = {}
+"""(name, device type) -> the look-up tables, filled by `_ready` outside of what torch.compile traces."""
+
+
+def _ready(device: torch.device) -> None:
+    if ("noise", device.type) not in _TABLES:
+        _TABLES["noise", device.type], _TABLES["letters", device.type] = _noise_table().to(device), _letters().to(device)
 
 
 def _noise(x, y, cell: float) -> torch.Tensor:
     """Value noise 0..1 with features of `cell` (in the unit of x and y), repeating after 128 cells."""
     i = (x * (8 / cell)).floor().to(torch.int32) & 1023
     j = (y * (8 / cell)).floor().to(torch.int32) & 1023
-    return _noise_table(x.device)[(j * 1024 + i)]
+    return _TABLES["noise", x.device.type][j * 1024 + i]
+
+
+def _soft_noise(x, y, cell: float) -> torch.Tensor:
+    """The same noise, interpolated between samples, for features many pixels wide."""
+    x, y = x * (8 / cell), y * (8 / cell)
+    i, j = x.floor(), y.floor()
+    u, v = x - i, y - j
+    i, j = i.to(torch.int32), j.to(torch.int32)
+    left, right, low, high = i & 1023, (i + 1) & 1023, (j & 1023) * 1024, ((j + 1) & 1023) * 1024
+    table = _TABLES["noise", x.device.type]
+    return torch.lerp(torch.lerp(table[low + left], table[low + right], u), torch.lerp(table[high + left], table[high + right], u), v)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- lens tables
@@ -227,7 +261,7 @@ class _View:
     tile: tuple[int, int]
     tiles: tuple[int, int]
     q: int
-    pixel: float
+    pixel: torch.Tensor
     ray: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     look: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     axis: torch.Tensor
@@ -248,7 +282,7 @@ def _view(camera: str, width: int, height: int, supersample: int, device: torch.
     record = RIG[camera]
     lens = record.lens.resized(width, height)
     scale = max(1.0, math.sqrt(width * height / (224 * 128)) * 0.8)
-    tiles = tuple(max(1, round(size / (t * scale))) for size, t in zip((height, width), TILE))
+    tiles = tuple(max(1, round(size / (t * scale))) for size, t in zip((height, width), TILE.get(device.type, TILE["cuda"])))
     tile = tuple(-(-size // n) for size, n in zip((height, width), tiles))
 
     def rays(sub: int) -> torch.Tensor:
@@ -272,7 +306,7 @@ def _view(camera: str, width: int, height: int, supersample: int, device: torch.
         return t.to(device, torch.float32).contiguous()
 
     return _View(
-        width, height, tile, tiles, supersample**2, 1 / lens.fw[1],
+        width, height, tile, tiles, supersample**2, put(torch.tensor(1 / lens.fw[1])),
         tuple(put(v) for v in fine.flatten(1, 2).unbind(-1)),
         tuple(put(v) for v in look.unbind(-1)),
         put(axis), put(angle),
@@ -476,23 +510,36 @@ def _hit_round(p: Sequence[torch.Tensor], ray) -> torch.Tensor:
     return torch.where((root > 0) & (near < far) & (near > 0.05), near, torch.inf)
 
 
-def _nearest(hit, slots: torch.Tensor, valid: torch.Tensor, ray, dense: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Running minimum over the P slots of G tiles: distance (G, r) and slot (G, r). slots (G, P, 25), valid (G, P), ray (n, r) x 3."""
-    tiles, n = slots.shape[0], ray[0].shape[0]
-    best = torch.full((tiles, ray[0].shape[1]), torch.inf, device=slots.device)
+def _nearer(hit, best, which, first, slots, valid, ray) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nearest hit so far and its slot (G / n, n, r), after the few slots (G / n, n, few, 25) numbered from the tensor `first`."""
+    for j in range(slots.shape[2]):
+        p = [v[..., None] for v in slots[:, :, j].unbind(-1)]
+        t = torch.where(valid[:, :, j, None], hit(p, ray), torch.inf)
+        which = torch.where(t < best, first + j, which)
+        best = torch.minimum(best, t)
+    return best, which
+
+
+def _nearest_dense(hit, slots, valid, ray, fuse) -> tuple[torch.Tensor, torch.Tensor]:
+    """Running minimum over the slots of every tile: distance and slot (I, n, r). slots (I, n, P, 25), ray (n, r) x 3."""
+    best = torch.full((*slots.shape[:2], ray[0].shape[1]), torch.inf, device=slots.device)
     which = torch.zeros_like(best, dtype=torch.int32)
-    if dense:
-        every = tuple(v.repeat(tiles // n, 1) for v in ray)
-        for j in range(slots.shape[1]):
-            t = torch.where(valid[:, j, None], hit([v[:, None] for v in slots[:, j].unbind(-1)], every), torch.inf)
-            which = torch.where(t < best, j, which)
-            best = torch.minimum(best, t)
-        return best, which
+    for j in range(0, slots.shape[2], STRIDE):
+        first = torch.full((), j, dtype=torch.int32, device=slots.device)
+        few = slots[:, :, j : j + STRIDE].contiguous(), valid[:, :, j : j + STRIDE].contiguous()
+        best, which = fuse(_nearer)(hit, best, which, first, *few, ray)
+    return best, which
+
+
+def _nearest(hit, slots: torch.Tensor, valid: torch.Tensor, ray) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for listed tiles G, skipping empty slots: distance and slot (G, r). slots (G, P, 25), valid (G, P), ray (G, r) x 3."""
+    best = torch.full(ray[0].shape, torch.inf, device=slots.device)
+    which = torch.zeros_like(best, dtype=torch.int32)
     for j in range(slots.shape[1]):
         rows = valid[:, j].nonzero()[:, 0]
         if not len(rows):
             break
-        t = hit([v[:, None] for v in slots[rows, j].unbind(-1)], tuple(v[rows % n] for v in ray))
+        t = hit([v[:, None] for v in slots[rows, j].unbind(-1)], tuple(v[rows] for v in ray))
         old = best[rows]
         which[rows] = torch.where(t < old, j, which[rows])
         best[rows] = torch.minimum(old, t)
@@ -533,25 +580,25 @@ def _hazed(colour: Colour, distance, air: _Air) -> Colour:
     return _mix(_horizon(air), colour, (-distance / (900 - 450 * air.overcast)).exp())
 
 
-def _sky(x, y, z, air: _Air, pixel: float) -> Colour:
+def _sky(x, y, z, air: _Air, pixel: torch.Tensor) -> Colour:
     """Colour of the sky in world direction (x, y, z): gradient, sun, drifting clouds, a line of distant woods."""
     up = z.clamp_min(0)
     rise = 1 - (1 - up.clamp_max(1)) ** 5
     colour = _mix(_horizon(air), _mix((0.30, 0.52, 0.84), (0.60, 0.63, 0.68), air.overcast), rise)
     u, v = x / (up + 0.16), y / (up + 0.16)
-    puff = 0.55 * _noise(u, v, 1.3) + 0.30 * _noise(u + 17.0, v, 0.47) + 0.15 * _noise(u, v + 9.0, 0.17)
+    puff = 0.55 * _soft_noise(u, v, 1.3) + 0.30 * _soft_noise(u + 17.0, v, 0.47) + 0.15 * _soft_noise(u, v + 9.0, 0.17)
     cloud = _ramp(puff, 0.50, 0.78) * _ramp(up, 0.02, 0.14)
     colour = _mix(colour, _mix((0.97, 0.97, 0.98), (0.72, 0.74, 0.77), air.overcast), cloud * (0.85 - 0.35 * air.overcast))
     facing = _dot((x, y, z), air.sun).clamp_min(0)
     glow = (0.18 * facing**8 + 0.55 * facing**160 + 2.0 * _ramp(facing, 0.9990, 0.9996)) * (1 - 0.85 * air.overcast)
     colour = _mix(colour, (1.0, 0.97, 0.88), glow.clamp_max(1))
     bearing = torch.atan2(y, x)
-    ridge = 0.010 + 0.028 * _noise(bearing, air.overcast + 0 * x, 0.31) + 0.007 * _noise(bearing, x * 0, 0.021)
+    ridge = 0.010 + 0.028 * _soft_noise(bearing, air.overcast + 0 * x, 0.31) + 0.007 * _soft_noise(bearing, x * 0, 0.021)
     woods = _mix((0.50, 0.60, 0.57), (0.60, 0.64, 0.64), air.overcast)
     return _mix(colour, woods, ((ridge - z) / pixel + 0.5).clamp(0, 1))
 
 
-def _shade(p: Sequence[torch.Tensor], ray, t, is_round, air: _Air, axes, pixel: float) -> tuple[Colour, torch.Tensor]:
+def _shade(p: Sequence[torch.Tensor], ray, t, is_round, air: _Air, axes, pixel: torch.Tensor) -> tuple[Colour, torch.Tensor]:
     """Colour of hits at distance t and their opacity. p: parameters per hit; axes: world axes in the camera frame, 3 x 3 tensors."""
     (ox, oy, oz), (dx, dy, dz) = _local_ray(p, ray)
     x, y, z = ox + dx * t, oy + dy * t, oz + dz * t
@@ -664,7 +711,7 @@ def _shade(p: Sequence[torch.Tensor], ray, t, is_round, air: _Air, axes, pixel: 
     leaf = 0.5 * _noise(fx, fz, 0.75) + 0.5 * _noise(fx + 5, fz, 0.26)
     colour = _mix(colour, _scale(own, 0.50 + 0.95 * leaf), here.float())
     grazing = _dot(normal, ray).abs()
-    opacity = 1 - (here & (grazing < 0.62 * leaf)).float()
+    opacity = 1 - (here & (grazing < 0.30 * leaf)).float()
 
     # cone: two white bands
     white = ((z > -0.02) & (z < 0.30)) | ((z > 0.50) & (z < 0.66))
@@ -683,26 +730,11 @@ def _shade(p: Sequence[torch.Tensor], ray, t, is_round, air: _Air, axes, pixel: 
     return _hazed(_mix(lit_up, colour, emit.clamp(0, 1)), t, air), opacity
 
 
-@cache
-def _letters(device: torch.device) -> torch.Tensor:
-    """The word STOP as a 7 x 23 bitmap, row 0 on top."""
-    rows = (
-        "01110.11111.01110.11110",
-        "10001.00100.10001.10001",
-        "10000.00100.10001.10001",
-        "01110.00100.10001.11110",
-        "00001.00100.10001.10000",
-        "10001.00100.10001.10000",
-        "01110.00100.01110.10000",
-    )
-    return torch.tensor([[c == "1" for c in row] for row in rows], device=device)
-
-
 def _lettering(y, z) -> torch.Tensor:
     """Whether the point (y to the reader's right, z up, metres from the sign's centre) lies on a letter."""
     column, row = ((y + 0.30) / 0.60 * 23).floor().long(), ((0.13 - z) / 0.26 * 7).floor().long()
     inside = (column >= 0) & (column < 23) & (row >= 0) & (row < 7)
-    return _letters(y.device)[row.clamp(0, 6), column.clamp(0, 22)] & inside
+    return _TABLES["letters", y.device.type][row.clamp(0, 6), column.clamp(0, 22)] & inside
 
 
 # ------------------------------------------------------------------------------------------------------------------------ the ground
@@ -712,7 +744,8 @@ def _heading(road: Road, s: torch.Tensor) -> torch.Tensor:
     """Heading of the reference line at s (B, n)."""
     out = road.start[:, :1, 2] + road.curvature[:, :1] * (s - road.s[:, :1])
     for i in range(1, road.s.shape[1]):
-        out = torch.where(s >= road.s[:, i : i + 1], road.start[:, i : i + 1, 2] + road.curvature[:, i : i + 1] * (s - road.s[:, i : i + 1]), out)
+        here = road.start[:, i : i + 1, 2] + road.curvature[:, i : i + 1] * (s - road.s[:, i : i + 1])
+        out = torch.where(s >= road.s[:, i : i + 1], here, out)
     return out
 
 
@@ -738,20 +771,21 @@ def _paved(road: Road, urban: torch.Tensor, x, y, view_x, view_y, across, along)
     left = middle + row(road.oncoming) * w
     two_way = row(road.oncoming) > 0
 
-    cross = torch.where(row(road.crossing).isnan(), 1e4, (s - row(road.crossing).nan_to_num(0)).abs() - row(road.crossing_half_width).nan_to_num(4))
+    junction = row(road.crossing).nan_to_num(1e6)
+    cross = (s - junction).abs() - row(road.crossing_half_width).nan_to_num(4)
     beside = torch.maximum(right - 0.35 - d, d - left - 0.35)
     corner = 5.0
     edge = corner - torch.hypot((corner - beside).clamp_min(0), (corner - cross).clamp_min(0))
     edge = torch.where(torch.minimum(beside, cross) < 0, torch.minimum(beside, cross), edge)
     foot_edge = torch.where(beside.abs() < cross.abs(), foot_d, foot_s)
 
-    fine = (0.5 - _noise(x, y, 0.11)) * (0.06 / foot).clamp_max(1)
+    fine = (0.5 - _noise(x, y, 0.07)) * (0.04 / foot).clamp_max(1)
     rough = (0.5 - _noise(x, y, 0.9)) * (0.6 / foot).clamp_max(1)
     broad = (0.5 - _noise(x, y, 7.0)) * (5.0 / foot).clamp_max(1)
     lane = d / w + 0.5
     track = ((lane - lane.floor() - 0.5).abs() - 0.24).abs()  # wheel tracks a quarter lane beside each lane's centre
     worn = (1 - track / 0.14).clamp(0, 1) * (1.0 / foot_d).clamp_max(1)
-    asphalt = 0.385 + 0.085 * fine + 0.05 * rough + 0.05 * broad - 0.022 * worn
+    asphalt = 0.385 + 0.10 * fine + 0.022 * rough + 0.05 * broad - 0.022 * worn
     tone = (asphalt, asphalt * 1.0, asphalt * 1.02)
     blades = 1 + 0.55 * fine + 0.45 * rough + 0.40 * broad
     grass = _scale(_mix((0.36, 0.50, 0.24), (0.55, 0.55, 0.32), (0.5 + broad + 0.4 * rough).clamp(0, 1)), blades)
@@ -775,7 +809,7 @@ def _paved(road: Road, urban: torch.Tensor, x, y, view_x, view_y, across, along)
     off = (d - middle).abs()
     yellow = torch.where(two_way, _band(off, 0.07, 0.19, foot_d), _band(d, middle - 0.26, middle - 0.12, foot_d))
     sides = torch.maximum(right - d, d - left) - 4.0
-    crossing_paint = _band((s - row(road.crossing).nan_to_num(1e6)).abs(), 0.07, 0.19, foot_s) * (sides / foot_d.clamp_min(0.05)).clamp(0, 1)
+    crossing_paint = _band((s - junction).abs(), 0.07, 0.19, foot_s) * (sides / foot_d.clamp_min(0.05)).clamp(0, 1)
     yellow = yellow * open_road + crossing_paint
     stripes = _wave(d - right, 1.0, 0.5, foot_d) * _band(d, right + 0.2, left - 0.2, foot_d)
     zebra = stripes * _band(s - row(road.crosswalk).nan_to_num(1e6), -1.5, 1.5, foot_s)
@@ -832,117 +866,133 @@ def _marked(markers: torch.Tensor, x, y, foot, half_width: float = 0.09) -> torc
 # ----------------------------------------------------------------------------------------------------------------------- the picture
 
 
-def _background(scene: SceneBatch, things: _Things, air: _Air, view: _View, camera, markers, dense: bool) -> Colour:
+def _background(scene: SceneBatch, things: _Things, air: _Air, view: _View, camera, markers, fuse) -> Colour:
     """Sky and ground at the pixel centres, each channel (I, n, m)."""
     position, rot = camera
-    pictures, tiles, pixels = len(position), *view.look[0].shape
-    everything = torch.arange(tiles, device=position.device)
-    air = air.rows((-1, 1, 1))
-    cos, sin = things.ego[:, 2].cos()[:, None, None], things.ego[:, 2].sin()[:, None, None]
-
-    def looks(index):
-        x, y, z = (v[index] for v in view.look)
-        return cos * x - sin * y, sin * x + cos * y, z.expand(pictures, -1, -1)
-
-    on_sky, on_ground = (everything, everything) if dense else (view.sky, view.ground)
-    sky = _sky(*looks(on_sky), air, view.pixel)
-
-    x, y, z = looks(on_ground)
-    drop = (-z).clamp_min(1e-4)
-    t = (view.position[2] / drop).clamp_max(3000.0)
-    px, py = position[:, 0, None, None] + t * x, position[:, 1, None, None] + t * y
-    across, along = t * view.pixel, t * view.pixel / drop
-    flat_length = torch.hypot(x, y).clamp_min(1e-6)
-    batch = len(scene.seeds)
+    swept = torch.cat([things.shadows[..., :2] + things.shadows[..., 6:8] / 2, torch.zeros_like(things.shadows[..., :1])], -1)
+    index, valid = _select(swept, things.shadows[..., 9], view, position, rot, SLOTS["shadow"])
+    slots = _gather(things.shadows, index)
     urban = ((scene.prop_kind == Kind.BUILDING).any(1) | (scene.seeds % 2 == 0)).float()[:, None]
-    points = (px, py, x / flat_length, y / flat_length, across, along)
-    albedo = _paved(scene.road, urban, *(v.reshape(batch, -1) for v in points))
-    albedo = tuple(v.view(px.shape) for v in albedo)
+    shared = (things.ego, air.rows((-1, 1, 1)), view.pixel)
+    where = (scene.road, urban, position)
+    if fuse is not None:
+        sky = fuse(_sky_seen)(view.look, *shared)
+        ground = fuse(_ground_seen)(view.look, *shared, *where, slots, valid, markers, True)
+        return tuple(torch.where(view.look[2] < -1e-4, g, s) for g, s in zip(ground, sky))
+    out = tuple(position.new_empty(len(position), *view.look[0].shape) for _ in range(3))
+    for channel, s in zip(out, _sky_seen(tuple(v[view.sky] for v in view.look), *shared)):
+        channel[:, view.sky] = s
+    look = tuple(v[view.ground] for v in view.look)
+    ground = _ground_seen(look, *shared, *where, slots[:, view.ground], valid[:, view.ground], markers, False)
+    for channel, g in zip(out, ground):
+        channel[:, view.ground] = torch.where(look[2] < -1e-4, g, channel[:, view.ground])
+    return out
 
-    centre = torch.cat([things.shadows[..., :2] + things.shadows[..., 6:8] / 2, torch.zeros_like(things.shadows[..., :1])], -1)
-    index, valid = _select(centre, things.shadows[..., 9], view, position, rot, SLOTS["shadow"])
-    slots = _gather(things.shadows, index)[:, on_ground].flatten(0, 1)
-    cast, contact = _shadows_on(slots, valid[:, on_ground].flatten(0, 1), px.flatten(0, 1), py.flatten(0, 1), dense)
+
+def _turned(look, ego) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ego-frame rays (n, m) x 3 in the world frame of pictures with poses ego (I, 3): (I, n, m) x 3."""
+    cos, sin = ego[:, 2].cos()[:, None, None], ego[:, 2].sin()[:, None, None]
+    x, y, z = look
+    return cos * x - sin * y, sin * x + cos * y, z.expand(len(ego), -1, -1)
+
+
+def _sky_seen(look, ego, air: _Air, pixel: torch.Tensor) -> Colour:
+    return _sky(*_turned(look, ego), air, pixel)
+
+
+def _ground_seen(look, ego, air: _Air, pixel: torch.Tensor, road: Road, urban, position, slots, valid, markers, dense: bool) -> Colour:
+    """Lit, shadowed and hazed ground where the rays (n, m) x 3 meet it; nonsense for rays that rise."""
+    x, y, z = _turned(look, ego)
+    drop = (-z).clamp_min(1e-4)
+    t = (position[:, 2, None, None] / drop).clamp_max(3000.0)
+    px, py = position[:, 0, None, None] + t * x, position[:, 1, None, None] + t * y
+    across, along = t * pixel, t * pixel / drop
+    level = torch.hypot(x, y).clamp_min(1e-6)
+    points = (px, py, x / level, y / level, across, along)
+    albedo = _paved(road, urban, *(v.reshape(len(urban), -1) for v in points))
+    albedo = tuple(v.view(px.shape) for v in albedo)
+    cast, contact = _shadows_on(slots.flatten(0, 1), valid.flatten(0, 1), px.flatten(0, 1), py.flatten(0, 1), dense)
     cast, contact = cast.view(px.shape), contact.view(px.shape)
     light = air.ambient * (1 - 0.62 * contact) * (1 - 0.10 * cast) + air.direct * air.sun[2] * (1 - cast)
     ground = _scale(albedo, light)
     if markers is not None:
         line = _marked(markers, px.flatten(1), py.flatten(1), across.flatten(1)).view(px.shape)
         ground = _mix(ground, (1.0, 0.05, 0.85), line)
-    ground = _hazed(ground, t, air)
-    below = z < -1e-4
-    if dense:
-        return tuple(torch.where(below, g, s) for g, s in zip(ground, sky))
-    out = tuple(t.new_empty(pictures, tiles, pixels) for _ in range(3))
-    for channel, g, s in zip(out, ground, sky):
-        channel[:, on_sky] = s
-        channel[:, on_ground] = torch.where(below, g, channel[:, on_ground])
-    return out
+    return _hazed(ground, t, air)
 
 
-def _foreground(things: _Things, air: _Air, view: _View, camera, back: Colour, dense: bool) -> Colour:
+def _foreground(things: _Things, air: _Air, view: _View, camera, back: Colour, fuse) -> Colour:
     """Objects over the background, averaged over the sub-rays of every pixel: each channel (I, n, m)."""
     position, rot = camera
-    parameters, valid = [], []
+    slots, valid = [], []
     for sort, most in ((things.boxes, SLOTS["box"]), (things.rounds, SLOTS["round"])):
         index, there = _select(sort.centre, sort.radius, view, position, rot, most)
-        parameters.append(_gather(sort.seen_from(position, rot), index).flatten(0, 1))
-        valid.append(there.flatten(0, 1))
-    tiles, pixels = view.look[0].shape
-    ray, q = view.ray, view.q
-    if dense:
-        rows = None
-    else:
-        rows = (valid[0].any(1) | valid[1].any(1)).nonzero()[:, 0]
-        parameters, valid = [p[rows] for p in parameters], [v[rows] for v in valid]
-        ray = tuple(v[rows % tiles] for v in ray)
-    near_box, box = _nearest(_hit_box, parameters[0], valid[0], ray, dense)
-    near_round, round_ = _nearest(_hit_round, parameters[1], valid[1], ray, dense)
-    is_round = near_round < near_box
-    t = torch.minimum(near_box, near_round)
-    slot = torch.where(is_round, round_ + parameters[0].shape[1], box).long()
-    table = torch.cat(parameters, 1)  # (G, P, 25)
+        slots.append(_gather(sort.seen_from(position, rot), index))
+        valid.append(there)
     axes = tuple(rot[:, r].unbind(-1) for r in range(3))
-    if dense:
-        every = tuple(v.repeat(len(table) // tiles, 1) for v in ray)
-        flat = (slot + torch.arange(len(table), device=slot.device)[:, None] * table.shape[1])
-        p = [column[flat] for column in table.flatten(0, 1).unbind(-1)]
-        of = torch.arange(len(table), device=slot.device) // tiles
-        per = tuple(tuple(v[of][:, None] for v in a) for a in axes)
-        distance = t.clamp_max(1e4)
-        colour, opacity = _shade(p, every, distance, is_round, air.rows((-1, 1), of[:, None]), per, view.pixel)
-        cover = torch.where(t < torch.inf, opacity, 0.0)
-        cover, colour = cover.unflatten(1, (pixels, q)), tuple(c.unflatten(1, (pixels, q)) for c in colour)
-        flat_back = tuple(b.flatten(0, 1)[..., None] for b in back)
-        return tuple((b + (c - b) * cover).mean(-1).view(-1, tiles, pixels) for b, c in zip(flat_back, colour))
-    if not len(rows):
-        return back
+    return (_over_listed if fuse is None else _over_dense)(slots, valid, air, view, axes, back, fuse)
+
+
+def _over_listed(slots, valid, air: _Air, view: _View, axes, back: Colour, _) -> Colour:
+    """Foreground on the CPU: only the tiles that hold something, only the sub-rays that hit."""
+    slots, valid = [s.flatten(0, 1) for s in slots], [v.flatten(0, 1) for v in valid]
+    rows = (valid[0].any(1) | valid[1].any(1)).nonzero()[:, 0]
+    (tiles, pixels), q = view.look[0].shape, view.q
+    ray = tuple(v[rows % tiles] for v in view.ray)
+    near_box, box = _nearest(_hit_box, slots[0][rows], valid[0][rows], ray)
+    near_round, round_ = _nearest(_hit_round, slots[1][rows], valid[1][rows], ray)
+    is_round, t = near_round < near_box, torch.minimum(near_box, near_round)
+    slot = torch.where(is_round, round_ + slots[0].shape[1], box).long()
     g, r = (t < torch.inf).nonzero(as_tuple=True)
-    p = table.flatten(0, 1)[slot[g, r] + g * table.shape[1]].t().contiguous().unbind(0)
+    table = torch.cat(slots, 1)
+    p = table.flatten(0, 1)[slot[g, r] + rows[g] * table.shape[1]].t().contiguous().unbind(0)
     of = rows[g] // tiles
     per = tuple(tuple(v[of] for v in a) for a in axes)
     colour, opacity = _shade(p, tuple(v[g, r] for v in ray), t[g, r], is_round[g, r], air.rows((), of), per, view.pixel)
-    out = []
-    for b, c in zip(back, colour):
-        fine = b.flatten(0, 1)[rows].repeat_interleave(q, 1)
-        fine[g, r] = torch.lerp(fine[g, r], c, opacity)
-        b.view(-1, pixels)[rows] = fine.unflatten(1, (pixels, q)).mean(-1)
-        out.append(b)
-    return tuple(out)
+    at, share = rows[g] * pixels + r // q, opacity / q
+    kept = torch.ones_like(back[0]).view(-1).index_add_(0, at, share, alpha=-1)
+    return tuple((b.view(-1) * kept).index_add_(0, at, c * share).view(b.shape) for b, c in zip(back, colour))
 
 
-def _picture(scene: SceneBatch, things: _Things, air: _Air, view: _View, markers, dense: bool) -> torch.Tensor:
-    """One camera: u8 (I, 3, h, w)."""
+def _over_dense(slots, valid, air: _Air, view: _View, axes, back: Colour, fuse) -> Colour:
+    """Foreground on an accelerator: every tile, every slot, static shapes."""
+    boxes = _nearest_dense(_hit_box, slots[0], valid[0], view.ray, fuse)
+    rounds = _nearest_dense(_hit_round, slots[1], valid[1], view.ray, fuse)
+    return fuse(_composite)(boxes, rounds, torch.cat(slots, 2), slots[0].shape[2], view.ray, view.q, view.pixel, air, axes, back)
+
+
+def _composite(boxes, rounds, table, box_slots: int, ray, q: int, pixel: torch.Tensor, air: _Air, axes, back: Colour) -> Colour:
+    """Shades the nearest hits of every tile and averages them over the background: each channel (I, n, m)."""
+    is_round, t = rounds[0] < boxes[0], torch.minimum(boxes[0], rounds[0])
+    pictures, tiles, most, width = table.shape
+    slot = torch.where(is_round, rounds[1] + box_slots, boxes[1]).long()
+    row = (torch.arange(pictures * tiles, device=t.device).view(pictures, tiles, 1) * most + slot) * width
+    flat = table.flatten()
+    p = [flat[row + i] for i in range(width)]
+    per = tuple(tuple(v[:, None, None] for v in a) for a in axes)
+    colour, opacity = _shade(p, ray, t.clamp_max(1e4), is_round, air.rows((-1, 1, 1)), per, pixel)
+    cover = torch.where(t < torch.inf, opacity, 0.0)
+
+    def over(b, c):
+        return (b[..., None] + (c - b.repeat_interleave(q, -1)).mul(cover).unflatten(-1, (-1, q))).mean(-1)
+
+    return tuple(over(b, c) for b, c in zip(back, colour))
+
+
+@cache
+def _compiled(function):
+    return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def _picture(scene: SceneBatch, things: _Things, air: _Air, view: _View, markers, fuse) -> torch.Tensor:
+    """One camera: u8 (I, 3, h, w). fuse: None on the CPU, else what turns a function into a fused one."""
     turn = rot_z(things.ego[:, 2])
     position = (turn @ view.position[:, None])[..., 0] + torch.cat([things.ego[:, :2], torch.zeros_like(things.ego[:, :1])], -1)
     camera = (position, turn @ view.rot)
-    back = _background(scene, things, air, view, camera, markers, dense)
-    colour = _foreground(things, air, view, camera, back, dense)
+    back = _background(scene, things, air, view, camera, markers, fuse)
+    colour = _foreground(things, air, view, camera, back, fuse)
     image = view.untile(torch.stack(colour, 1))
     return (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-
-
-_compiled = cache(lambda: torch.compile(_picture, fullgraph=True, dynamic=False))
 
 
 def render_at(
@@ -968,7 +1018,8 @@ def render_at(
     dense = device.type != "cpu"
     budget = (2**24 if compile else 2**22) * 4 if dense else 2**18
     chunk = chunk or max(1, budget // (count * width * height))
-    draw = _compiled() if compile else _picture
+    fuse = (_compiled if compile else lambda function: function) if dense else None
+    _ready(device)
     out = torch.empty(batch, len(cameras), count, 3, height, width, dtype=torch.uint8, device=device)
     for first in range(0, batch, chunk):
         rows = slice(first, first + chunk)
@@ -976,7 +1027,7 @@ def render_at(
         things, air = _things(part, steps[rows]), _air(part, count)
         lines = None if markers is None else markers[rows].to(device, torch.float32).repeat_interleave(count, 0)
         for c, name in enumerate(cameras):
-            picture = draw(part, things, air, _view(name, width, height, supersample, device), lines, dense)
+            picture = _picture(part, things, air, _view(name, width, height, supersample, device), lines, fuse)
             out[rows, c] = picture.unflatten(0, (-1, count))
     return out
 

@@ -22,6 +22,9 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
 }
 """Config section -> the class names of the release that we know how to be (their package prefix removed)."""
 
+MIN_PIXELS, MAX_PIXELS = 163840, 196608
+"""The release's pixel budget of one resized picture."""
+
 PACKAGES = ("alpamayo_r1.", "alpamayo1_5.", "")
 
 
@@ -220,18 +223,7 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
     future = released.get("traj_tokenizer_cfg") or {}
     vocab = required(released, "vocab_size")
     return ModelConfig(
-        vision=VisionConfig(
-            depth=required(vision, "depth"),
-            hidden=required(vision, "hidden_size"),
-            heads=required(vision, "num_heads"),
-            intermediate=required(vision, "intermediate_size"),
-            out_hidden=required(vision, "out_hidden_size"),
-            positions=required(vision, "num_position_embeddings"),
-            deepstack=tuple(required(vision, "deepstack_visual_indexes")),
-            patch=vision.get("patch_size", 16),
-            temporal_patch=vision.get("temporal_patch_size", 2),
-            merge=vision.get("spatial_merge_size", 2),
-        ),
+        vision=vision_config(vision),
         text=decoder_config(text, vocab),
         expert=decoder_config({**text, **(released.get("expert_cfg") or {})}, None),
         action=action_config(released.get("action_space_cfg") or {}),
@@ -251,13 +243,29 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
             future_low=tuple(future.get("dims_min", (-10.0, -10.0))),
             future_high=tuple(future.get("dims_max", (10.0, 10.0))),
         ),
-        min_pixels=released.get("min_pixels", 163840),
-        max_pixels=released.get("max_pixels", 196608),
+        min_pixels=released.get("min_pixels", MIN_PIXELS),
+        max_pixels=released.get("max_pixels", MAX_PIXELS),
         flow_steps=(released.get("diffusion_cfg") or {}).get("num_inference_steps") or 10,
         image_token="<|image_pad|>",
         vlm=required(released, "vlm_name_or_path"),
         dtype=released.get("model_dtype") or released.get("dtype") or "bfloat16",
         model_type=released.get("model_type", "alpamayo_r1"),
+    )
+
+
+def vision_config(vision: Mapping[str, Any]) -> VisionConfig:
+    """A Qwen3-VL vision config -> VisionConfig."""
+    return VisionConfig(
+        depth=required(vision, "depth"),
+        hidden=required(vision, "hidden_size"),
+        heads=required(vision, "num_heads"),
+        intermediate=required(vision, "intermediate_size"),
+        out_hidden=required(vision, "out_hidden_size"),
+        positions=required(vision, "num_position_embeddings"),
+        deepstack=tuple(required(vision, "deepstack_visual_indexes")),
+        patch=vision.get("patch_size", 16),
+        temporal_patch=vision.get("temporal_patch_size", 2),
+        merge=vision.get("spatial_merge_size", 2),
     )
 
 

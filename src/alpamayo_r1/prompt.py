@@ -9,7 +9,7 @@ import torch
 
 from alpamayo_r1.config import ModelConfig
 from alpamayo_r1.images import to_patches
-from alpamayo_r1.types import Observation
+from alpamayo_r1.types import Observation, Trajectory
 from alpamayo_r1.vocab import Vocabulary, history_ids
 
 SYSTEM = "You are a driving assistant that generates safe and accurate actions."
@@ -50,11 +50,9 @@ def fuse_history(ids: torch.Tensor, xyz: torch.Tensor, vocabulary: Vocabulary, c
     """Replaces the history placeholders in ids [T] by the tokens of the positions xyz [16, 3].
 
     Raises:
-        ValueError: a wrong number of placeholders or history steps, or positions that are not finite.
+        ValueError: a wrong number of placeholders or history steps.
     """
     slots = ids == vocabulary.ids["traj_history"]
-    if not torch.isfinite(xyz).all():
-        raise ValueError("history positions hold NaN or infinity: check the ego motion log")
     tokens = history_ids(xyz, config.tokens)
     if int(slots.sum()) != len(tokens):
         raise ValueError(
@@ -95,20 +93,37 @@ def build_prompt(observation: Observation, vocabulary: Vocabulary, config: Model
     patches, grid = to_patches(observation.frames.flatten(0, 1), config.vision, config.min_pixels, config.max_pixels)
     grids = (grid,) * observation.frames.shape[:2].numel()
     ids = torch.tensor(vocabulary.encode(chat_text([h * w // config.vision.merge**2 for h, w in grids], config.tokens.history_tokens)))
+    return assemble(ids, patches, grids, observation.history, vocabulary, config)
+
+
+def assemble(
+    ids: torch.Tensor,
+    patches: torch.Tensor,
+    grids: tuple[tuple[int, int], ...],
+    history: Trajectory,
+    vocabulary: Vocabulary,
+    config: ModelConfig,
+) -> Prompt:
+    """A prompt from ids [T] that still hold the history placeholders, the patches of their images, and the history [16]."""
+    check_history(history)
     image_id = vocabulary.id(config.image_token)
     positions, following = rope_positions(ids, grids, image_id, config.vision.merge)
-    ids = fuse_history(ids, observation.history.xyz.cpu(), vocabulary, config)
-    return Prompt(ids, positions, following, patches, grids, image_id)
+    return Prompt(fuse_history(ids, history.xyz.cpu(), vocabulary, config), positions, following, patches, grids, image_id)
 
 
 def check_observation(observation: Observation) -> None:
-    """Raises if an observation cannot be a prompt: frame shape and camera names, history shape and finiteness."""
-    frames, history = observation.frames, observation.history
+    """Raises if an observation's frames and camera names, or its history, cannot be a prompt."""
+    frames = observation.frames
     if frames.ndim != 5 or frames.shape[2] != 3:
         raise ValueError(f"frames have shape {tuple(frames.shape)}, expected u8[cameras, frames, 3, height, width]")
     if frames.shape[0] != len(observation.cameras):
         raise ValueError(f"{frames.shape[0]} cameras of frames, but {len(observation.cameras)} names: {observation.cameras}")
-    if history.xyz.shape[-1] != 3 or history.rot.shape != (*history.xyz.shape, 3):
+    check_history(observation.history)
+
+
+def check_history(history: Trajectory) -> None:
+    """Raises if a history has another shape than [T, 3] and [T, 3, 3], or is not finite."""
+    if history.xyz.ndim != 2 or history.xyz.shape[-1] != 3 or history.rot.shape != (*history.xyz.shape, 3):
         raise ValueError(f"history xyz {tuple(history.xyz.shape)} and rot {tuple(history.rot.shape)}: expected [16, 3] and [16, 3, 3]")
     if not (torch.isfinite(history.xyz).all() and torch.isfinite(history.rot).all()):
         raise ValueError("history holds NaN or infinity: check the ego motion log")

@@ -1,0 +1,211 @@
+"""The original's `helper`: frames -> chat messages -> model inputs, and nested tensors to a device.
+
+The chat template is Qwen's for what the release says: an optional system turn, then user turns with images and text, then assistant turns
+with text. Tools and videos are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from alpamayo_r1.config import KNOWN_VLMS, MAX_PIXELS, MIN_PIXELS, VisionConfig, vision_config
+from alpamayo_r1.images import to_patches
+from alpamayo_r1.models.tokenizer import Batch, as_tensor, pad_left
+from alpamayo_r1.prompt import SYSTEM, user_text
+from alpamayo_r1.vocab import special
+
+HISTORY_TOKENS = 48
+"""Placeholders of the car's past: (x, y, z) of 16 steps."""
+
+Message = Mapping[str, Any]
+"""{"role": "system" | "user" | "assistant", "content": parts}; parts are a text, or a list of {"type": "text", "text": ...} and
+{"type": "image", "image": ...}."""
+
+
+def create_message(frames: torch.Tensor) -> list[dict[str, Any]]:
+    """The release's conversation about frames u8[N, 3, h, w], camera by camera, oldest to newest.
+
+    Raises:
+        ValueError: frames that are not [N, 3, h, w].
+    """
+    if frames.ndim != 4 or frames.shape[1] != 3:
+        raise ValueError(
+            f"frames have shape {tuple(frames.shape)}, expected [N, 3, height, width]: flatten cameras and times with flatten(0, 1)"
+        )
+    images = [{"type": "image", "image": frame} for frame in frames]
+    return [
+        {"role": "system", "content": [as_text(SYSTEM)]},
+        {"role": "user", "content": [*images, as_text(user_text(HISTORY_TOKENS))]},
+        {"role": "assistant", "content": [as_text(special("cot_start"))]},
+    ]
+
+
+def as_text(text: str) -> dict[str, str]:
+    """A text part of a message."""
+    return {"type": "text", "text": text}
+
+
+def get_processor(tokenizer: Any) -> Processor:
+    """The processor that belongs to a model's tokenizer; with a foreign tokenizer the release's picture sizes are taken."""
+    config = getattr(tokenizer, "model_config", None)
+    if config is None:
+        released = vision_config(KNOWN_VLMS["Qwen/Qwen3-VL-8B-Instruct"]["vision_config"])
+        return Processor(tokenizer, released, MIN_PIXELS, MAX_PIXELS)
+    return Processor(tokenizer, config.vision, config.min_pixels, config.max_pixels)
+
+
+class Processor:
+    """Conversations -> input_ids, attention_mask, pixel_values, image_grid_thw."""
+
+    def __init__(self, tokenizer: Any, vision: VisionConfig, min_pixels: int, max_pixels: int):
+        self.tokenizer, self.vision, self.min_pixels, self.max_pixels = tokenizer, vision, min_pixels, max_pixels
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Message] | Sequence[Sequence[Message]],
+        *,
+        tokenize: bool = True,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = True,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+    ) -> Batch | torch.Tensor | str | list[str]:
+        """One conversation, or a list of them (padded on the left).
+
+        Out: input_ids i64[B, T], attention_mask i64[B, T], pixel_values f32[patches, 1536], image_grid_thw i64[images, 3] (time, height and
+        width in patches); only input_ids where return_dict is False. With tokenize=False the text (or texts), a single `<|image_pad|>`
+        an image.
+
+        Raises:
+            ValueError, TypeError: messages or pictures that the template cannot say, said by name.
+        """
+        if add_generation_prompt and continue_final_message:
+            raise ValueError("add_generation_prompt opens a new turn and continue_final_message continues the last one: choose one of them")
+        single = not conversation or isinstance(conversation[0], Mapping)
+        conversations = [conversation] if single else list(conversation)
+        how = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
+        if not tokenize:
+            texts = [render(c, [1] * len(images_of(c)), **how) for c in conversations]
+            return texts[0] if single else texts
+        rows, patches, grids = [], [], []
+        for c in conversations:
+            pictures = [self._patches(group) for group in same_sized(images_of(c))]
+            patches += [p for p, _ in pictures]
+            own = [grid for _, group in pictures for grid in group]
+            grids += own
+            text = render(c, [h * w // self.vision.merge**2 for h, w in own], **how)
+            rows.append(self.tokenizer.encode(text, add_special_tokens=False))
+        ids, mask = (as_tensor(r, return_tensors) for r in pad_left(rows, self.tokenizer.pad_token_id))
+        if not return_dict:
+            return ids
+        batch = Batch(input_ids=ids, attention_mask=mask)
+        return Batch(batch, pixel_values=torch.cat(patches), image_grid_thw=torch.tensor([[1, h, w] for h, w in grids])) if grids else batch
+
+    def decode(self, token_ids: Any, **options: Any) -> str:
+        """Ids -> text."""
+        return self.tokenizer.decode(token_ids, **options)
+
+    def batch_decode(self, sequences: Any, **options: Any) -> list[str]:
+        """Rows of ids -> texts."""
+        return self.tokenizer.batch_decode(sequences, **options)
+
+    def _patches(self, images: torch.Tensor) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+        """u8[N, 3, h, w] -> patches, and the grid of every image."""
+        patches, grid = to_patches(images, self.vision, self.min_pixels, self.max_pixels)
+        return patches, [grid] * len(images)
+
+
+def render(
+    conversation: Sequence[Message], image_tokens: Sequence[int], *, add_generation_prompt: bool, continue_final_message: bool
+) -> str:
+    """A conversation in Qwen's chat template, image i as `image_tokens[i]` placeholders."""
+    counts = iter(image_tokens)
+    check_roles(conversation)
+    text = "".join(f"<|im_start|>{m['role']}\n{content_text(m, counts)}<|im_end|>\n" for m in conversation)
+    if continue_final_message:
+        return text.removesuffix("<|im_end|>\n")
+    return text + "<|im_start|>assistant\n" * add_generation_prompt
+
+
+def check_roles(conversation: Sequence[Message]) -> None:
+    """Raises unless the roles are an optional system first, then user and assistant turns."""
+    roles = [message.get("role") for message in conversation]
+    if not roles:
+        raise ValueError("the conversation is empty: start from helper.create_message(frames)")
+    if unknown := set(roles) - {"system", "user", "assistant"}:
+        raise ValueError(f"roles {sorted(map(str, unknown))} are not in this template, expected system, user or assistant")
+    if "system" in roles[1:]:
+        raise ValueError("a system message stands after the first message: Qwen's template would drop it; put it first")
+
+
+def content_text(message: Message, counts: Iterator[int]) -> str:
+    """What one message says, images as placeholders."""
+    if isinstance(message["content"], str):
+        return message["content"]
+    return "".join(part_text(part, message["role"], counts) for part in message["content"])
+
+
+def part_text(part: Mapping[str, Any], role: str, counts: Iterator[int]) -> str:
+    """One part of a message: an image as `<|vision_start|>`, its placeholders, `<|vision_end|>`; text as it is."""
+    if is_image(part):
+        if role != "user":
+            raise ValueError(f"an image in a {role} message: Qwen's template shows images in user messages only")
+        return f"<|vision_start|>{special('image_pad') * next(counts)}<|vision_end|>"
+    if "text" in part:
+        return part["text"]
+    raise ValueError(f"a part of a {role} message holds {sorted(part)}: expected type text with text=, or type image with image=")
+
+
+def is_image(part: Mapping[str, Any]) -> bool:
+    """Whether a part of a message is an image."""
+    return part.get("type") == "image" or "image" in part
+
+
+def images_of(conversation: Sequence[Message]) -> list[torch.Tensor]:
+    """All images of a conversation in order, u8[3, h, w] each."""
+    parts = (part for message in conversation if not isinstance(message["content"], str) for part in message["content"])
+    return [as_pixels(part.get("image")) for part in parts if is_image(part)]
+
+
+def as_pixels(image: Any) -> torch.Tensor:
+    """A picture as u8[3, h, w]: a tensor of that shape, an array u8[h, w, 3], or a PIL image.
+
+    Raises:
+        TypeError: anything else, such as a path, or floats.
+    """
+    if isinstance(image, Image.Image):
+        image = np.array(image.convert("RGB"))
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3:
+        return torch.from_numpy(image).permute(2, 0, 1)
+    if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:
+        return image
+    said = f"{tuple(image.shape)} {image.dtype}" if hasattr(image, "shape") else repr(image)
+    raise TypeError(
+        f"an image is {type(image).__name__} {said}: expected RGB as a uint8 tensor [3, h, w], a uint8 array [h, w, 3] or a PIL image"
+    )
+
+
+def same_sized(images: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Runs of images of one size, stacked: u8[N, 3, h, w] each."""
+    for _, run in groupby(images, key=lambda image: image.shape):
+        yield torch.stack(list(run))
+
+
+def to_device(data: Any, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
+    """A copy of nested dicts, lists and tuples with every tensor on `device`, floating ones in `dtype`; integers keep theirs."""
+    if isinstance(data, torch.Tensor):
+        return data.to(device=device, dtype=dtype if data.is_floating_point() else None)
+    if isinstance(data, Mapping):
+        moved = {key: to_device(value, device, dtype) for key, value in data.items()}
+        return Batch(moved) if isinstance(data, Batch) else moved
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(to_device(value, device, dtype) for value in data))
+    if isinstance(data, list | tuple):
+        return type(data)(to_device(value, device, dtype) for value in data)
+    return data

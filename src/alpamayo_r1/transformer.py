@@ -73,7 +73,10 @@ class Attention(nn.Module):
         k = rotate(self.k_norm(k).transpose(1, 2), rope)
         v = v.transpose(1, 2)
         keys, values = (k, v) if past is None else (torch.cat([past[0], k], 2), torch.cat([past[1], v], 2))
-        out = nnf.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=True)
+        if mask is not None:  # fused kernels share keys between query heads only where there is no mask
+            group = self.config.heads // self.config.kv_heads
+            keys, values = keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1)
+        out = nnf.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=mask is None)
         return self.o_proj(out.transpose(1, 2).flatten(2)), (k, v)
 
 

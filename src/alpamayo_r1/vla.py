@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 import torch.nn.functional as nnf
@@ -114,9 +115,9 @@ class VLA(nn.Module):
 
     def encode(self, patches: torch.Tensor, grids: Sequence[Grid]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Patches of all images in order -> image tokens [n, hidden] and DeepStack features, images of one grid batched together."""
-        runs: list[tuple[Grid, int]] = []
-        for grid in grids:
-            runs = [*runs[:-1], (grid, runs[-1][1] + 1)] if runs and runs[-1][0] == grid else [*runs, (grid, 1)]
+        if grids.count(grids[0]) == len(grids):
+            return self.vision(patches, grids[0])
+        runs = [(grid, len(list(images))) for grid, images in groupby(grids)]
         parts = patches.split([h * w * n for (h, w), n in runs])
         outs = [self.vision(part, grid) for part, (grid, _) in zip(parts, runs, strict=True)]
         deep = [torch.cat(features) for features in zip(*(out[1] for out in outs), strict=True)]
@@ -132,12 +133,21 @@ class VLA(nn.Module):
         x = x.masked_scatter(place, features.to(x.dtype))
         return x, [torch.zeros_like(x).masked_scatter(place, d.to(x.dtype)) for d in deep]
 
+    def read(
+        self, ids: torch.Tensor, positions: torch.Tensor, image: torch.Tensor, patches: torch.Tensor, grids: Sequence[Grid]
+    ) -> tuple[torch.Tensor, list[KV]]:
+        """Reads B sequences of one layout: ids and image (mask) [B, T], positions [3, B, T] -> hidden [B, T, hidden], keys and values.
+
+        patches and grids: all images of all sequences, in order.
+        """
+        features, deep = self.encode(patches, grids)
+        x, deepstack = self.embed(ids, image, features, deep)
+        return self.language(x, positions, causal=True, deepstack=deepstack)
+
     def prefill(self, prompt: Prompt) -> tuple[torch.Tensor, list[KV]]:
         """Reads one prompt: logits of the next token [1, vocab] and keys and values per layer [1, kv_heads, T, d]."""
         ids, positions = prompt.ids[None].to(self.device), prompt.positions[:, None].to(self.device)
-        features, deep = self.encode(prompt.patches.to(self.device), prompt.grids)
-        x, deepstack = self.embed(ids, ids == prompt.image_id, features, deep)
-        hidden, kv = self.language(x, positions, causal=True, deepstack=deepstack)
+        hidden, kv = self.read(ids, positions, ids == prompt.image_id, prompt.patches.to(self.device), prompt.grids)
         return self.logits(hidden[:, -1]), kv
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,202 @@
+"""How well a model drives and speaks on world scenes it has not seen, in batches: minADE, baselines, decisions, steering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from alpamayo_r1.action import initial_speed, to_trajectory
+from alpamayo_r1.baselines import BASELINES
+from alpamayo_r1.flow import integrate
+from alpamayo_r1.images import normalise, patchify, resize
+from alpamayo_r1.metrics import ade, min_ade
+from alpamayo_r1.plan import trajectory_mask
+from alpamayo_r1.sampling import SamplingConfig, draw, sample_token
+from alpamayo_r1.train.loop import RENDER_SIZE, Layout, make_layout
+from alpamayo_r1.types import CAMERAS, FRAMES, Trajectory
+from alpamayo_r1.vla import VLA
+from alpamayo_r1.vocab import Vocabulary, history_ids
+from alpamayo_r1.world.families import T0_STEP
+from alpamayo_r1.world.language import Label, classify, directive_text, labels, opposite
+from alpamayo_r1.world.render import render
+from alpamayo_r1.world.samples import Paths, paths
+from alpamayo_r1.world.scene import SceneBatch
+from alpamayo_r1.world.simulate import simulate
+
+TEST_SEEDS = range(800_000, 800_512)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Scenes as the model reads them: keys and values of the prompt [B, ...], logits of the first word, histories and truth."""
+
+    scene: SceneBatch
+    at: Paths
+    labels: list[Label]
+    kv: list[tuple[torch.Tensor, torch.Tensor]]
+    logits: torch.Tensor
+
+
+def look(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], **options) -> Seen:
+    """Simulates, renders and reads scenes at t0 = 5.1 s."""
+    scene = simulate(torch.tensor(list(seeds)), seconds=5.2)
+    step = torch.full((len(seeds),), T0_STEP)
+    at = paths(scene, step)
+    frames = render(scene.to(model.device), step.to(model.device), width=RENDER_SIZE[0], height=RENDER_SIZE[1], **options)
+    patches = patchify(normalise(resize(frames.flatten(0, 2), *layout.size)), model.config.vision)
+    ids = layout.ids.repeat(len(seeds), 1)
+    ids[:, layout.history] = history_ids(at.history_xyz, model.config.tokens)
+    place = layout.positions[:, None].expand(-1, len(seeds), -1).to(model.device)
+    image = layout.image.to(model.device).expand(len(seeds), -1)
+    grids = [layout.grid] * (len(seeds) * len(CAMERAS) * FRAMES)
+    hidden, kv = model.read(ids.to(model.device), place, image, patches, grids)
+    return Seen(scene, at, labels(scene, T0_STEP), kv, model.logits(hidden[:, -1]))
+
+
+def drive(
+    model: VLA,
+    vocabulary: Vocabulary,
+    layout: Layout,
+    seen: Seen,
+    *,
+    samples: int,
+    texts: Sequence[str] | None = None,
+    seed: int = 42,
+    max_tokens: int = 32,
+) -> tuple[list[list[str]], torch.Tensor]:
+    """Words [B][S] and paths f32 [B, S, 64, 3] of B scenes read by `look`; texts: said instead of sampled, one a scene."""
+    scenes, device = len(seen.labels), model.device
+    kv = [tuple(x.repeat_interleave(samples, 0) for x in pair) for pair in seen.kv]
+    logits = seen.logits.repeat_interleave(samples, 0)
+    draws = draw(seed, samples, 64, max_tokens)
+    uniform = draws.uniform.repeat(scenes, 1).to(device)
+    blocked = trajectory_mask(model.config.tokens, device)
+    end = vocabulary.ids["traj_future_start"]
+    forced = None
+    if texts is not None:
+        rows = [vocabulary.reasoning_ids(text) for text in texts]
+        forced = (
+            torch.tensor([row + [vocabulary.pad_token_id] * (max_tokens - len(row)) for row in rows])
+            .repeat_interleave(samples, 0)
+            .to(device)
+        )
+    said: list[torch.Tensor] = []
+    over = torch.zeros(scenes * samples, dtype=torch.bool, device=device)
+    for i in range(max_tokens):
+        free = sample_token(logits.float().masked_fill(blocked, -torch.inf), uniform[:, i], SamplingConfig())
+        token = torch.where(over, vocabulary.pad_token_id, free if forced is None else forced[:, i])
+        said.append(token)
+        over = over | (token == end)
+        logits, kv = model.next_logits(token, layout.next_position + i, kv)
+        if bool(over.all()):
+            break
+    ids = torch.stack(said, 1)
+    length = torch.where(over, (ids == end).int().argmax(1) + 1, ids.shape[1])
+    keys = torch.arange(kv[0][0].shape[2], device=device)
+    mask = keys < len(layout.ids) + length[:, None]
+    noise = draws.noise.repeat(scenes, 1, 1).to(device)
+    action = integrate(lambda x, t: model.velocity(x, t, kv, layout.next_position + length, mask), noise, model.config.flow_steps)
+    physical = model.action_space.scale().physical(action).cpu()
+    v0 = initial_speed(Trajectory(seen.at.history_xyz, seen.at.history_rot), model.config.action).repeat_interleave(samples)
+    xyz = to_trajectory(physical, v0, torch.zeros_like(v0), model.config.action.dt).xyz
+    words = [vocabulary.between(row, "cot_start", "cot_end") for row in ids.tolist()]
+    return [words[i : i + samples] for i in range(0, len(words), samples)], xyz.unflatten(0, (scenes, samples))
+
+
+@torch.inference_mode()
+def measure(
+    model: VLA, vocabulary: Vocabulary, *, seeds: Sequence[int] = TEST_SEEDS, samples: int = 6, batch: int = 64, **options
+) -> dict[str, object]:
+    """Mean ADE of the first sample, minADE of all, baselines, decisions by family, malformed words, steering. Options: render's."""
+    layout = make_layout(model.config, vocabulary)
+    rows: list[dict[str, object]] = []
+    for first in range(0, len(seeds), batch):
+        rows += judge(model, vocabulary, layout, seeds[first : first + batch], samples, options)
+    return summary(rows)
+
+
+def judge(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], samples: int, options) -> list[dict[str, object]]:
+    """One row of figures per scene."""
+    seen = look(model, vocabulary, layout, seeds, **options)
+    words, xyz = drive(model, vocabulary, layout, seen, samples=samples)
+    truth = seen.at.future_xyz
+    errors = ade(xyz, truth).value
+    best = min_ade(xyz, truth).value
+    history = Trajectory(seen.at.history_xyz, seen.at.history_rot)
+    bases = {name: ade(f(history).xyz[:, None], truth).value[:, 0] for name, f in BASELINES.items()}
+    orders = [opposite(label) for label in seen.labels]
+    texts = [directive_text(o, seen.scene, i) for i, o in enumerate(orders)]
+    _, steered = drive(model, vocabulary, layout, seen, samples=1, texts=texts)
+    _, natural = drive(model, vocabulary, layout, seen, samples=1, texts=[label.text for label in seen.labels])
+    rows = []
+    for i, label in enumerate(seen.labels):
+        meanings = [classify(text) for text in words[i]]
+        rows.append(
+            {
+                "family": label.family,
+                "ade": errors[i, 0].item(),
+                "min_ade": best[i].item(),
+                **{name: values[i].item() for name, values in bases.items()},
+                "decision": sum(m is not None and m[0] == label.decision for m in meanings) / samples,
+                "cause": sum(m == (label.decision, label.cause) for m in meanings) / samples,
+                "malformed": sum(m is None for m in meanings) / samples,
+                "order": orders[i],
+                "steered": moved(orders[i], natural[i, 0], steered[i, 0]),
+            }
+        )
+    return rows
+
+
+def moved(order: str, natural: torch.Tensor, steered: torch.Tensor) -> bool:
+    """Whether a path [64, 3] moved from the natural one the way an order says.
+
+    nudge: its largest sideways difference is over 0.3 m on that side; stop: it ends at least 2 m shorter; proceed: 2 m longer.
+    """
+    difference = (steered - natural)[:, 1]
+    side = difference[difference.abs().argmax()].item()
+    length = [path[:, :2].diff(dim=0).norm(dim=-1).sum().item() for path in (natural, steered)]
+    return {
+        "nudge_left": side > 0.3,
+        "nudge_right": side < -0.3,
+        "stop": length[1] < length[0] - 2,
+        "proceed": length[1] > length[0] + 2,
+    }[order]
+
+
+def summary(rows: list[dict[str, object]]) -> dict[str, object]:
+    """Means over scenes, by family, and the steering share by order."""
+    keys = ("ade", "min_ade", *BASELINES, "decision", "cause", "malformed", "steered")
+
+    def means(some: list[dict[str, object]]) -> dict[str, float]:
+        return {key: sum(float(row[key]) for row in some) / len(some) for key in keys} | {"scenes": len(some)}
+
+    families = sorted({row["family"] for row in rows})
+    orders = sorted({row["order"] for row in rows})
+    return {
+        **means(rows),
+        "by_family": {name: means([row for row in rows if row["family"] == name]) for name in families},
+        "steered_by_order": {name: means([row for row in rows if row["order"] == name])["steered"] for name in orders},
+    }
+
+
+def table(result: dict[str, object]) -> str:
+    """The summary as text."""
+    head = f"{'family':<14}{'scenes':>7}{'ADE':>8}{'minADE':>8}{'CV':>8}{'CTRA':>8}{'decision':>10}{'malformed':>10}{'steered':>9}"
+    rows = [("all", result), *result["by_family"].items()]
+    names = tuple(BASELINES)
+    lines = [
+        f"{name:<14}{r['scenes']:>7}{r['ade']:>8.3f}{r['min_ade']:>8.3f}{r[names[0]]:>8.2f}{r[names[1]]:>8.2f}"
+        f"{r['decision']:>10.3f}{r['malformed']:>10.4f}{r['steered']:>9.2f}"
+        for name, r in rows
+    ]
+    return "\n".join([head, *lines, f"steered by order: {result['steered_by_order']}"])
+
+
+def cut(result: dict[str, object], digits: int = 4) -> dict[str, object]:
+    """The summary with rounded numbers, for JSON."""
+    return {
+        key: cut(value, digits) if isinstance(value, dict) else round(value, digits) if isinstance(value, float) else value
+        for key, value in result.items()
+    }

@@ -1,0 +1,130 @@
+"""Chunks of world scenes as training material, made on CPU workers: the window to render, the words, the actions.
+
+A share of the scenes is driven against the expert's decision (a directive) with words that say so: those rows teach the action expert that
+words decide, and are left out of the language loss, since the car should not say them by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from alpamayo_r1.action import Scale, to_action
+from alpamayo_r1.config import ModelConfig
+from alpamayo_r1.types import FRAMES, Trajectory
+from alpamayo_r1.vocab import Vocabulary, history_ids
+from alpamayo_r1.world.families import T0_STEP
+from alpamayo_r1.world.language import directive_text, labels, opposite
+from alpamayo_r1.world.samples import paths
+from alpamayo_r1.world.scene import SceneBatch
+from alpamayo_r1.world.simulate import DIRECTIVES, simulate
+
+LAST_TRAINING_SEED = 799_999
+"""Seeds above are for tests (800,000 ..), samples (850,000 ..) and later checks (900,000 ..)."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """B scenes at their t0. The scene holds the steps t0-3 .. t0 only."""
+
+    scene: SceneBatch
+    history_ids: torch.Tensor  # (B, 48)
+    words: torch.Tensor  # (B, L) reasoning ids, padded
+    length: torch.Tensor  # (B,) words that count
+    natural: torch.Tensor  # (B,) bool: the expert's own decision
+    action: torch.Tensor  # (B, 64, 2) normalised
+    future: torch.Tensor  # (B, 64, 3) m, ego frame at t0
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """What a training stream draws. Seeds run from first_seed on, without repetition."""
+
+    first_seed: int = 0
+    chunk: int = 512
+    words: int = 24
+    other_t0: float = 0.25  # share of chunks whose t0 is drawn from 45 .. 90 instead of 5.1 s
+    directed: float = 0.3  # share of scenes at 5.1 s that are driven against the expert's decision
+
+
+def window(scene: SceneBatch, step: int) -> SceneBatch:
+    """The scene cut to the steps step-3 .. step, all that a renderer needs."""
+    steps = slice(step - FRAMES + 1, step + 1)
+    return replace(
+        scene,
+        ego=scene.ego[:, steps],
+        speed=scene.speed[:, steps],
+        action=scene.action[:, steps],
+        track=scene.track[:, :, steps],
+        braking=scene.braking[:, :, steps],
+        light=scene.light[:, steps],
+    )
+
+
+def make_chunk(seeds: np.ndarray, step: int, directed: np.ndarray, config: ModelConfig, vocabulary: Vocabulary, words: int) -> Chunk:
+    """Simulates the seeds, re-drives the rows of directed (bool[B]) against their label, and encodes words and actions at `step`."""
+    seconds = max(step, T0_STEP) / 10 + 0.1
+    scene = simulate(seeds, seconds=seconds)
+    made = labels(scene, step)
+    texts = [label.text for label in made]
+    if directed.any():
+        orders = [order(label, int(seed)) if d else None for label, seed, d in zip(made, seeds, directed, strict=True)]
+        scene = simulate(seeds, seconds=seconds, directive=orders)
+        texts = [directive_text(o, scene, row) if o else text for row, (o, text) in enumerate(zip(orders, texts, strict=True))]
+    at = paths(scene, torch.full((len(seeds),), step))
+    history, future = Trajectory(at.history_xyz, at.history_rot), Trajectory(at.future_xyz, at.future_rot)
+    scale = Scale((config.action.accel_mean, config.action.curvature_mean), (config.action.accel_std, config.action.curvature_std))
+    rows = [vocabulary.reasoning_ids(text) for text in texts]
+    padded = torch.tensor([row + [vocabulary.pad_token_id] * (words - len(row)) for row in rows])
+    return Chunk(
+        scene=window(scene, step),
+        history_ids=history_ids(at.history_xyz, config.tokens),
+        words=padded,
+        length=torch.tensor([len(row) for row in rows]),
+        natural=torch.from_numpy(~directed),
+        action=scale.normalised(to_action(history, future, config.action)),
+        future=at.future_xyz,
+    )
+
+
+def order(label, seed: int) -> str:
+    """A directive for a scene: mostly the opposite of its label, sometimes any other."""
+    draw = np.random.default_rng([seed, 7])
+    return opposite(label) if draw.random() < 0.65 else str(draw.choice(DIRECTIVES))
+
+
+class Stream(IterableDataset):
+    """Endless chunks; worker w of n takes every n-th chunk, so the stream does not depend on how fast workers are."""
+
+    def __init__(self, stream: StreamConfig, config: ModelConfig, folder: str):
+        self.stream, self.config, self.folder = stream, config, folder
+
+    def __iter__(self) -> Iterator[Chunk]:
+        from pathlib import Path
+
+        from alpamayo_r1.vocab import load_vocabulary
+
+        torch.set_num_threads(1)
+        vocabulary = load_vocabulary(Path(self.folder) / self.config.vlm, self.config.tokens)
+        info = get_worker_info()
+        number, workers = (info.id, info.num_workers) if info else (0, 1)
+        s = self.stream
+        while True:
+            first = s.first_seed + number * s.chunk
+            if first + s.chunk - 1 > LAST_TRAINING_SEED:
+                raise ValueError(f"the stream has used all training seeds up to {LAST_TRAINING_SEED}: start it at a lower first_seed")
+            draw = np.random.default_rng([first, 3])
+            elsewhere = draw.random() < s.other_t0
+            step = int(draw.integers(45, 91)) if elsewhere else T0_STEP
+            directed = draw.random(s.chunk) < (0.0 if elsewhere else s.directed)
+            yield make_chunk(np.arange(first, first + s.chunk), step, directed, self.config, vocabulary, s.words)
+            number += workers
+
+
+def chunks(stream: StreamConfig, config: ModelConfig, folder: str, workers: int) -> Iterator[Chunk]:
+    """The stream through `workers` processes (0: in this one)."""
+    return iter(DataLoader(Stream(stream, config, folder), batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None))

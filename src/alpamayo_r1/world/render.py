@@ -24,10 +24,10 @@ from .scene import Kind, Road, SceneBatch
 Colour = tuple
 TILE = {"cpu": (8, 14), "cuda": (16, 28)}
 """Target height and width of a tile in pixels of a 224x128 picture; larger pictures have larger tiles."""
-SLOTS = {"box": 12, "round": 12, "shadow": 6}
+SLOTS = {"box": 16, "round": 16, "shadow": 8}
 """Primitives of a kind that one tile can hold."""
-STRIDE = 4
-"""Slots that one fused step of the search for the nearest hit looks at."""
+STRIDE, BUSY = 4, 0.375
+"""On an accelerator: slots in one fused step of the search, and the share of tiles (the fullest) it looks at after the first step."""
 
 
 class Paint(IntEnum):
@@ -522,12 +522,22 @@ def _nearer(hit, best, which, first, slots, valid, ray) -> tuple[torch.Tensor, t
 
 def _nearest_dense(hit, slots, valid, ray, fuse) -> tuple[torch.Tensor, torch.Tensor]:
     """Running minimum over the slots of every tile: distance and slot (I, n, r). slots (I, n, P, 25), ray (n, r) x 3."""
-    best = torch.full((*slots.shape[:2], ray[0].shape[1]), torch.inf, device=slots.device)
-    which = torch.zeros_like(best, dtype=torch.int32)
-    for j in range(0, slots.shape[2], STRIDE):
+
+    def step(best, which, j: int, slots, valid, ray):
         first = torch.full((), j, dtype=torch.int32, device=slots.device)
         few = slots[:, :, j : j + STRIDE].contiguous(), valid[:, :, j : j + STRIDE].contiguous()
-        best, which = fuse(_nearer)(hit, best, which, first, *few, ray)
+        return fuse(_nearer)(hit, best, which, first, *few, ray)
+
+    best = torch.full((*slots.shape[:2], ray[0].shape[1]), torch.inf, device=slots.device)
+    best, which = step(best, torch.zeros_like(best, dtype=torch.int32), 0, slots, valid, ray)
+    pictures, tiles = best.shape[:2]
+    busy = valid.sum(-1).flatten().topk(math.ceil(pictures * tiles * BUSY), sorted=False).indices
+    part = [v.flatten(0, 1)[None, busy] for v in (best, which)]
+    slots, valid = (v.flatten(0, 1)[None, busy] for v in (slots, valid))
+    ray = tuple(v[busy % tiles] for v in ray)
+    for j in range(STRIDE, slots.shape[2], STRIDE):
+        part = step(*part, j, slots, valid, ray)
+    best, which = (v.flatten(0, 1).index_copy(0, busy, p[0]).view(v.shape) for v, p in zip((best, which), part))
     return best, which
 
 

@@ -223,7 +223,7 @@ def save_checkpoint(
     tensors = model.state_dict()
     weight_map = split(tensors, shard_bytes)
     write_shards(folder, tensors, weight_map)
-    write_index(folder, tensors, weight_map)
+    write_index(folder, tensors, weight_map, derived_buffers(model))
 
 
 def split(tensors: Mapping[str, torch.Tensor], shard_bytes: int) -> dict[str, str]:
@@ -246,10 +246,12 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], weight_map: 
         save_file(own, folder / file, metadata={"format": "pt"})
 
 
-def write_index(folder: Path, tensors: Mapping[str, torch.Tensor], weight_map: Mapping[str, str]) -> None:
-    """model.safetensors.index.json, as transformers writes it."""
-    own = [tensors[name] for name in weight_map]
-    total = {"total_parameters": sum(t.numel() for t in own), "total_size": sum(t.nbytes for t in own)}
+def write_index(folder: Path, tensors: Mapping[str, torch.Tensor], weight_map: Mapping[str, str], buffers: set[str]) -> None:
+    """model.safetensors.index.json as transformers writes it: the size counts every tensor, the parameters do not count buffers."""
+    total = {
+        "total_parameters": sum(tensors[name].numel() for name in weight_map.keys() - buffers),
+        "total_size": sum(tensors[name].nbytes for name in weight_map),
+    }
     index = {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
@@ -273,7 +275,7 @@ def resave(source: Path, target: Path, model: VLA) -> None:
     write_shards(target, tensors, weight_map)
     if (source / INDEX).is_file():
         same = all(tensors[name].dtype == info.dtype for name, info in stored.items())
-        shutil.copyfile(source / INDEX, target / INDEX) if same else write_index(target, tensors, weight_map)
+        shutil.copyfile(source / INDEX, target / INDEX) if same else write_index(target, tensors, weight_map, derived_buffers(model))
     (target / "config.json").write_text(config_text(source, model))
     beside = source / model.config.vlm
     if beside.is_dir() and source.resolve() in beside.resolve().parents:

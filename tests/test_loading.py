@@ -1,0 +1,257 @@
+"""Checkpoints in the released layout: names, shapes, refusals, the way to the device and back to disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from alpamayo_r1.checkpoint import CheckpointError, build_meta, inspect, load_checkpoint, load_model, read_header, save_checkpoint
+from alpamayo_r1.config import ConfigError, parse_config, read_config, read_json
+from alpamayo_r1.hub import HubError
+from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
+from conftest import GOLDEN
+
+TINY = GOLDEN / "checkpoint"
+ROUNDED = {
+    "accel_mean": 0.029052734375,
+    "accel_std": 0.6796875,
+    "curvature_mean": 0.0002689361572265625,
+    "curvature_std": 0.026123046875,
+}
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("the network was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the tiny checkpoint to break."""
+    return shutil.copytree(TINY, tmp_path / "tiny")
+
+
+def change(folder, change_tensors):
+    """Rewrites the first shard's tensors."""
+    file = folder / "model-00001-of-00008.safetensors"
+    tensors = load_file(file)
+    change_tensors(tensors)
+    save_file(tensors, file)
+
+
+def change_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("release", ["alpamayo-r1-10b", "alpamayo-1.5-10b"])
+def test_the_10b_on_the_meta_device(shared, release, no_network, tmp_path):
+    """1,166 published names, shapes and dtypes, 11,078,526,194 parameters, from config.json alone."""
+    shutil.copy(shared / "release" / f"{release}.config.json", tmp_path / "config.json")
+    config = read_config(tmp_path)
+    model = build_meta(config)
+    tensors = model.state_dict()
+    published = read_json(shared / "release" / "tensors_alpamayo-r1-10b.json")
+    assert {name: list(t.shape) for name, t in tensors.items()} == {name: shape for name, (shape, _) in published.items()}
+    assert len(tensors) == 1166 and sum(p.numel() for p in model.parameters()) == 11_078_526_194
+    assert {name for name, (_, dtype) in published.items() if dtype == "torch.float32"} == {f"action_space.{n}" for n in ROUNDED}
+    assert {dtype for _, dtype in published.values()} == {"torch.float32", f"torch.{config.dtype}"}
+
+
+def test_known_vlms_are_qwens(shared):
+    """The configuration kept in the package equals Qwen's own file."""
+    released = read_json(shared / "release" / "alpamayo-r1-10b.config.json")
+    qwen = read_json(shared / "release" / "qwen3-vl-8b" / "config.json")
+    assert parse_config(released, qwen) == parse_config(released, known_vlm(released["vlm_name_or_path"]))
+
+
+def known_vlm(name):
+    from alpamayo_r1.config import KNOWN_VLMS
+
+    return KNOWN_VLMS[name]
+
+
+def test_no_network_for_a_local_checkpoint(no_network):
+    AlpamayoR1.from_pretrained(TINY)
+
+
+def test_a_checkpoint_without_buffers(folder):
+    """1.5 does not store the seven buffers: they follow from the config."""
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        kept = {n: t for n, t in tensors.items() if not n.startswith("action_space.") and not n.endswith(".freqs")}
+        save_file(kept, file) if len(kept) < len(tensors) else None
+    assert len(inspect(TINY)) - len(inspect(folder)) == 7
+    ours, whole = load_model(folder).state_dict(), load_model(TINY).state_dict()
+    assert all(torch.equal(ours[name], whole[name]) for name in whole)
+
+
+def test_bf16_rounds_the_scalars():
+    model = load_model(TINY, dtype=torch.bfloat16)
+    assert {name: getattr(model.action_space, name).item() for name in ROUNDED} == ROUNDED
+    assert {t.dtype for t in model.state_dict().values()} == {torch.bfloat16}
+
+
+def test_missing_unexpected_and_misshapen_are_all_named(folder, monkeypatch):
+    first = sorted(read_header(folder / "model-00001-of-00008.safetensors"))
+
+    def spoil(tensors):
+        tensors["stranger"] = torch.zeros(1)
+        tensors[first[0]] = torch.zeros(3, 3)
+        del tensors[first[1]]
+
+    change(folder, spoil)
+    monkeypatch.setattr("alpamayo_r1.checkpoint.read_tensors", None)  # nothing may be used
+    with pytest.raises(CheckpointError) as error:
+        load_model(folder)
+    said = str(error.value)
+    assert f"1 missing: {first[1]}" in said and "1 unexpected: stranger" in said and f"1 misshapen: {first[0]} (stored (3, 3)" in said
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated(folder, keep):
+    file = folder / "model-00003-of-00008.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"model-00003.*truncated"):
+        load_model(folder)
+
+
+def test_absent_shard(folder):
+    (folder / "model-00003-of-00008.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="lacks model-00003-of-00008"):
+        load_model(folder)
+
+
+def test_foreign_dtype(folder):
+    change(folder, lambda tensors: tensors.update({next(iter(tensors)): torch.zeros(2, dtype=torch.int64)}))
+    with pytest.raises(CheckpointError, match=r"\(I64\)"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "section, path",
+    [("action_space_cfg", "action_space_cfg"), ("diffusion_cfg", "diffusion_cfg"), ("surprise", "surprise")],
+)
+def test_a_config_is_never_called(folder, section, path, monkeypatch):
+    monkeypatch.setattr("os.system", lambda *_: pytest.fail("called"))
+    change_config(folder, **{section: {"_target_": "os.system", "command": "true"}})
+    with pytest.raises(ConfigError, match=rf"{path}._target_ is 'os.system'"):
+        AlpamayoR1.from_pretrained(folder)
+
+
+def test_a_nested_target_is_refused(folder):
+    change_config(folder, traj_tokenizer_cfg={"action_space_cfg": {"_target_": "os.system"}})
+    with pytest.raises(ConfigError, match=r"os\.system"):
+        read_config(folder)
+
+
+def test_unknown_vlm_and_repository(folder, monkeypatch):
+    change_config(folder, vlm_name_or_path="nobody/nothing")
+    with pytest.raises(ConfigError, match="nobody/nothing"):
+        AlpamayoR1.from_pretrained(folder)
+    with pytest.raises(HubError, match="hf download nobody/nothing"):
+        AlpamayoR1.from_pretrained("nobody/nothing", local_files_only=True, cache_dir=folder)
+    with pytest.raises(HubError, match="neither a folder"):
+        AlpamayoR1.from_pretrained("/no/such/folder")
+
+
+def test_hub_arguments_reach_the_hub(monkeypatch):
+    seen = {}
+
+    def snapshot_download(repo, **options):
+        seen.update(options, repo=repo)
+        return str(TINY)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    AlpamayoR1.from_pretrained("a/b", revision="r", cache_dir="c", token="t", local_files_only=True)
+    assert {k: seen[k] for k in ("repo", "revision", "cache_dir", "token", "local_files_only")} == {
+        "repo": "a/b",
+        "revision": "r",
+        "cache_dir": "c",
+        "token": "t",
+        "local_files_only": True,
+    }
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_save_pretrained_round_trip(tmp_path):
+    """Every byte of config.json, shards, index and the Qwen3-VL folder."""
+    AlpamayoR1.from_pretrained(TINY).save_pretrained(tmp_path / "saved")
+    theirs = {name: content for name, content in files_of(TINY).items() if not name.startswith("tokenizer_reference")}
+    assert files_of(tmp_path / "saved") == theirs
+
+
+def test_save_pretrained_of_a_mixed_checkpoint(tmp_path):
+    """The release's layout: bf16 weights, fp32 scalars. Loaded in bf16 and saved, it is the same to the byte."""
+    model = AlpamayoR1.from_pretrained(TINY, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "mixed")
+    saved = inspect(tmp_path / "mixed")
+    assert saved["action_space.accel_std"].dtype == torch.float32 and saved["action_out_proj.weight"].dtype == torch.bfloat16
+    assert json.loads((tmp_path / "mixed" / "config.json").read_text())["dtype"] == "bfloat16"
+    index = json.loads((tmp_path / "mixed" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] < 4240784
+    AlpamayoR1.from_pretrained(tmp_path / "mixed").save_pretrained(tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "mixed")
+
+
+def test_saving_keeps_what_changed(tmp_path):
+    model = AlpamayoR1.from_pretrained(TINY)
+    model.model.action_out_proj.bias += 1
+    model.save_pretrained(tmp_path / "saved")
+    again = AlpamayoR1.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.model.action_out_proj.bias, model.model.action_out_proj.bias)
+    with pytest.raises(CheckpointError, match="loaded from"):
+        again.save_pretrained(tmp_path / "saved")
+
+
+def test_save_checkpoint_splits_into_shards(tmp_path, tiny):
+    """What training writes reads back equal, in files of at most the size asked (or one tensor)."""
+    model, _ = tiny
+    save_checkpoint(tmp_path, model, read_json(TINY / "config.json"), shard_bytes=10**6, vlm_files=TINY / "vlm")
+    shards = list(tmp_path.glob("*.safetensors"))
+    assert len(shards) > 3
+    index = "model.safetensors.index.json"
+    assert read_json(tmp_path / index)["metadata"] == read_json(TINY / index)["metadata"]
+    again, _ = load_checkpoint(tmp_path)
+    wanted = model.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in again.state_dict().items())
+
+
+def test_weights_lie_aligned_and_on_their_own():
+    """Matrix products on unaligned memory round differently; a mapped file would keep the checkpoint open."""
+    tensors = load_model(TINY).state_dict().values()
+    assert all(t.data_ptr() % 64 == 0 for t in tensors)
+    assert sum(t.untyped_storage().nbytes() for t in tensors) == sum(t.nbytes for t in tensors)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_straight_to_the_gpu(monkeypatch):
+    """Through a small pinned buffer, in pieces, without a tensor of the model on the CPU."""
+    monkeypatch.setattr("alpamayo_r1.checkpoint.CHUNK", 1000)
+    ours, theirs = load_model(TINY, device="cuda").state_dict(), load_model(TINY).state_dict()
+    assert all(t.is_cuda and torch.equal(t.cpu(), theirs[name]) for name, t in ours.items())
+
+
+def test_reading_through_a_buffer_in_pieces(monkeypatch):
+    """The GPU's way of reading, here with both ends on the CPU."""
+    from alpamayo_r1.checkpoint import read_tensor
+
+    monkeypatch.setattr("alpamayo_r1.checkpoint.CHUNK", 1000)
+    theirs = load_model(TINY).state_dict()
+    for name, info in inspect(TINY).items():
+        with info.file.open("rb", buffering=0) as stream:
+            ours = read_tensor(stream, info, torch.device("cpu"), torch.empty(1000, dtype=torch.uint8))
+        assert torch.equal(ours, theirs[name])

@@ -602,8 +602,9 @@ def _sky(x, y, z, air: _Air, pixel: torch.Tensor) -> Colour:
     facing = _dot((x, y, z), air.sun).clamp_min(0)
     glow = (0.18 * facing**8 + 0.55 * facing**160 + 2.0 * _ramp(facing, 0.9990, 0.9996)) * (1 - 0.85 * air.overcast)
     colour = _mix(colour, (1.0, 0.97, 0.88), glow.clamp_max(1))
-    bearing = torch.atan2(y, x)
-    ridge = 0.010 + 0.028 * _soft_noise(bearing, air.overcast + 0 * x, 0.31) + 0.007 * _soft_noise(bearing, x * 0, 0.021)
+    level = torch.hypot(x, y).clamp_min(1e-6)
+    u, v = x / level, y / level
+    ridge = 0.010 + 0.028 * _soft_noise(u, v, 0.31) + 0.007 * _soft_noise(u, v, 0.021)
     woods = _mix((0.50, 0.60, 0.57), (0.60, 0.64, 0.64), air.overcast)
     return _mix(colour, woods, ((ridge - z) / pixel + 0.5).clamp(0, 1))
 

@@ -1,0 +1,159 @@
+"""The engine's memory, planned before the first token: static buffers for a capacity, views of them for a plan's shape.
+
+prefix   [L, 2, B, Hkv, T, d]        keys and values of the prompt, once a scene
+suffix   [L, 2, R, Hkv, N, d]        of what each row says; R = B S
+own      [2, R, Hkv, F, d]           of the action tokens, one layer at a time
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from math import prod
+
+import torch
+
+from alpamayo_r1.config import ModelConfig
+from alpamayo_r1.engine.ops import KV, ceil_div
+
+
+class DoesNotFit(MemoryError):
+    """A plan that the device's memory cannot hold, said before it starts."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The largest plan that buffers are made for."""
+
+    scenes: int
+    samples: int
+    tokens: int  # reasoning tokens a row
+    prompt: int  # prompt tokens a scene
+
+    @property
+    def rows(self) -> int:
+        """Rows of reasoning."""
+        return self.scenes * self.samples
+
+    def rounded(self) -> Capacity:
+        """Token counts rounded up, so that neighbouring requests share buffers."""
+        return replace(self, tokens=ceil_div(self.tokens, 32) * 32, prompt=ceil_div(self.prompt, 32) * 32)
+
+    def holds(self, other: Capacity) -> bool:
+        """Whether a plan of the other capacity fits into buffers of this one."""
+        return self.rows >= other.rows and all(getattr(self, f.name) >= getattr(other, f.name) for f in fields(self) if f.name != "samples")
+
+    def joined(self, other: Capacity) -> Capacity:
+        """The least capacity that holds both."""
+        return Capacity(*(max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
+
+
+def kv_bytes(config: ModelConfig, width: int) -> int:
+    """Bytes of one token's keys and values in all layers; width is the bytes of a number."""
+    return config.text.layers * 2 * config.text.kv_heads * config.text.head_dim * width
+
+
+def buffer_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
+    """Bytes of the static buffers."""
+    tokens = capacity.scenes * capacity.prompt + capacity.rows * capacity.tokens
+    own = capacity.rows * config.action.n_waypoints * kv_bytes(config, width) // config.text.layers
+    return tokens * kv_bytes(config, width) + own + capacity.rows * config.text.vocab * width
+
+
+def working_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
+    """Bytes of intermediate results at the largest moment: an upper estimate for prefill, sampling and flow."""
+    text, expert = config.text, config.expert
+    prefill = capacity.prompt * width * (2 * text.intermediate + 6 * text.hidden + 4 * text.hidden)
+    sampling = capacity.rows * text.vocab * 48
+    flow = capacity.rows * config.action.n_waypoints * (3 * expert.intermediate * width + 8 * expert.heads * expert.head_dim * 4)
+    return max(prefill, sampling + flow)
+
+
+class Arena:
+    """Static buffers on one device. Addresses never change while the arena lives, so captured graphs may hold them."""
+
+    def __init__(self, config: ModelConfig, capacity: Capacity, device: torch.device, dtype: torch.dtype):
+        self.config, self.capacity, self.device, self.dtype = config, capacity, device, dtype
+        c, text, rows = capacity, config.text, capacity.rows
+        self._check()
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
+            return torch.zeros(shape, device=device, dtype=dtype)
+
+        self._prefix = zeros(text.layers * 2 * c.scenes * text.kv_heads * c.prompt * text.head_dim, dtype=dtype)
+        self._suffix = zeros(text.layers * 2 * rows * text.kv_heads * c.tokens * text.head_dim, dtype=dtype)
+        self._own = zeros(2 * rows * text.kv_heads * config.action.n_waypoints * text.head_dim, dtype=dtype)
+        self._logits = zeros(rows, text.vocab, dtype=dtype)
+        self._uniform = zeros(rows, c.tokens, dtype=torch.float32)
+        self._forced, self._ids = zeros(rows, c.tokens), zeros(rows, c.tokens)
+        self._token, self._length, self._next = zeros(rows), zeros(rows), zeros(rows)
+        self._over, self._ended = zeros(rows, dtype=torch.bool), zeros(rows, dtype=torch.bool)
+        self._noise = zeros(rows, config.action.n_waypoints, 2, dtype=torch.float32)
+        self._actions = torch.zeros_like(self._noise)
+        self._prompt = zeros(c.scenes)
+        self.step = zeros(1)
+        self.flags = torch.zeros(2, dtype=torch.bool, pin_memory=device.type == "cuda")
+
+    def _check(self) -> None:
+        """Raises DoesNotFit unless the device has room for buffers and intermediate results."""
+        if self.device.type != "cuda":
+            return
+        torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info(self.device)[0]
+        if self._bytes(self.capacity) <= free:
+            return
+        smaller = [replace(self.capacity, samples=s) for s in range(1, self.capacity.samples)]
+        fits = [c.samples for c in smaller if self._bytes(c) <= free]
+        advice = f"samples={fits[-1]} would fit" if fits else "not even one sample fits; plan fewer scenes at once or lower max_tokens"
+        raise DoesNotFit(
+            f"{self.capacity} needs {self._bytes(self.capacity) / 1e9:.2f} GB beside the weights, {free / 1e9:.2f} GB are free: {advice}"
+        )
+
+    def _bytes(self, capacity: Capacity) -> int:
+        width = self.dtype.itemsize
+        return buffer_bytes(self.config, capacity, width) + working_bytes(self.config, capacity, width)
+
+    def view(self, scenes: int, samples: int) -> Buffers:
+        """The buffers of a plan of B scenes with S samples each."""
+        rows, text, c = scenes * samples, self.config.text, self.capacity
+        prefix = self._view(self._prefix, text.layers, 2, scenes, text.kv_heads, c.prompt, text.head_dim)
+        suffix = self._view(self._suffix, text.layers, 2, rows, text.kv_heads, c.tokens, text.head_dim)
+        own = self._view(self._own, 2, rows, text.kv_heads, self.config.action.n_waypoints, text.head_dim)
+        return Buffers(
+            prefix=tuple((layer[0], layer[1]) for layer in prefix),
+            suffix=tuple((layer[0], layer[1]) for layer in suffix),
+            own=(own[0], own[1]),
+            prompt=self._prompt[:scenes],
+            step=self.step,
+            flags=self.flags,
+            **{
+                name: getattr(self, f"_{name}")[:rows]
+                for name in ("logits", "uniform", "forced", "ids", "token", "length", "next", "over", "ended", "noise", "actions")
+            },
+        )
+
+    @staticmethod
+    def _view(flat: torch.Tensor, *shape: int) -> torch.Tensor:
+        return flat[: prod(shape)].view(shape)
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """All state of one plan. R = B S rows, scene-major."""
+
+    prefix: tuple[KV, ...]  # per layer, [B, Hkv, T, d]
+    suffix: tuple[KV, ...]  # per layer, [R, Hkv, N, d]
+    own: KV  # [R, Hkv, F, d]
+    prompt: torch.Tensor  # (B,) i64: tokens of the prompt
+    step: torch.Tensor  # (1,) i64: tokens said so far
+    flags: torch.Tensor  # (2,) bool on the host: every row is over; some row said <|traj_future_start|> just now
+    logits: torch.Tensor  # (R, vocab)
+    uniform: torch.Tensor  # (R, N) f32
+    forced: torch.Tensor  # (R, N) i64: the token to say, or -1 to sample
+    ids: torch.Tensor  # (R, N) i64
+    token: torch.Tensor  # (R,) i64: the last token said
+    length: torch.Tensor  # (R,) i64
+    next: torch.Tensor  # (R,) i64: the position of the first token said
+    over: torch.Tensor  # (R,) bool
+    ended: torch.Tensor  # (R,) bool: reached <|traj_future_start|>
+    noise: torch.Tensor  # (R, F, 2) f32
+    actions: torch.Tensor  # (R, F, 2) f32, normalised

@@ -1,0 +1,171 @@
+"""The model's forward passes on the engine's buffers: vision, prefill, one decoded token, the flow's velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import torch
+import torch.nn.functional as nnf
+
+from alpamayo_r1.engine.arena import Buffers
+from alpamayo_r1.engine.ops import (
+    Context,
+    add_rms_norm,
+    attend,
+    attention,
+    linear,
+    rms_norm,
+    rope_write,
+    swiglu_linear,
+    vision_rope,
+)
+from alpamayo_r1.engine.weights import Stack, fuse_stack
+from alpamayo_r1.flow import integrate
+from alpamayo_r1.prompt import Prompt
+from alpamayo_r1.transformer import rope_table
+from alpamayo_r1.vision import Grid, Vision, interpolate_positions
+from alpamayo_r1.vision import vision_rope as vision_rope_tables
+from alpamayo_r1.vla import VLA
+
+
+@dataclass
+class Model:
+    """The model with fused weights and cached tables."""
+
+    vla: VLA
+
+    def __post_init__(self):
+        self.text: Stack = fuse_stack(self.vla.language)
+        self.expert: Stack = fuse_stack(self.vla.expert)
+        self.zero = torch.zeros(1, dtype=torch.long, device=self.vla.device)
+        self._grids: dict[Grid, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._ropes: tuple = ()
+
+    @cached_property
+    def embedding(self) -> torch.Tensor:
+        """Token embeddings [vocab, hidden]."""
+        return self.vla.language.embed_tokens.weight
+
+    @cached_property
+    def head(self) -> torch.Tensor:
+        """The language model's head [vocab, hidden]."""
+        return self.vla.vlm["lm_head"].weight
+
+    def grid_tables(self, grid: Grid) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Position embeddings [places, hidden] and rotary tables [places, d] of one grid, kept."""
+        if grid not in self._grids:
+            c, table = self.vla.config.vision, self.vla.vision.pos_embed.weight
+            positions = interpolate_positions(table, grid, c.merge).to(table.dtype)
+            self._grids[grid] = positions, vision_rope_tables(grid, c.hidden // c.heads, c.merge, table.device)
+        return self._grids[grid]
+
+    def line_ropes(self, positions: int) -> tuple:
+        """Rotary tables of text and expert for positions 0..n on all three axes, kept: ((cos, sin), (cos, sin)), each [n, d]."""
+        if not self._ropes or len(self._ropes[0][0]) < positions:
+            line = torch.arange(positions, device=self.vla.device).expand(3, -1)
+            self._ropes = tuple(rope_table(line, c, self.vla.dtype) for c in (self.vla.config.text, self.vla.config.expert))
+        return self._ropes
+
+
+def encode(model: Model, patches: torch.Tensor, grids: Sequence[Grid]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Patches of all images -> image tokens [n, hidden] and DeepStack features, equal images batched together."""
+    runs = [(grid, len(list(images))) for grid, images in groupby(grids)]
+    parts = patches.split([h * w * n for (h, w), n in runs])
+    outs = [encode_equal(model, part, grid) for part, (grid, _) in zip(parts, runs, strict=True)]
+    if len(outs) == 1:
+        return outs[0]
+    return torch.cat([out[0] for out in outs]), [torch.cat(features) for features in zip(*(out[1] for out in outs), strict=True)]
+
+
+def encode_equal(model: Model, patches: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Images of one grid: patches [N * places, patch_dim] -> tokens [N * places / 4, out], DeepStack features alike."""
+    tower: Vision = model.vla.vision
+    c, conv = tower.config, tower.patch_embed.proj
+    positions, rope = model.grid_tables(grid)
+    x = nnf.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias).view(-1, *positions.shape)
+    x += positions
+    deep = []
+    for i, block in enumerate(tower.blocks):
+        qkv = block.attn.qkv(block.norm1(x)).view(*x.shape[:2], 3, c.heads, -1)
+        q, k, v = vision_rope(qkv, rope).permute(2, 0, 3, 1, 4)
+        x = x + block.attn.proj(attention(q, k, v, causal=False).transpose(1, 2).flatten(2))
+        hidden = block.mlp.linear_fc1(block.norm2(x))
+        x = x + block.mlp.linear_fc2(torch.ops.aten.gelu_(hidden, approximate="tanh"))
+        if i in c.deepstack:
+            deep.append(tower.deepstack_merger_list[c.deepstack.index(i)](x))
+    return tower.merger(x), deep
+
+
+def prefill(model: Model, prompt: Prompt, patches: torch.Tensor, buffers: Buffers, scene: int) -> torch.Tensor:
+    """Reads one prompt into the scene's prefix; logits of the next token [1, vocab].
+
+    The last layer's attention, MLP and head run for the last token only: of the others its keys and values are all that is used.
+    """
+    stack, vla = model.text, model.vla
+    features, deep = encode(model, patches, prompt.grids)
+    image = (prompt.ids == prompt.image_id).nonzero()[:, 0].to(vla.device)
+    x = nnf.embedding(prompt.ids.to(vla.device), model.embedding)
+    x.index_copy_(0, image, features.to(x.dtype))
+    rope = rope_table(prompt.positions.to(vla.device), vla.config.text, vla.dtype)
+    at = torch.arange(len(prompt), device=vla.device)
+    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    for i, layer in enumerate(stack.layers):
+        cache = tuple(cached[scene : scene + 1, :, : len(prompt)] for cached in buffers.prefix[i])
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, cache, model.zero, stack.heads)
+        last = i + 1 == len(stack.layers)
+        if last:
+            q, x = q[-1:], x[-1:]
+        out = attention(q.transpose(0, 1)[None], *cache, causal=not last).transpose(1, 2).flatten(2)[0]
+        normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
+        if i < len(deep):
+            x += delta[0]
+            x.index_copy_(0, image, x[image] + deep[i].to(x.dtype))
+            normed = rms_norm(x, stack.norm_after(i), stack.eps)
+        else:
+            normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
+    return linear(normed, model.head, final=True)[0]
+
+
+def decode(model: Model, buffers: Buffers, positions: int) -> None:
+    """One token further for every row: reads `token`, writes its keys and values, `logits` and `step`."""
+    stack = model.text
+    rope = model.line_ropes(positions)[0]
+    at = buffers.next + buffers.step
+    seen = (buffers.step + 1).expand(len(at))
+    x = nnf.embedding(buffers.token, model.embedding)
+    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    for i, layer in enumerate(stack.layers):
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], buffers.step, stack.heads)
+        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], seen), None, stack.heads)
+        normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
+        normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
+    buffers.logits.copy_(linear(normed, model.head, final=True)[0])
+    buffers.step.add_(1)
+
+
+def velocity(model: Model, x: torch.Tensor, t: float, at: torch.Tensor, seen: torch.Tensor, buffers: Buffers, rope) -> torch.Tensor:
+    """The flow's velocity at x f32[R, F, 2] and time t, given prompts and what was said -> f32[R, F, 2]."""
+    stack, vla = model.expert, model.vla
+    hidden = vla.action_in_proj(x, torch.full((len(x),), t, device=x.device)).flatten(0, 1)
+    normed = rms_norm(hidden, stack.layers[0].input_norm, stack.eps)
+    for i, layer in enumerate(stack.layers):
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.own, model.zero, stack.heads)
+        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], seen), buffers.own, stack.heads)
+        normed = add_rms_norm(hidden, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
+        normed = add_rms_norm(hidden, delta, stack.norm_after(i), stack.eps)
+    return vla.action_out_proj(normed).float().view(x.shape)
+
+
+def flow(model: Model, buffers: Buffers, steps: int, positions: int) -> None:
+    """All Euler steps: reads `noise`, writes `actions`."""
+    rope = model.line_ropes(positions)[1]
+    waypoints = torch.arange(buffers.noise.shape[1], device=buffers.noise.device)
+    at = ((buffers.next + buffers.length)[:, None] + waypoints).flatten()
+    seen = buffers.length - (~buffers.ended).long()
+    buffers.actions.copy_(integrate(lambda x, t: velocity(model, x, t, at, seen, buffers, rope), buffers.noise, steps))

@@ -1,0 +1,40 @@
+"""Captured CUDA graphs by key. The first run of a key is eager: it compiles, warms up and counts as a run; later runs are replays."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import torch
+
+
+class Graphs:
+    """A least-recently-used store of captured functions. They must read and write static buffers only, and share one memory pool."""
+
+    def __init__(self, enabled: bool, capacity: int = 48):
+        self.enabled, self.capacity = enabled, capacity
+        self._graphs: OrderedDict[Hashable, torch.cuda.CUDAGraph] = OrderedDict()
+        self._pool = torch.cuda.graph_pool_handle() if enabled else None
+
+    def run(self, key: Hashable, function: Callable[[], None]) -> None:
+        """Runs the function, from its graph where there is one. Equal keys must mean equal kernels on equal addresses."""
+        if not self.enabled:
+            function()
+        elif key in self._graphs:
+            self._graphs.move_to_end(key)
+            self._graphs[key].replay()
+        else:
+            function()
+            self._graphs[key] = self._capture(function)
+            if len(self._graphs) > self.capacity:
+                self._graphs.popitem(last=False)
+
+    def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            function()
+        return graph
+
+    def clear(self) -> None:
+        """Forgets all graphs: their buffers are about to go."""
+        self._graphs.clear()

@@ -1,0 +1,347 @@
+"""Triton kernels of the fast planner. `ops` launches them; each computes what the torch function of the same name there computes.
+
+Sums are in fp32, in a fixed order and without atomics, so that a result is the same bits on every run. Every kernel can be launched with
+programmatic dependence (PDL): it may start while its predecessor drains, and waits for the predecessor's results before reading them.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _depend(PDL: tl.constexpr):
+    """Lets the successor start and waits for the predecessor's memory."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def _prefetch(pointers):
+    """Asks for cache lines to be in L2 soon."""
+    tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [pointers], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
+def _sum_parts(base, offset, mask, parts, stride):
+    """fp32 sum of `parts` values, `stride` apart."""
+    total = tl.load(base + offset, mask=mask, other=0.0).to(tl.float32)
+    for p in range(1, parts):
+        total += tl.load(base + p * stride + offset, mask=mask, other=0.0).to(tl.float32)
+    return total
+
+
+@triton.jit
+def rms_norm_kernel(x, weight, out, width, eps, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * width
+    i = tl.arange(0, BLOCK)
+    w = tl.load(weight + i, mask=i < width, other=0.0)
+    _depend(PDL)
+    value = tl.load(x + row + i, mask=i < width, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value) / width + eps)
+    tl.store(out + row + i, w * (value * scale).to(out.dtype.element_ty), mask=i < width)
+
+
+@triton.jit
+def add_rms_norm_kernel(x, delta, weight, out, rows, width, parts, eps, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * width
+    i = tl.arange(0, BLOCK)
+    w = tl.load(weight + i, mask=i < width, other=0.0)
+    _depend(PDL)
+    change = _sum_parts(delta, row + i, i < width, parts, rows * width).to(x.dtype.element_ty)
+    value = tl.load(x + row + i, mask=i < width, other=0.0) + change
+    tl.store(x + row + i, value, mask=i < width)
+    value = value.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value) / width + eps)
+    tl.store(out + row + i, w * (value * scale).to(out.dtype.element_ty), mask=i < width)
+
+
+@triton.jit
+def linear_kernel(
+    x, w, out, m, n, k, x_stride, span, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, AHEAD: tl.constexpr,
+    IEEE: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """out[split, m, n] = x[m, ks] w[n, ks]^T over the split's `span` of k."""
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    cols = tl.program_id(1) * BN + tl.arange(0, BN)
+    split = tl.program_id(2)
+    first = split * span
+    last = tl.minimum(first + span, k)
+    safe = tl.minimum(cols, n - 1)
+    w += safe[:, None] * k
+    x += rows[:, None] * x_stride
+    if AHEAD > 0:
+        line = tl.arange(0, AHEAD) * 64
+        _prefetch(w + tl.minimum(first + line, k - 1)[None, :])
+    _depend(PDL)
+    acc = tl.zeros((BM, BN), tl.float32)
+    for start in range(first, last, BK):
+        ks = start + tl.arange(0, BK)
+        if EVEN:
+            weights = tl.load(w + ks[None, :], eviction_policy="evict_first")
+            inputs = tl.load(x + ks[None, :], mask=rows[:, None] < m, other=0.0)
+        else:
+            weights = tl.load(w + ks[None, :], mask=ks[None, :] < last, other=0.0)
+            inputs = tl.load(x + ks[None, :], mask=(rows[:, None] < m) & (ks[None, :] < last), other=0.0)
+        acc = tl.dot(inputs, weights.T, acc, input_precision="ieee" if IEEE else None)
+    place = (split * m + rows[:, None]) * n + cols[None, :]
+    tl.store(out + place, acc, mask=(rows[:, None] < m) & (cols[None, :] < n))
+
+
+@triton.jit
+def swiglu_linear_kernel(
+    x, w, out, m, n, k, x_stride, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, AHEAD: tl.constexpr,
+    IEEE: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """out[m, n] = silu(x w[n]^T) * (x w[N + n]^T)."""
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    cols = tl.program_id(1) * BN + tl.arange(0, BN)
+    safe = tl.minimum(cols, n - 1)
+    gate_w = w + safe[:, None] * k
+    up_w = w + (n + safe[:, None]) * k
+    x += rows[:, None] * x_stride
+    if AHEAD > 0:
+        line = tl.minimum(tl.arange(0, AHEAD) * 64, k - 1)
+        _prefetch(gate_w + line[None, :])
+        _prefetch(up_w + line[None, :])
+    _depend(PDL)
+    gate = tl.zeros((BM, BN), tl.float32)
+    up = tl.zeros((BM, BN), tl.float32)
+    for start in range(0, k, BK):
+        ks = start + tl.arange(0, BK)
+        if EVEN:
+            gates = tl.load(gate_w + ks[None, :], eviction_policy="evict_first")
+            ups = tl.load(up_w + ks[None, :], eviction_policy="evict_first")
+            inputs = tl.load(x + ks[None, :], mask=rows[:, None] < m, other=0.0)
+        else:
+            gates = tl.load(gate_w + ks[None, :], mask=ks[None, :] < k, other=0.0)
+            ups = tl.load(up_w + ks[None, :], mask=ks[None, :] < k, other=0.0)
+            inputs = tl.load(x + ks[None, :], mask=(rows[:, None] < m) & (ks[None, :] < k), other=0.0)
+        gate = tl.dot(inputs, gates.T, gate, input_precision="ieee" if IEEE else None)
+        up = tl.dot(inputs, ups.T, up, input_precision="ieee" if IEEE else None)
+    kind = out.dtype.element_ty
+    gate = gate.to(kind).to(tl.float32)
+    value = (gate * tl.sigmoid(gate)).to(kind) * up.to(kind)
+    tl.store(out + rows[:, None] * n + cols[None, :], value, mask=(rows[:, None] < m) & (cols[None, :] < n))
+
+
+@triton.jit
+def swiglu_kernel(gate_up, width, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    """gate <- silu(gate) * up in place; rows of [gate | up]."""
+    row = tl.program_id(0).to(tl.int64) * 2 * width
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    _depend(PDL)
+    gate = tl.load(gate_up + row + i, mask=i < width, other=0.0)
+    up = tl.load(gate_up + row + width + i, mask=i < width, other=0.0)
+    wide = gate.to(tl.float32)
+    tl.store(gate_up + row + i, (wide * tl.sigmoid(wide)).to(gate.dtype) * up, mask=i < width)
+
+
+@triton.jit
+def _norm_rotate(base, offset, mask, parts, stride, weight, cos, sin, eps, HALF: tl.constexpr, kind: tl.constexpr):
+    """Both halves of head vectors [heads, 2 * HALF], RMS-normalised, weighted and rotated."""
+    i = tl.arange(0, HALF)
+    a = _sum_parts(base, offset + i[None, :], mask, parts, stride).to(kind).to(tl.float32)
+    b = _sum_parts(base, offset + HALF + i[None, :], mask, parts, stride).to(kind).to(tl.float32)
+    scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + eps)[:, None]
+    a = (tl.load(weight + i)[None, :] * (a * scale).to(kind)).to(tl.float32)
+    b = (tl.load(weight + HALF + i)[None, :] * (b * scale).to(kind)).to(tl.float32)
+    return a * cos - b * sin, b * cos + a * sin
+
+
+@triton.jit
+def rope_write_kernel(
+    qkv, q_weight, k_weight, cos_table, sin_table, at, q_out, keys, values, slot, rows, parts, per, group_stride, eps,
+    HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, HALF: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One token, one KV head: its G queries to q_out, its key and value into the cache at the token's slot."""
+    row = tl.program_id(0)
+    head = tl.program_id(1)
+    kind: tl.constexpr = q_out.dtype.element_ty
+    i = tl.arange(0, HALF)
+    g = tl.arange(0, GP)
+    _depend(PDL)
+    width = (HQ + 2 * HKV) * 2 * HALF
+    base = qkv + row.to(tl.int64) * width
+    stride = rows.to(tl.int64) * width
+    place = tl.load(at + row) * 2 * HALF + i[None, :]
+    cos = tl.load(cos_table + place).to(tl.float32)
+    sin = tl.load(sin_table + place).to(tl.float32)
+
+    offset = (head * G + g)[:, None] * 2 * HALF
+    inside = (g < G)[:, None]
+    a, b = _norm_rotate(base, offset, inside, parts, stride, q_weight, cos, sin, eps, HALF, kind)
+    queries = q_out + row.to(tl.int64) * HQ * 2 * HALF + offset
+    tl.store(queries + i[None, :], a.to(kind), mask=inside)
+    tl.store(queries + HALF + i[None, :], b.to(kind), mask=inside)
+
+    one = tl.zeros((1, 1), tl.int32)
+    into = (row // per).to(tl.int64) * group_stride * HKV + head.to(tl.int64) * group_stride
+    into += (row % per + tl.load(slot)) * 2 * HALF
+    a, b = _norm_rotate(base, (HQ + head) * 2 * HALF + one, one == 0, parts, stride, k_weight, cos, sin, eps, HALF, kind)
+    tl.store(keys + into + i[None, :], a.to(kind))
+    tl.store(keys + into + HALF + i[None, :], b.to(kind))
+    d = tl.arange(0, 2 * HALF)
+    value = _sum_parts(base, (HQ + HKV + head) * 2 * HALF + d, d >= 0, parts, stride)
+    tl.store(values + into + d, value.to(kind))
+
+
+@triton.jit
+def _segment(q, k, v, start, stop, peak, mass, acc, scale, D: tl.constexpr, BN: tl.constexpr, IEEE: tl.constexpr):
+    """Online softmax of q [rows, D] over keys start..stop; `peak` in log2 units."""
+    d = tl.arange(0, D)
+    for first in range(start, stop, BN):
+        n = first + tl.arange(0, BN)
+        inside = n < stop
+        where = n[:, None] * D + d[None, :]
+        keys = tl.load(k + where, mask=inside[:, None], other=0.0)
+        score = tl.dot(q, keys.T, input_precision="ieee" if IEEE else None) * scale
+        score = tl.where(inside[None, :], score, float("-inf"))
+        higher = tl.maximum(peak, tl.max(score, 1))
+        weight = tl.exp2(score - higher[:, None])
+        shrink = tl.exp2(peak - higher)
+        mass = mass * shrink + tl.sum(weight, 1)
+        values = tl.load(v + where, mask=inside[:, None], other=0.0)
+        acc = acc * shrink[:, None] + tl.dot(weight.to(values.dtype), values, input_precision="ieee" if IEEE else None)
+        peak = higher
+    return peak, mass, acc
+
+
+@triton.jit
+def _store_part(acc_out, lse_out, at, valid, peak, mass, acc, D: tl.constexpr):
+    """Normalised partial result and its log2 mass (-inf where nothing was seen)."""
+    d = tl.arange(0, D)
+    some = mass > 0
+    tl.store(acc_out + at.to(tl.int64)[:, None] * D + d[None, :], acc / tl.where(some, mass, 1.0)[:, None], mask=valid[:, None])
+    tl.store(lse_out + at, tl.where(some, peak + tl.log2(tl.where(some, mass, 1.0)), float("-inf")), mask=valid)
+
+
+@triton.jit
+def attend_kernel(
+    q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, own_k, own_v, acc_out, lse_out, scale, samples, per, own,
+    prefix_capacity, suffix_capacity, tokens, splits, tiles, tail_tiles,
+    HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, TM: tl.constexpr, BN: tl.constexpr,
+    TN: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One part of the attention of one scene's query rows for one KV head.
+
+    The first tiles * splits programs take BM rows of all samples over one chunk of the shared prefix; the others take TM rows of one
+    sample over its own suffix and its own tokens. Parts are merged by merge_kernel.
+    """
+    program = tl.program_id(0)
+    head = tl.program_id(1) % HKV
+    scene = tl.program_id(1) // HKV
+    d = tl.arange(0, D)
+    _depend(PDL)
+    if program < tiles * splits:
+        split = program // tiles
+        i = (program % tiles) * BM + tl.arange(0, BM)
+        valid = i < samples * per * G
+        at = (scene * samples * per + i // G) * HQ + head * G + i % G
+        rows = tl.load(q + at.to(tl.int64)[:, None] * D + d[None, :], mask=valid[:, None], other=0.0)
+        length = tl.load(prompt + scene).to(tl.int32)
+        chunk = tl.cdiv(tl.cdiv(length, splits), BN) * BN
+        start = split * chunk
+        stop = tl.minimum(start + chunk, length)
+        base = (scene * HKV + head).to(tl.int64) * prefix_capacity * D
+        peak = tl.full((BM,), float("-inf"), tl.float32)
+        mass = tl.zeros((BM,), tl.float32)
+        acc = tl.zeros((BM, D), tl.float32)
+        peak, mass, acc = _segment(rows, prefix_k + base, prefix_v + base, start, stop, peak, mass, acc, scale, D, BN, IEEE)
+        _store_part(acc_out, lse_out, split * tokens * HQ + at, valid, peak, mass, acc, D)
+    else:
+        job = program - tiles * splits
+        sample = scene * samples + job // tail_tiles
+        i = (job % tail_tiles) * TM + tl.arange(0, TM)
+        valid = i < per * G
+        at = (sample * per + i // G) * HQ + head * G + i % G
+        rows = tl.load(q + at.to(tl.int64)[:, None] * D + d[None, :], mask=valid[:, None], other=0.0)
+        peak = tl.full((TM,), float("-inf"), tl.float32)
+        mass = tl.zeros((TM,), tl.float32)
+        acc = tl.zeros((TM, D), tl.float32)
+        base = (sample * HKV + head).to(tl.int64) * suffix_capacity * D
+        stop = tl.load(seen + sample * seen_stride).to(tl.int32)
+        peak, mass, acc = _segment(rows, suffix_k + base, suffix_v + base, 0, stop, peak, mass, acc, scale, D, TN, IEEE)
+        base = (sample * HKV + head).to(tl.int64) * own * D
+        peak, mass, acc = _segment(rows, own_k + base, own_v + base, 0, own, peak, mass, acc, scale, D, TN, IEEE)
+        _store_part(acc_out, lse_out, splits * tokens * HQ + at, valid, peak, mass, acc, D)
+
+
+@triton.jit
+def merge_kernel(acc_in, lse_in, out, pairs, parts, D: tl.constexpr, PARTS: tl.constexpr, PDL: tl.constexpr):
+    """out[pair] = sum_p 2^(lse_p - max) acc_p / sum_p 2^(lse_p - max) for one (token, head) pair."""
+    pair = tl.program_id(0)
+    p = tl.arange(0, PARTS)
+    d = tl.arange(0, D)
+    _depend(PDL)
+    lse = tl.load(lse_in + p * pairs + pair, mask=p < parts, other=float("-inf"))
+    weight = tl.exp2(lse - tl.max(lse))
+    acc = tl.load(acc_in + (p.to(tl.int64) * pairs + pair)[:, None] * D + d[None, :], mask=(p < parts)[:, None], other=0.0)
+    total = tl.sum(acc * weight[:, None], 0) / tl.sum(weight)
+    tl.store(out + pair.to(tl.int64) * D + d, total.to(out.dtype.element_ty))
+
+
+@triton.jit
+def vision_rope_kernel(qkv, cos_table, sin_table, places, HEADS: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, WIDE: tl.constexpr):
+    """Rotates queries and keys of one patch in place; row = [q heads | k heads | v heads], head = 2 * HALF numbers."""
+    row = tl.program_id(0)
+    h = tl.arange(0, ROWS)[:, None]
+    i = tl.arange(0, WIDE)[None, :]
+    mask = (h < 2 * HEADS) & (i < HALF)
+    table = (row % places) * 2 * HALF + i
+    first = qkv + row.to(tl.int64) * HEADS * 6 * HALF + h * 2 * HALF + i
+    a = tl.load(first, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(first + HALF, mask=mask, other=0.0).to(tl.float32)
+    cos = tl.load(cos_table + table, mask=i < HALF, other=0.0)
+    sin = tl.load(sin_table + table, mask=i < HALF, other=0.0)
+    other_cos = tl.load(cos_table + table + HALF, mask=i < HALF, other=0.0)
+    other_sin = tl.load(sin_table + table + HALF, mask=i < HALF, other=0.0)
+    tl.store(first, (a * cos - b * sin).to(qkv.dtype.element_ty), mask=mask)
+    tl.store(first + HALF, (b * other_cos + a * other_sin).to(qkv.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def resize_columns_kernel(frames, first, taps, out, width, new_width, precision, TAPS: tl.constexpr, BX: tl.constexpr):
+    """One row of pixels: out[x] = clamp((sum_t taps[x, t] row[first[x] + t] + half) >> precision), in integers as on the CPU."""
+    row = tl.program_id(0).to(tl.int64)
+    x = tl.program_id(1) * BX + tl.arange(0, BX)
+    inside = x < new_width
+    begin = tl.load(first + x, mask=inside, other=0)
+    total = tl.zeros((BX,), tl.int32) + (1 << (precision - 1))
+    for t in range(TAPS):
+        tap = tl.load(taps + x * TAPS + t, mask=inside, other=0)
+        pixel = tl.load(frames + row * width + tl.minimum(begin + t, width - 1), mask=inside, other=0)
+        total += tap * pixel.to(tl.int32)
+    tl.store(out + row * new_width + x, tl.minimum(tl.maximum(total >> precision, 0), 255).to(tl.uint8), mask=inside)
+
+
+@triton.jit
+def resize_rows_kernel(
+    frames, first, taps, out, height, new_height, width, precision, channels,
+    TAPS: tl.constexpr, PATCH: tl.constexpr, MERGE: tl.constexpr, TIME: tl.constexpr, BX: tl.constexpr,
+):  # fmt: skip
+    """One new row of one channel: resized as above, normalised, and put into patch rows in merge-block order, doubled in time."""
+    plane = tl.program_id(0)
+    y = tl.program_id(1)
+    x = tl.program_id(2) * BX + tl.arange(0, BX)
+    inside = x < width
+    begin = tl.load(first + y)
+    source = frames + plane.to(tl.int64) * height * width
+    total = tl.zeros((BX,), tl.int32) + (1 << (precision - 1))
+    for t in range(TAPS):
+        pixel = tl.load(source + tl.minimum(begin + t, height - 1) * width + x, mask=inside, other=0)
+        total += tl.load(taps + y * TAPS + t) * pixel.to(tl.int32)
+    pixel = tl.minimum(tl.maximum(total >> precision, 0), 255).to(tl.float32)
+    value = tl.div_rn(pixel - 127.5, 127.5 + tl.zeros((BX,), tl.float32)).to(out.dtype.element_ty)
+    high, wide = y // PATCH, x // PATCH
+    across = width // PATCH
+    block = (high // MERGE) * (across // MERGE) + wide // MERGE
+    patch = (plane // channels) * (new_height // PATCH) * across + block * MERGE * MERGE + (high % MERGE) * MERGE + wide % MERGE
+    size = channels * TIME * PATCH * PATCH
+    into = patch.to(tl.int64) * size + (plane % channels) * TIME * PATCH * PATCH + (y % PATCH) * PATCH + x % PATCH
+    for t in range(TIME):
+        tl.store(out + into + t * PATCH * PATCH, value, mask=inside)

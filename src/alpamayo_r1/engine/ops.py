@@ -1,0 +1,400 @@
+"""The operations of the fast planner, each a torch function and, on a GPU, the Triton kernel that computes the same.
+
+The torch twin is the oracle of the kernel's test and what runs on the CPU. Letters: M rows (tokens) · R rows of reasoning (scenes x
+samples) · P parts of a sum · Hq, Hkv heads · G = Hq / Hkv · d head width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as nnf
+
+KV = tuple[torch.Tensor, torch.Tensor]
+
+PDL = False
+"""Launch kernels with programmatic dependence on their predecessor."""
+
+THIN = 64
+"""Up to this many rows a product is bound by reading its weights, and the skinny kernels beat the vendor library."""
+
+PROGRAMS = 264
+"""Programs that fill the card twice over: 132 multiprocessors on an H100."""
+
+
+@cache
+def _triton():
+    from alpamayo_r1.engine import kernels
+
+    return kernels
+
+
+def on_gpu(x: torch.Tensor) -> bool:
+    """Whether kernels run on x: a GPU, or Triton's interpreter."""
+    return x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def power(n: int, least: int = 1) -> int:
+    """The next power of two, at least `least`."""
+    return max(least, 1 << (n - 1).bit_length())
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def _launch(kernel, grid: tuple[int, ...], *args, warps: int = 4, stages: int = 3, **constants) -> None:
+    pdl = {"launch_pdl": True} if PDL else {}
+    kernel[grid](*args, **constants, PDL=PDL, num_warps=warps, num_stages=stages, **pdl)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------- norms
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight for x [M, width]."""
+    if not on_gpu(x):
+        wide = x.float()
+        return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+    out = torch.empty_like(x)
+    block = power(x.shape[1])
+    _launch(_triton().rms_norm_kernel, (len(x),), x, weight, out, x.shape[1], eps, BLOCK=block, warps=8 if block > 1024 else 4)
+    return out
+
+
+def add_rms_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x += sum of delta's parts, in place; the norm of the new x. x [M, width], delta [P, M, width]."""
+    if not on_gpu(x):
+        x += delta.float().sum(0).to(x.dtype)
+        return rms_norm(x, weight, eps)
+    out = torch.empty_like(x)
+    m, width = x.shape
+    _launch(
+        _triton().add_rms_norm_kernel,
+        (m,),
+        *(x, delta, weight, out, m, width, len(delta), eps),
+        BLOCK=power(width),
+        warps=8 if width > 1024 else 4,
+    )
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------------------------- linear products
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a product [M, K] x [N, K]^T is cut: rows, columns, depth per step, parts of K, warps, pipeline stages, lines prefetched."""
+
+    rows: int
+    columns: int
+    depth: int
+    splits: int
+    warps: int
+    stages: int
+    ahead: int = 0
+
+
+TILES: dict[tuple[str, int, int, int], Tile] = {}
+"""(kind, row bucket, N, K) -> Tile, where measurement beat the default."""
+
+
+def row_bucket(m: int) -> int:
+    """Rows of a tile for m rows: 16, 32 or 64."""
+    return min(64, power(m, 16))
+
+
+def tile(kind: str, m: int, n: int, k: int) -> Tile:
+    """The tile of a "linear" or "swiglu" product: enough programs to fill the card, each with a long enough run of K."""
+    rows = row_bucket(m)
+    if (kind, rows, n, k) in TILES:
+        return TILES[kind, rows, n, k]
+    columns, depth = (32, 128) if rows <= 32 else (64, 64)
+    if kind == "swiglu":
+        return Tile(rows, columns, depth, 1, 4, 4)
+    programs = ceil_div(n, columns) * ceil_div(m, rows)
+    splits = max(1, min(PROGRAMS // programs, k // (4 * depth), 8))
+    return Tile(rows, columns, depth, splits, 4, 4)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, *, final: bool = False) -> torch.Tensor:
+    """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N]. final: one part, in x's dtype."""
+    if not on_gpu(x) or len(x) > THIN:
+        return nnf.linear(x, weight)[None]
+    return _linear(x, weight, tile("linear", len(x), *weight.shape), final)
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile, final: bool) -> torch.Tensor:
+    (m, k), n = x.shape, len(weight)
+    span = ceil_div(ceil_div(k, cut.depth), 1 if final else cut.splits) * cut.depth
+    parts = ceil_div(k, span)
+    out = torch.empty(parts, m, n, device=x.device, dtype=x.dtype if final else torch.float32)
+    _launch(
+        _triton().linear_kernel,
+        (ceil_div(m, cut.rows), ceil_div(n, cut.columns), parts),
+        *(x, weight, out, m, n, k, x.stride(0), span),
+        BM=cut.rows,
+        BN=cut.columns,
+        BK=cut.depth,
+        EVEN=k % cut.depth == 0,
+        AHEAD=cut.ahead if PDL else 0,
+        IEEE=x.dtype == torch.float32,
+        warps=cut.warps,
+        stages=cut.stages,
+    )
+    return out
+
+
+def swiglu_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I]."""
+    if not on_gpu(x) or len(x) > THIN:
+        return swiglu(nnf.linear(x, weight))
+    return _swiglu_linear(x, weight, tile("swiglu", len(x), len(weight) // 2, weight.shape[1]))
+
+
+def _swiglu_linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Tensor:
+    (m, k), n = x.shape, len(weight) // 2
+    out = torch.empty(m, n, device=x.device, dtype=x.dtype)
+    _launch(
+        _triton().swiglu_linear_kernel,
+        (ceil_div(m, cut.rows), ceil_div(n, cut.columns)),
+        *(x, weight, out, m, n, k, x.stride(0)),
+        BM=cut.rows,
+        BN=cut.columns,
+        BK=cut.depth,
+        EVEN=k % cut.depth == 0,
+        AHEAD=cut.ahead if PDL else 0,
+        IEEE=x.dtype == torch.float32,
+        warps=cut.warps,
+        stages=cut.stages,
+    )
+    return out
+
+
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up of rows [gate | up], in place: [M, 2 I] -> its first half [M, I]."""
+    gate, up = gate_up.chunk(2, -1)
+    if not on_gpu(gate_up):
+        return gate.copy_(nnf.silu(gate) * up)
+    m, width = gate.shape
+    block = min(2048, power(width))
+    _launch(_triton().swiglu_kernel, (m, ceil_div(width, block)), gate_up, width, BLOCK=block, warps=8)
+    return gate
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- attention
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of one stack: queries, keys and values, width, and the norms' epsilon."""
+
+    queries: int
+    keys: int
+    width: int
+    eps: float
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one key head."""
+        return self.queries // self.keys
+
+
+def rope_write(
+    qkv: torch.Tensor,
+    norms: tuple[torch.Tensor, torch.Tensor],
+    rope: tuple[torch.Tensor, torch.Tensor],
+    at: torch.Tensor,
+    cache: KV,
+    slot: torch.Tensor,
+    heads: Heads,
+) -> torch.Tensor:
+    """Normalises and rotates queries and keys, writes keys and values into a cache, returns the queries [M, Hq, d].
+
+    qkv [P, M, (Hq + 2 Hkv) d] in parts. norms: q and k weights [d]. rope: cos and sin [positions, d], row `at[m]` for token m.
+    cache: two views [groups, Hkv, capacity, d]; token m goes to group m // (M / groups), slot m % (M / groups) + slot.
+    """
+    m = qkv.shape[1]
+    keys, values = cache
+    groups = len(keys)
+    if on_gpu(qkv):
+        q = torch.empty(m, heads.queries, heads.width, device=qkv.device, dtype=keys.dtype)
+        _launch(
+            _triton().rope_write_kernel,
+            (m, heads.keys),
+            *(qkv, *norms, *rope, at, q, keys, values, slot, m, len(qkv), m // groups, keys.stride(1), heads.eps),
+            HQ=heads.queries,
+            HKV=heads.keys,
+            G=heads.group,
+            GP=power(heads.group),
+            HALF=heads.width // 2,
+            warps=1,
+        )
+        return q
+    qkv = qkv.float().sum(0).to(keys.dtype).view(m, -1, heads.width)
+    q, k, v = qkv.split([heads.queries, heads.keys, heads.keys], 1)
+    cos, sin = (table[at].float()[:, None] for table in rope)
+    q, k = (_rotate(rms_norm(y, w, heads.eps).float(), cos, sin).to(keys.dtype) for y, w in zip((q, k), norms, strict=True))
+    where = torch.arange(m // groups, device=qkv.device) + slot
+    for cached, new in zip(cache, (k, v), strict=True):
+        cached.index_copy_(2, where, new.view(groups, -1, heads.keys, heads.width).transpose(1, 2))
+    return q
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the new tokens of R rows may see: their scene's prompt and what the row itself said."""
+
+    prefix: KV  # [B, Hkv, capacity, d] each
+    prompt: torch.Tensor  # (B,) i64: valid keys of the prefix
+    suffix: KV  # [R, Hkv, capacity, d] each
+    seen: torch.Tensor  # (R,) i64: valid keys of the suffix; may be an expanded scalar
+
+
+def attend(q: torch.Tensor, context: Context, own: KV | None, heads: Heads) -> torch.Tensor:
+    """Attention of q [R * n, Hq, d] (n tokens a row) over prompt, suffix and the n tokens' own keys, none masked -> [R * n, Hq d].
+
+    own: keys and values [R, Hkv, n, d], or None where the suffix holds them already.
+    """
+    if not on_gpu(q):
+        return _attend_rows(q, context, own, heads)
+    scenes, rows = len(context.prompt), len(context.seen)
+    samples, per, d = rows // scenes, len(q) // rows, heads.width
+    bm, tm = min(64, power(samples * per * heads.group, 16)), min(64, power(per * heads.group, 16))
+    tiles, tail_tiles = ceil_div(samples * per * heads.group, bm), ceil_div(per * heads.group, tm)
+    capacity = context.prefix[0].shape[2]
+    splits = max(1, min(PROGRAMS // (tiles * heads.keys * scenes), ceil_div(capacity, 64), 31))
+    parts = splits + 1
+    acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
+    lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
+    own_k, own_v = own or context.suffix
+    _launch(
+        _triton().attend_kernel,
+        (tiles * splits + samples * tail_tiles, scenes * heads.keys),
+        *(q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0), own_k, own_v, acc, lse),
+        *(d**-0.5 * 1.4426950408889634, samples, per, per if own else 0, capacity, context.suffix[0].shape[2], len(q)),
+        *(splits, tiles, tail_tiles),
+        HQ=heads.queries,
+        HKV=heads.keys,
+        G=heads.group,
+        D=d,
+        BM=bm,
+        TM=tm,
+        BN=64,
+        TN=64 if own else 32,
+        IEEE=q.dtype == torch.float32,
+        warps=4,
+        stages=3,
+    )
+    out = torch.empty(len(q), heads.queries * d, device=q.device, dtype=q.dtype)
+    pairs = len(q) * heads.queries
+    _launch(_triton().merge_kernel, (pairs,), acc, lse, out, pairs, parts, D=d, PARTS=power(parts), warps=2)
+    return out
+
+
+def _attend_rows(q: torch.Tensor, context: Context, own: KV | None, heads: Heads) -> torch.Tensor:
+    rows = len(context.seen)
+    out = []
+    for row, queries in enumerate(q.view(rows, -1, heads.queries, heads.width)):
+        scene = row * len(context.prompt) // rows
+        parts = [
+            [cached[scene, :, : context.prompt[scene]] for cached in context.prefix],
+            [cached[row, :, : context.seen[row]] for cached in context.suffix],
+            *([[new[row] for new in own]] if own else []),
+        ]
+        keys, values = (torch.cat(pieces, 1)[None] for pieces in zip(*parts, strict=True))
+        attended = nnf.scaled_dot_product_attention(queries.transpose(0, 1)[None], keys, values, enable_gqa=True)
+        out.append(attended[0].transpose(0, 1).flatten(1))
+    return torch.cat(out)
+
+
+def vision_rope(qkv: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Rotates queries and keys of qkv [N, places, 3, heads, d] in place by fp32 tables [places, d]; returns qkv."""
+    n, places, _, heads, d = qkv.shape
+    if not on_gpu(qkv):
+        turned = _rotate(qkv[:, :, :2].float(), *(table[:, None, None] for table in rope))
+        qkv[:, :, :2] = turned.to(qkv.dtype)
+        return qkv
+    _triton().vision_rope_kernel[(n * places,)](
+        qkv, *rope, places, HEADS=heads, ROWS=power(2 * heads), HALF=d // 2, WIDE=power(d // 2), num_warps=4
+    )
+    return qkv
+
+
+# ---------------------------------------------------------------------------------------------------------------------- vendor attention
+
+
+@cache
+def attention_backend(shape: tuple[int, ...], kv_heads: int, causal: bool, dtype: torch.dtype, device: torch.device) -> int | None:
+    """The fastest of the vendor's attention backends that is numerically sound on random tensors of this shape [B, heads, T, d].
+
+    Sound: within twice the distance from an fp32 reference that the slow exact backend in the same dtype has. None on the CPU, and for
+    fp32, which only the exact backends serve.
+    """
+    from torch.nn.attention import SDPBackend
+
+    if device.type != "cuda" or dtype == torch.float32:
+        return None
+    b, heads, t, d = shape
+    generator = torch.Generator(device).manual_seed(0)
+    q, k, v = (
+        torch.randn(b, t, h, d, generator=generator, device=device, dtype=dtype).transpose(1, 2) for h in (heads, kv_heads, kv_heads)
+    )
+    part = slice(0, min(t, 1024))
+    few = [x[:1, :1, part].float() for x in (q, k, v)]
+    exact = nnf.scaled_dot_product_attention(*few, is_causal=causal)
+    plain = _backend_error(SDPBackend.MATH, [x.to(dtype) for x in few], exact, causal)
+    times = {}
+    for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
+        try:
+            if _backend_error(backend, [x[:, :1, part] for x in (q, k, v)], exact, causal) <= 2 * plain:
+                times[backend] = _backend_time(backend, (q, k, v), causal)
+        except RuntimeError:
+            continue
+    return min(times, key=times.get) if times else None
+
+
+def _backend_error(backend, qkv: list[torch.Tensor], exact: torch.Tensor, causal: bool) -> float:
+    from torch.nn.attention import sdpa_kernel
+
+    with sdpa_kernel(backend):
+        out = nnf.scaled_dot_product_attention(*qkv, is_causal=causal)[:1].float()
+    return ((out - exact).norm() / exact.norm()).item()
+
+
+def _backend_time(backend, qkv, causal: bool) -> float:
+    from torch.nn.attention import sdpa_kernel
+
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    with sdpa_kernel(backend):
+        for i in range(8):
+            if i == 3:
+                start.record()
+            nnf.scaled_dot_product_attention(*qkv, is_causal=causal, enable_gqa=qkv[0].shape[1] != qkv[1].shape[1])
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop)
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool) -> torch.Tensor:
+    """Attention of q [B, heads, T, d] over k, v [B, kv_heads, T, d] by the backend found for this shape."""
+    run: Callable[[], torch.Tensor] = lambda: nnf.scaled_dot_product_attention(  # noqa: E731
+        q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    backend = attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device)
+    if backend is None:
+        return run()
+    from torch.nn.attention import sdpa_kernel
+
+    with sdpa_kernel(backend):
+        return run()

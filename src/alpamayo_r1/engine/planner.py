@@ -1,0 +1,240 @@
+"""The fast planner: the signature and the results of `plan`, for one observation or several scenes at once.
+
+    preprocess -> per scene: vision, prefill -> [sample | decode]* for all rows -> flow -> kinematics
+
+Prompts are read once a scene and shared by its samples. Sampling, decoding and the flow are captured graphs on static buffers. A token's
+end flags reach the host while its forward pass runs, so the host never makes the device wait, and no token is decoded in vain.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+
+from alpamayo_r1.engine import forward
+from alpamayo_r1.engine.arena import Arena, Buffers, Capacity
+from alpamayo_r1.engine.graphs import Graphs
+from alpamayo_r1.engine.pixels import Uploader, patches
+from alpamayo_r1.plan import Request, drive, force, request, trajectory_mask, warn_unfinished
+from alpamayo_r1.prompt import Prompt, chat_text, check_observation, fuse_history, rope_positions
+from alpamayo_r1.sampling import SamplingConfig, sample_token
+from alpamayo_r1.types import Observation, Plan, Trajectory
+from alpamayo_r1.vla import VLA
+from alpamayo_r1.vocab import Vocabulary
+
+
+class Engine:
+    """A planner that keeps its buffers and graphs between plans. Not for concurrent use.
+
+    The model's weights are fused in place; `plan` (the specification) still runs on the same model.
+    graphs: capture CUDA graphs (None: on a GPU). exact_cpu: resize frames on the CPU.
+    """
+
+    def __init__(self, model: VLA, vocabulary: Vocabulary, *, graphs: bool | None = None, exact_cpu: bool = False):
+        self.config, self.vocabulary, self.exact_cpu = model.config, vocabulary, exact_cpu
+        self.device, self.dtype = model.device, model.dtype
+        with torch.inference_mode():
+            self.model = forward.Model(model)
+        self.upload = Uploader(self.device)
+        self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs)
+        self.arena: Arena | None = None
+        self._layouts: dict[tuple, tuple[torch.Tensor, torch.Tensor, int]] = {}
+
+    def plan(
+        self,
+        observation: Observation | Sequence[Observation],
+        *,
+        samples: int = 1,
+        seed: int | None = None,
+        noise: torch.Tensor | None = None,
+        reasoning: str | Sequence[str] | None = None,
+        temperature: float = 0.6,
+        top_p: float = 0.98,
+        top_k: int | None = None,
+        max_tokens: int = 256,
+        steps: int | None = None,
+    ) -> Plan | list[Plan]:
+        """S futures for one observation, or for each of several: a list gives a list, all with the same request.
+
+        Arguments and errors are those of `alpamayo_r1.plan.plan`.
+        """
+        observations = [observation] if isinstance(observation, Observation) else list(observation)
+        how = request(
+            self.config,
+            samples=samples,
+            seed=seed,
+            noise=noise,
+            reasoning=reasoning,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            max_tokens=max_tokens,
+            steps=steps,
+        )
+        clock = Stopwatch(self.device)
+        with clock("preprocess"):
+            prompts = [self.prompt(one) for one in observations]
+        plans = self.plan_prompts(prompts, [one.history for one in observations], how, clock)
+        return plans[0] if isinstance(observation, Observation) else plans
+
+    @torch.inference_mode()
+    def prompt(self, observation: Observation) -> Prompt:
+        """The prompt of one observation, its patches on the device; token layouts are kept by image grid."""
+        check_observation(observation)
+        c = self.config
+        frames = observation.frames.flatten(0, 1)
+        made, grid = patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
+        grids = (grid,) * len(frames)
+        ids, positions, following = self._layout(grids)
+        ids = fuse_history(ids, observation.history.xyz.cpu(), self.vocabulary, c)
+        return Prompt(ids, positions, following, made, grids, self.vocabulary.id(c.image_token))
+
+    def _layout(self, grids: tuple[tuple[int, int], ...]) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Ids before the history is put in, positions and next position of a prompt with these image grids."""
+        if grids not in self._layouts:
+            c = self.config
+            text = chat_text([h * w // c.vision.merge**2 for h, w in grids], c.tokens.history_tokens)
+            ids = torch.tensor(self.vocabulary.encode(text))
+            self._layouts[grids] = ids, *rope_positions(ids, grids, self.vocabulary.id(c.image_token), c.vision.merge)
+        return self._layouts[grids]
+
+    @torch.inference_mode()
+    def plan_prompts(
+        self, prompts: Sequence[Prompt], histories: Sequence[Trajectory], how: Request, clock: Stopwatch | None = None
+    ) -> list[Plan]:
+        """S futures for each prepared prompt and the history it was made with."""
+        clock = clock or Stopwatch(self.device)
+        with clock("prefill"):
+            buffers = self.reserve(len(prompts), how.samples, how.max_tokens, max(map(len, prompts)))
+            self.read(prompts, how, buffers)
+        with clock("reasoning"):
+            said = self.reason(how, buffers, len(prompts))
+        with clock("flow"):
+            positions = self._positions
+            self.graphs.run(("flow", *said, how.steps), lambda: forward.flow(self.model, buffers, how.steps, positions))
+            normalised, ids = buffers.actions.cpu(), buffers.ids.cpu()
+            length, ended = buffers.length.cpu(), buffers.ended.cpu()
+        warn_unfinished(ended, how.max_tokens)
+        plans = []
+        with clock("kinematics"):
+            for scene, history in enumerate(histories):
+                rows = slice(scene * how.samples, (scene + 1) * how.samples)
+                actions = self._scale.physical(normalised[rows])
+                path = drive(self.model.vla, history, actions)
+                tokens = tuple(tuple(row[:n].tolist()) for row, n in zip(ids[rows], length[rows], strict=True))
+                words = tuple(self.vocabulary.between(row, "cot_start", "cot_end") for row in tokens)
+                plans.append(Plan(path.xyz, path.rot, words, actions, tuple(ended[rows].tolist()), {}, tokens))
+        return [replace(one, timing=clock.timing) for one in plans]
+
+    @cached_property
+    def _scale(self):
+        return self.model.vla.action_space.scale()
+
+    @cached_property
+    def _blocked(self) -> torch.Tensor:
+        return trajectory_mask(self.config.tokens, self.device)
+
+    @property
+    def _positions(self) -> int:
+        """Positions that any token of a plan in the arena may have."""
+        return self.arena.capacity.prompt + self.arena.capacity.tokens + self.config.action.n_waypoints
+
+    def reserve(self, scenes: int, samples: int, tokens: int, prompt: int) -> Buffers:
+        """Buffers for a plan of this size. Larger ones than there are replace them, and all graphs with them.
+
+        Raises:
+            DoesNotFit: the device lacks the memory; says what would fit.
+        """
+        wanted = Capacity(scenes, samples, tokens, prompt).rounded()
+        if self.arena is None or not self.arena.capacity.holds(wanted):
+            joined = wanted if self.arena is None else wanted.joined(self.arena.capacity)
+            self.graphs.clear()
+            self.arena = None
+            self.arena = Arena(self.config, joined, self.device, self.dtype)
+            self.model.line_ropes(self._positions)
+        return self.arena.view(scenes, samples)
+
+    def read(self, prompts: Sequence[Prompt], how: Request, buffers: Buffers) -> None:
+        """Prefills every scene and sets the rows to the start of their reasoning."""
+        scenes, samples, limit = len(prompts), how.samples, how.max_tokens
+        buffers.prompt.copy_(torch.tensor([len(prompt) for prompt in prompts]))
+        buffers.next.copy_(torch.tensor([prompt.next_position for prompt in prompts]).repeat_interleave(samples))
+        buffers.uniform[:, :limit].copy_(how.draws.uniform.repeat(scenes, 1))
+        buffers.noise.copy_(how.draws.noise.repeat(scenes, 1, 1))
+        buffers.forced.fill_(-1)
+        if how.texts is not None:
+            buffers.forced[:, :limit].copy_(force(self.vocabulary, how.texts, limit).repeat(scenes, 1))
+        for state in (buffers.step, buffers.length, buffers.over, buffers.ended):
+            state.zero_()
+        for scene, prompt in enumerate(prompts):
+            logits = forward.prefill(self.model, prompt, prompt.patches.to(self.device), buffers, scene)
+            buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
+
+    def reason(self, how: Request, buffers: Buffers, scenes: int) -> tuple[int, int]:
+        """Writes every row's reasoning token by token until all rows are over; returns the shape that keys the graphs."""
+        shape = (scenes, how.samples)
+        sampled = torch.cuda.Event() if self.device.type == "cuda" else None
+        positions = self._positions
+        for i in range(how.max_tokens):
+            self.graphs.run(("sample", *shape, how.sampling), lambda: self.say(how.sampling, buffers))
+            if sampled is not None:
+                sampled.record()
+            last = i + 1 == how.max_tokens
+            if not last:
+                self.graphs.run(("decode", *shape), lambda: forward.decode(self.model, buffers, positions))
+            if sampled is not None:
+                sampled.synchronize()
+            everyone_over, just_ended = buffers.flags.tolist()
+            if last and just_ended:
+                self.graphs.run(("decode", *shape), lambda: forward.decode(self.model, buffers, positions))
+            if everyone_over:
+                break
+        return shape
+
+    def say(self, sampling: SamplingConfig, buffers: Buffers) -> None:
+        """Chooses every row's next token and notes who is over."""
+        b, v = buffers, self.vocabulary
+        uniform = b.uniform.index_select(1, b.step)[:, 0]
+        forced = b.forced.index_select(1, b.step)[:, 0]
+        sampled = sample_token(b.logits.float().masked_fill(self._blocked, -torch.inf), uniform, sampling)
+        token = torch.where(b.over, v.pad_token_id, torch.where(forced >= 0, forced, sampled))
+        b.token.copy_(token)
+        b.ids.index_copy_(1, b.step, token[:, None])
+        b.length.add_(~b.over)
+        ended = token == v.ids["traj_future_start"]
+        b.ended.logical_or_(ended)
+        b.over.logical_or_(ended | (token == v.eos_token_id))
+        b.flags.copy_(torch.stack([b.over.all(), ended.any()]), non_blocking=True)
+
+
+class Stopwatch:
+    """Milliseconds by stage without waiting for the device: CUDA events, read when the timing is asked for."""
+
+    def __init__(self, device: torch.device):
+        self.device, self._marks = device, {}
+
+    @contextmanager
+    def __call__(self, stage: str):
+        start = self._now()
+        yield
+        self._marks[stage] = (start, self._now())
+
+    def _now(self):
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    @property
+    def timing(self) -> dict[str, float]:
+        """Stage -> milliseconds so far."""
+        if self.device.type != "cuda":
+            return {stage: 1e3 * (stop - start) for stage, (start, stop) in self._marks.items()}
+        torch.cuda.synchronize(self.device)
+        return {stage: start.elapsed_time(stop) for stage, (start, stop) in self._marks.items()}

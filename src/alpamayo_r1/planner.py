@@ -1,23 +1,74 @@
-"""Which planner a model gets: the fast one on a GPU, the specification elsewhere; the other is one argument away."""
+"""Checkpoint in, planner out: the one place where device, dtype and the fast or the plain path are chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from importlib.util import find_spec
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
+
+from alpamayo_r1.checkpoint import load_checkpoint
+from alpamayo_r1.hub import checkpoint_folder
 from alpamayo_r1.plan import plan
-from alpamayo_r1.types import Plan
+from alpamayo_r1.types import Observation, Plan
 from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary
 
 
-def planner(model: VLA, vocabulary: Vocabulary, fast: bool | None = None) -> Callable[..., Plan]:
-    """observation, **options of `plan` -> Plan. fast None: the engine where the model is on a GPU (and the engine is installed)."""
-    if fast is None:
-        fast = model.device.type == "cuda" and find_spec("alpamayo_r1.engine") is not None
-    if not fast:
-        return partial(plan, model, vocabulary)
+@dataclass(frozen=True)
+class Planner:
+    """A loaded model that plans. `engine` is the fast path, None where the specification in plan.py runs."""
+
+    model: VLA
+    vocabulary: Vocabulary
+    engine: Any = None
+
+    def plan(self, observation: Observation, **options: Any) -> Plan:
+        """S futures for one observation; options as in `alpamayo_r1.plan.plan`."""
+        if self.engine is not None:
+            return self.engine.plan(observation, **options)
+        return plan(self.model, self.vocabulary, observation, **options)
+
+    def plans(self, observations: Sequence[Observation], **options: Any) -> list[Plan]:
+        """One plan per observation; the engine takes several at once."""
+        if self.engine is not None:
+            return self.engine.plan(list(observations), **options)
+        return [self.plan(observation, **options) for observation in observations]
+
+
+def load(
+    checkpoint: str | Path = "small", *, device: str = "auto", dtype: torch.dtype | None = None, fast: bool | None = None, **hub: Any
+) -> Planner:
+    """Loads "small" (bundled), a checkpoint folder or a Hub repository.
+
+    device "auto": cuda where there is one, else cpu. dtype None: bf16 on cuda, fp32 on the CPU. fast None: the engine on cuda, plan.py
+    elsewhere. hub: revision=, cache_dir=, token=, local_files_only=.
+
+    Raises:
+        ValueError: a device that is not here. ConfigError, CheckpointError, HubError: what is wrong with the checkpoint.
+    """
+    where = pick_device(device)
+    folder = checkpoint_folder(checkpoint, **hub)
+    dtype = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
+    hub.pop("revision", None)
+    model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, **hub)
+    return Planner(model, vocabulary, make_engine(model, vocabulary) if (where.type == "cuda" if fast is None else fast) else None)
+
+
+def make_engine(model: VLA, vocabulary: Vocabulary):
+    """The fast path; imported here so that a package without engine/ still works."""
     from alpamayo_r1.engine.planner import Engine
 
-    return Engine(model, vocabulary).plan
+    return Engine(model, vocabulary)
+
+
+def pick_device(name: str) -> torch.device:
+    """"auto", "cpu", "cuda" or "cuda:1" -> a device that is here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices: use 'cpu' or 'auto'")
+    return device

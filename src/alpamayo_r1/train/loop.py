@@ -211,7 +211,9 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
     torch.backends.cuda.matmul.allow_tf32 = True
     optimiser = optimisers(losses, config, device)
     generator = torch.Generator(device=device).manual_seed(config.seed + step)
-    forward = torch.compile(losses) if config.compile else losses
+    if config.compile:
+        for block in (*losses.model.vision.blocks, *losses.model.language.layers, *losses.model.expert.layers):
+            block.compile(dynamic=False)
     source = chunks(StreamConfig(**{**asdict(stream), "first_seed": seed}), shape, str(out), config.workers)
     log = (out / "train.jsonl").open("a")
     print(f"{sum(p.numel() for p in losses.model.parameters()) / 1e6:.2f} M parameters, prompt of {len(layout.ids)} tokens", flush=True)
@@ -227,7 +229,7 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
             noise = torch.randn(config.batch, config.draws, 64, 2, device=device, generator=generator)
             t = torch.rand(config.batch, config.draws, device=device, generator=generator)
             with torch.autocast(device.type, torch.bfloat16):
-                language, flow, readout = forward(*arguments, noise, t)
+                language, flow, readout = losses(*arguments, noise, t)
                 loss = language + flow + 0.5 * readout
             loss.backward()
             norm = nn.utils.clip_grad_norm_(losses.parameters(), 1.0)

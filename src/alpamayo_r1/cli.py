@@ -1,0 +1,172 @@
+"""`alpamayo-r1 VERB`. Heavy imports happen inside the verbs, so that --help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Alpamayo-R1: four cameras and 1.6 s of the car's past in, reasoning and the next 6.4 s out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option(help="Folder to write to.")]
+Checkpoint = Annotated[str, typer.Option(help="'small' (bundled), a checkpoint folder, or a Hub repository.")]
+Data = Annotated[str, typer.Option(help="'sample' (bundled), a folder in the data set's layout, or REPO_ID[@REVISION].")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def fail(error: Exception) -> typer.Exit:
+    """Prints an error a person can act on, without a traceback; exit code 2."""
+    typer.secho(f"error: {error}", fg="red", err=True)
+    return typer.Exit(2)
+
+
+@app.command()
+def run(
+    out: Out,
+    checkpoint: Checkpoint = "small",
+    data: Data = "sample",
+    clip: Annotated[list[str] | None, typer.Option(help="Clip id; repeat for several. None: all of a small source.")] = None,
+    t0: Annotated[float, typer.Option(help="Seconds of clip time at which to plan.")] = 5.1,
+    samples: Annotated[int, typer.Option(min=1, help="Futures per clip.")] = 6,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 42,
+    temperature: float = 0.6,
+    top_p: float = 0.98,
+    top_k: int | None = None,
+    max_tokens: int = 256,
+    steps: Annotated[int | None, typer.Option(help="Euler steps (none: the checkpoint's, 10).")] = None,
+    reasoning: Annotated[str | None, typer.Option(help="Words to plan by instead of the model's own.")] = None,
+    device: Device = "auto",
+    fast: Annotated[bool | None, typer.Option(help="Fast engine (default: on cuda only).")] = None,
+) -> None:
+    """Plan clips: reasoning, trajectory, minADE, and a page of pictures for each."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+
+    from alpamayo_r1.planner import load
+    from alpamayo_r1.run import choose, means, open_source
+    from alpamayo_r1.run import run as plan_clips
+
+    console = Console()
+    options = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens, "steps": steps}
+    done = []
+    try:
+        source = open_source(data)
+        clips = choose(source, clip or [])
+        with console.status(f"loading {checkpoint}"):
+            planner = load(checkpoint, device=device, fast=fast)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("planning", total=len(clips))
+            finished = plan_clips(
+                planner, source, clips, out, t0_us=round(t0 * 1e6), samples=samples, seed=seed, reasoning=reasoning, **options
+            )
+            for one in finished:
+                done.append(one)
+                progress.advance(task)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise fail(error) from None
+    table = Table(title=f"{checkpoint} on {data}, t0 {t0:g} s, {samples} samples, seed {seed}")
+    for name, justify in (("clip", "left"), ("reasoning of sample 1", "left"), ("minADE", "right"), ("CV", "right"), ("CTRA", "right")):
+        table.add_column(name, justify=justify, no_wrap=name == "clip")
+    table.add_column("plan ms", justify="right")
+    for one in done:
+        record = one.record
+        errors = [record["min_ade"], *record["baselines"].values()]
+        shown = ["-" if e is None else f"{e:.2f}" for e in errors]
+        table.add_row(record["clip_id"][:8], record["reasoning"][0] or "(none)", *shown, f"{sum(record['timing_ms'].values()):.0f}")
+    averages = means(done)
+    if averages:
+        table.add_section()
+        table.add_row("mean", "", *(f"{value:.2f}" for value in averages.values()), "")
+    console.print(table)
+    console.print("metres; CV: constant velocity, CTRA: constant turn rate and acceleration")
+    console.print(f"open [bold]{out.resolve()}[/bold]: one page (png) and one record (json) per clip")
+
+
+@app.command()
+def world(
+    out: Out,
+    seed: Annotated[int, typer.Option(help="First seed; clips take seed, seed + 1, ...")] = 0,
+    clips: Annotated[int, typer.Option(min=1)] = 8,
+    width: int = 640,
+    height: int = 360,
+    seconds: Annotated[float, typer.Option(help="Length of the videos.")] = 8.0,
+    start: Annotated[float, typer.Option(help="Clip time at which the videos start, s.")] = 0.0,
+) -> None:
+    """Write clips of the synthetic driving world in the data set's layout."""
+    from alpamayo_r1.world.clips import write_world
+
+    try:
+        ids = write_world(seed, clips, out, width=width, height=height, seconds=seconds, t_start=start)
+    except (ValueError, OSError) as error:
+        raise fail(error) from None
+    typer.echo(f"{len(ids)} clips in {out.resolve()}")
+    typer.echo(f"plan them: alpamayo-r1 run --data {out} --out out/world")
+
+
+@app.command()
+def train(
+    out: Out,
+    preset: Annotated[str, typer.Option(help="small (the bundled model) or tiny.")] = "small",
+    minutes: Annotated[float, typer.Option(help="Time budget; the learning rate reaches zero at its end.")] = 9.0,
+    batch: int = 128,
+    rate: float = 1e-3,
+    muon: Annotated[bool, typer.Option(help="Muon for the matrices of the stacks, AdamW for the rest.")] = True,
+    first_seed: int = 0,
+    workers: Annotated[int, typer.Option(help="Processes that simulate.")] = 12,
+    max_steps: int = 10**9,
+    resume: Annotated[Path | None, typer.Option(help="A state.pt to go on from.")] = None,
+    compile: bool = True,
+    device: Device = "auto",
+) -> None:
+    """Train the small model on the world, and write a checkpoint in the released layout."""
+    from alpamayo_r1.planner import pick_device
+    from alpamayo_r1.train.loop import TrainConfig
+    from alpamayo_r1.train.loop import train as run_training
+    from alpamayo_r1.train.stream import StreamConfig
+
+    config = TrainConfig(
+        minutes=minutes, batch=batch, rate=rate, muon=muon, workers=workers, compile=compile, max_steps=max_steps, log_every=50
+    )
+    stream = StreamConfig(first_seed=first_seed, chunk=max(batch, 512) // batch * batch)
+    try:
+        run_training(out, preset, config, stream, pick_device(device), resume)
+    except ValueError as error:
+        raise fail(error) from None
+
+
+@app.command()
+def measure(
+    checkpoint: Checkpoint = "small",
+    scenes: Annotated[int, typer.Option(min=1, help="Test scenes, seeds from 800,000 on.")] = 512,
+    samples: int = 6,
+    batch: int = 8,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a checkpoint on unseen world scenes: ADE, minADE, baselines, decisions, steering, by family."""
+    import json
+
+    from alpamayo_r1.planner import load
+    from alpamayo_r1.train.measure import TEST_SEEDS, cut, table
+    from alpamayo_r1.train.measure import measure as run_measure
+
+    try:
+        planner = load(checkpoint, device=device, fast=False)
+    except (ValueError, RuntimeError) as error:
+        raise fail(error) from None
+    result = run_measure(planner.model, planner.vocabulary, seeds=TEST_SEEDS[:scenes], samples=samples, batch=batch, supersample=1)
+    typer.echo(table(result))
+    if out is not None:
+        out.write_text(json.dumps(cut(result), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app()

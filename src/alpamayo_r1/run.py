@@ -1,0 +1,82 @@
+"""Clips in, predictions on disk: for each clip a JSON record and a page with the pictures. What `alpamayo-r1 run` does."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alpamayo_r1.data.source import Source, open_source
+from alpamayo_r1.draw import page, png
+from alpamayo_r1.planner import Planner
+from alpamayo_r1.results import result, write_atomically, write_result
+from alpamayo_r1.types import CAMERAS
+
+
+@dataclass(frozen=True)
+class Done:
+    """One clip's outcome: its record, and how long reading and drawing took (ms)."""
+
+    record: dict[str, Any]
+    files: tuple[Path, Path]
+    load_ms: float
+    draw_ms: float
+
+
+def run(
+    planner: Planner,
+    source: Source,
+    clips: Sequence[str],
+    out: Path,
+    *,
+    t0_us: int = 5_100_000,
+    samples: int = 1,
+    seed: int | None = 42,
+    **options: Any,
+) -> Iterator[Done]:
+    """Plans every clip at t0 and writes out/<clip>.json and out/<clip>.png as each is finished."""
+    for clip_id in clips:
+        began = time.perf_counter()
+        with source.clip(clip_id) as clip:
+            lowest, highest = clip.valid_t0(cameras=CAMERAS, frames=4, need_future=True)
+            sample = clip.sample(t0_us, need_future=lowest <= t0_us <= highest)
+        loaded = time.perf_counter()
+        plan = planner.plan(sample.observation, samples=samples, seed=seed, **options)
+        planned = time.perf_counter()
+        record = result(sample, plan, seed)
+        written = write_result(record, out / f"{clip_id}.json")
+        picture = write_atomically(out / f"{clip_id}.png", png(page(sample, plan, record)))
+        drawn = time.perf_counter()
+        yield Done(record, (written, picture), 1e3 * (loaded - began), 1e3 * (drawn - planned))
+
+
+def choose(source: Source, wanted: Sequence[str]) -> list[str]:
+    """The clips to run: the wanted ones, or all of a small source.
+
+    Raises:
+        ValueError: none named and the source has more than 100. UnknownClip: a name that the source does not have.
+    """
+    if wanted:
+        for clip_id in wanted:
+            source.clip(clip_id)
+        return list(wanted)
+    if len(source.clip_ids) > 100:
+        raise ValueError(f"{source.name} has {len(source.clip_ids)} clips: name some with --clip, or use `alpamayo-r1 eval` for many")
+    return list(source.clip_ids)
+
+
+def means(done: Sequence[Done]) -> dict[str, float]:
+    """Mean minADE and mean of every baseline over the clips whose future is known."""
+    known = [d.record for d in done if d.record["min_ade"] is not None]
+    if not known:
+        return {}
+    rows = {"model": [r["min_ade"] for r in known]}
+    for name in known[0]["baselines"]:
+        rows[name] = [r["baselines"][name] for r in known]
+    return {name: statistics.fmean(values) for name, values in rows.items()}
+
+
+__all__ = ["Done", "choose", "means", "open_source", "run"]

@@ -262,6 +262,7 @@ def test_tokenizer(model):
     assert tokenizer.decode(tokenizer.encode(text)) == text == tokenizer.decode(torch.tensor(tokenizer.encode(text)))
     assert tokenizer.batch_decode([tokenizer.encode(text)], skip_special_tokens=True) == ["Keep distance"]
     assert tokenizer("stop").input_ids == tokenizer.encode("stop")
+    assert tokenizer(["a", "stop"]).input_ids == [tokenizer.encode("a"), tokenizer.encode("stop")]
     batch = tokenizer(["a", "Keep distance"], return_tensors="pt")
     assert batch.attention_mask[:, 0].tolist() == [0, 1] and batch["input_ids"][0, 0] == 416
 

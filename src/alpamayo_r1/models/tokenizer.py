@@ -44,16 +44,13 @@ class Tokenizer:
 
     def __call__(self, text: str | Sequence[str], *, padding: bool = False, return_tensors: str | None = None) -> Batch:
         """Text or texts -> input_ids and attention_mask: lists, or with return_tensors="pt" tensors [B, T], padded on the left."""
-        one = isinstance(text, str) and return_tensors is None
         rows = [self.encode(t) for t in ([text] if isinstance(text, str) else text)]
-        if not (padding or return_tensors):
-            masks = [[1] * len(row) for row in rows]
-        else:
+        masks = [[1] * len(row) for row in rows]
+        if padding or return_tensors is not None:
             rows, masks = pad_left(rows, self.pad_token_id)
-        batch = {"input_ids": rows, "attention_mask": masks}
         if return_tensors is not None:
-            return Batch({key: as_tensor(value, return_tensors) for key, value in batch.items()})
-        return Batch({key: value[0] if one else value for key, value in batch.items()})
+            return Batch(input_ids=as_tensor(rows, return_tensors), attention_mask=as_tensor(masks, return_tensors))
+        return Batch(input_ids=rows[0], attention_mask=masks[0]) if isinstance(text, str) else Batch(input_ids=rows, attention_mask=masks)
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Text -> ids. Qwen adds no special tokens, so the flag changes nothing."""

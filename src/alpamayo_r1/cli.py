@@ -116,28 +116,27 @@ def train(
     out: Out,
     preset: Annotated[str, typer.Option(help="small (the bundled model) or tiny.")] = "small",
     minutes: Annotated[float, typer.Option(help="Time budget; the learning rate reaches zero at its end.")] = 9.0,
-    batch: int = 128,
-    rate: float = 1e-3,
-    muon: Annotated[bool, typer.Option(help="Muon for the matrices of the stacks, AdamW for the rest.")] = True,
+    batch: Annotated[int, typer.Option(help="Scenes a step and process.")] = 128,
+    rate: float = 1.5e-3,
+    reuse: Annotated[int, typer.Option(help="How often a rendered scene is trained on.")] = 2,
     first_seed: int = 0,
     workers: Annotated[int, typer.Option(help="Processes that simulate.")] = 12,
-    max_steps: int = 10**9,
     resume: Annotated[Path | None, typer.Option(help="A state.pt to go on from.")] = None,
-    compile: bool = True,
+    compile: Annotated[bool, typer.Option(help="Compile the renderer first (two minutes, then four times faster).")] = False,
     device: Device = "auto",
 ) -> None:
-    """Train the small model on the world, and write a checkpoint in the released layout."""
+    """Train the small model on the world, and write a checkpoint in the released layout. Under torchrun: one process a GPU."""
+    import os
+
     from alpamayo_r1.planner import pick_device
     from alpamayo_r1.train.loop import TrainConfig
     from alpamayo_r1.train.loop import train as run_training
     from alpamayo_r1.train.stream import StreamConfig
 
-    config = TrainConfig(
-        minutes=minutes, batch=batch, rate=rate, muon=muon, workers=workers, compile=compile, max_steps=max_steps, log_every=50
-    )
-    stream = StreamConfig(first_seed=first_seed, chunk=max(batch, 512) // batch * batch)
+    config = TrainConfig(minutes=minutes, batch=batch, rate=rate, reuse=reuse, workers=workers, compile=compile)
     try:
-        run_training(out, preset, config, stream, pick_device(device), resume)
+        where = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ and device == "auto" else device)
+        run_training(out, preset, config, StreamConfig(first_seed=first_seed), where, resume)
     except ValueError as error:
         raise fail(error) from None
 

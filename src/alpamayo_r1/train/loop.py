@@ -1,19 +1,21 @@
 """The training loop of the bundled model: one GPU, a budget of minutes, everything drawn from the world on the fly.
 
 loss = cross-entropy of the reasoning (natural rows) + flow-matching error of the actions (all rows)
-     + 0.5 * smooth L1 of a linear read-out of the future from the prompt's last state (natural rows; the read-out is thrown away)
+     + smooth L1 of a linear read-out of the future from the prompt's last state (natural rows; the read-out is thrown away)
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import nn
 
@@ -24,12 +26,12 @@ from alpamayo_r1.images import normalise, patchify, resize, target_size
 from alpamayo_r1.prompt import chat_text, rope_positions
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import Chunk, StreamConfig, chunks
-from alpamayo_r1.types import CAMERAS, DT, FRAMES
+from alpamayo_r1.types import CAMERAS, FRAMES
 from alpamayo_r1.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.vocab import Vocabulary, load_vocabulary
 from alpamayo_r1.world.render import render
 
-RENDER_SIZE = (448, 252)
+RENDER_SIZE = (224, 126)
 """Width and height of training pictures: 16:9 like the clips, then resized like them."""
 READOUT = tuple(range(7, 64, 8))
 """Future steps of the auxiliary read-out: 0.8, 1.6 .. 6.4 s."""
@@ -37,20 +39,26 @@ READOUT = tuple(range(7, 64, 8))
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A run. `minutes` is the budget; the learning rate falls to zero at its end."""
+    """A run. `minutes` is the budget; the learning rate falls to zero at its end.
+
+    Scenes are rendered `fresh` at a time into a pool of the latest `pool` scenes, and each is trained on about `reuse` times.
+    Numbers count per process.
+    """
 
     minutes: float = 9.0
     batch: int = 128
-    rate: float = 1e-3
-    muon: bool = False
+    fresh: int = 256
+    reuse: int = 2
+    pool: int = 8192
+    rate: float = 1.5e-3
     decay: float = 0.05
-    warmup: int = 200
+    warmup: int = 100
     draws: int = 4  # flow-matching draws per scene
     seed: int = 0
     workers: int = 12
-    compile: bool = True
-    log_every: int = 50
-    max_steps: int = 10**9
+    compile: bool = False  # render with torch.compile: four times faster after two minutes of compiling
+    save_every: float = 90.0  # seconds
+    max_rounds: int = 10**9
 
 
 @dataclass(frozen=True)
@@ -136,24 +144,66 @@ class Losses(nn.Module):
         return error.mean()
 
 
-def prepare(chunk: Chunk, layout: Layout, config: ModelConfig, device: torch.device, compile: bool, generator: torch.Generator):
-    """A chunk on the device as the arguments of Losses.forward, but for noise and t: rendered, resized, jittered, cut into patches."""
-    scene = chunk.scene.to(device)
-    rows = len(chunk.length)
+@dataclass(frozen=True)
+class Rows:
+    """Rendered scenes on the device, as the model's resolution sees them; see Chunk."""
+
+    frames: torch.Tensor  # (N, 16, 3, h, w) u8
+    history_ids: torch.Tensor
+    words: torch.Tensor
+    length: torch.Tensor
+    natural: torch.Tensor
+    action: torch.Tensor
+    future: torch.Tensor
+
+    def map(self, f) -> Rows:
+        """f on every tensor."""
+        return Rows(*(f(getattr(self, name)) for name in Rows.__dataclass_fields__))
+
+
+def render_rows(chunk: Chunk, layout: Layout, device: torch.device, compile: bool) -> Rows:
+    """Renders the scenes of a chunk and brings all of it to the device."""
+    scene, rows = chunk.scene.to(device), len(chunk.length)
     step = torch.full((rows,), FRAMES - 1, device=device)
-    options = {"supersample": 1, "compile": compile, "chunk": min(64, rows)} if device.type == "cuda" else {"supersample": 1}
-    frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], **options)
-    pixels = jitter(normalise(resize(frames.flatten(0, 2), *layout.size)), rows, generator)
-    patches = patchify(pixels, config.vision)
-    words, length = chunk.words.to(device), chunk.length.to(device)
-    ids = layout.ids.to(device).repeat(rows, 1)
-    ids[:, layout.history] = chunk.history_ids.to(device)
-    ids = torch.cat([ids, words], 1)
-    following = layout.next_position + torch.arange(words.shape[1])
-    positions = torch.cat([layout.positions, following.expand(3, -1)], 1).to(device)[:, None].expand(-1, rows, -1)
-    image = nnf.pad(layout.image, (0, words.shape[1])).to(device).expand(rows, -1)
-    rest = (chunk.natural, chunk.action, chunk.future)
-    return patches, ids, positions, image, words, length, *(value.to(device) for value in rest)
+    frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], supersample=1, compile=compile, chunk=min(128, rows))
+    frames = resize(frames.flatten(0, 2), *layout.size).unflatten(0, (rows, -1))
+    rest = ("history_ids", "words", "length", "natural", "action", "future")
+    return Rows(frames, *(getattr(chunk, name).to(device) for name in rest))
+
+
+class Pool:
+    """The latest scenes, as a ring."""
+
+    def __init__(self, size: int):
+        self.size, self.rows, self.written = size, None, 0
+
+    def add(self, new: Rows) -> None:
+        """Writes rows over the oldest ones."""
+        count = len(new.length)
+        if self.rows is None:
+            self.rows = new.map(lambda x: torch.empty(self.size, *x.shape[1:], dtype=x.dtype, device=x.device))
+        at = (torch.arange(count, device=new.length.device) + self.written) % self.size
+        for name in Rows.__dataclass_fields__:
+            getattr(self.rows, name)[at] = getattr(new, name)
+        self.written += count
+
+    def draw(self, count: int, generator: torch.Generator) -> Rows:
+        """Random rows."""
+        at = torch.randint(min(self.written, self.size), (count,), generator=generator, device=generator.device)
+        return self.rows.map(lambda x: x[at])
+
+
+def arguments(rows: Rows, layout: Layout, config: ModelConfig, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """Rows as the arguments of Losses.forward, but for noise and t: jittered, cut into patches, put into the prompt."""
+    count, device = len(rows.length), rows.length.device
+    patches = patchify(jitter(normalise(rows.frames.flatten(0, 1)), count, generator), config.vision)
+    ids = layout.ids.to(device).repeat(count, 1)
+    ids[:, layout.history] = rows.history_ids
+    ids = torch.cat([ids, rows.words], 1)
+    following = layout.next_position + torch.arange(rows.words.shape[1])
+    positions = torch.cat([layout.positions, following.expand(3, -1)], 1).to(device)[:, None].expand(-1, count, -1)
+    image = nnf.pad(layout.image, (0, rows.words.shape[1])).to(device).expand(count, -1)
+    return patches, ids, positions, image, rows.words, rows.length, rows.natural, rows.action, rows.future
 
 
 def jitter(pixels: torch.Tensor, rows: int, generator: torch.Generator) -> torch.Tensor:
@@ -168,109 +218,144 @@ def jitter(pixels: torch.Tensor, rows: int, generator: torch.Generator) -> torch
     return noisy + per_scene(0.0, 0.03) * torch.randn(pixels.shape, generator=generator, device=pixels.device)
 
 
-def split_rows(chunk: Chunk, batch: int) -> Iterator[Chunk]:
-    """A chunk in pieces of `batch` rows."""
-    for first in range(0, len(chunk.length) - batch + 1, batch):
-        rows = slice(first, first + batch)
+def split_rows(chunk: Chunk, count: int) -> Iterator[Chunk]:
+    """A chunk in pieces of `count` rows."""
+    for first in range(0, len(chunk.length) - count + 1, count):
+        rows = slice(first, first + count)
         yield Chunk(*(getattr(chunk, name)[rows] for name in Chunk.__dataclass_fields__))
 
 
-def optimisers(losses: Losses, config: TrainConfig, device: torch.device) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or Muon on the matrices inside the stacks and AdamW on the rest."""
-    inner, plain, bare = [], [], []
-    for name, parameter in losses.named_parameters():
-        stacked = parameter.ndim == 2 and (".layers." in name or ".blocks." in name)
-        (inner if stacked and config.muon else plain if parameter.ndim >= 2 else bare).append(parameter)
-    groups = [{"params": plain, "weight_decay": config.decay}, {"params": bare, "weight_decay": 0.0}]
-    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.95), fused=device.type == "cuda")]
-    if inner:
-        made.append(torch.optim.Muon(inner, lr=config.rate, weight_decay=config.decay, adjust_lr_fn="match_rms_adamw"))
-    return made
+def make_optimiser(losses: Losses, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW; no weight decay on vectors."""
+    matrices = [p for p in losses.parameters() if p.ndim >= 2]
+    vectors = [p for p in losses.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.95), fused=device.type == "cuda")
 
 
-def schedule(step: int, elapsed: float, config: TrainConfig) -> float:
-    """Share of the peak rate: a linear rise over `warmup` steps, flat to a third of the budget, then linear to zero at its end."""
-    share = max(elapsed / (60 * config.minutes), step / config.max_steps)
+def schedule(step: int, share: float, config: TrainConfig) -> float:
+    """Share of the peak rate: a linear rise over `warmup` steps, flat for a third of the budget, then linear to zero at its end."""
     return min(1.0, (step + 1) / config.warmup) * max(0.0, min(1.0, (1 - share) / 0.67))
 
 
-def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, device: torch.device, resume: Path | None = None) -> VLA:
-    """Trains a preset and writes `out`: the checkpoint in bf16, `train.jsonl` with the curves, `state.pt` to go on from."""
+@dataclass(frozen=True)
+class Group:
+    """The training processes of one run: they see other scenes and share gradients."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls, device: torch.device) -> Group:
+        """The group that torchrun started, or this process alone."""
+        if "RANK" not in os.environ:
+            return cls()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def share(self, parameters: list[torch.Tensor]) -> None:
+        """Replaces gradients by their mean over the group."""
+        if self.size > 1:
+            flat = torch.cat([p.grad.flatten() for p in parameters])
+            dist.all_reduce(flat)
+            parts = (flat / self.size).split([p.numel() for p in parameters])
+            for p, part in zip(parameters, parts, strict=True):
+                p.grad.copy_(part.view_as(p))
+
+    def agree(self, value: float, device: torch.device) -> float:
+        """The first process's value."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], device=device, dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        return shared.item()
+
+
+def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, device: torch.device, resume: Path | None = None) -> None:
+    """Trains a preset and writes `out`: the checkpoint in bf16, `train.jsonl` with the curves, `state.pt` to go on from.
+
+    Under torchrun every process takes one GPU and the first one writes.
+    """
     began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    write_skeleton(out, preset)
+    group = Group.join(device)
+    if group.rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        write_skeleton(out, preset)
+    group.agree(0.0, device)
     shape = read_config(out)
     vocabulary = load_vocabulary(out / shape.vlm, shape.tokens)
     layout = make_layout(shape, vocabulary)
     losses = Losses(fresh_model(shape, device, config.seed), layout, config.draws)
+    parameters = list(losses.parameters())
     step, seed = 0, stream.first_seed
     if resume is not None:
         state = torch.load(resume, map_location=device)
         losses.load_state_dict(state["losses"])
         step, seed = state["step"], state["next_seed"]
     torch.backends.cuda.matmul.allow_tf32 = True
-    optimiser = optimisers(losses, config, device)
-    generator = torch.Generator(device=device).manual_seed(config.seed + step)
-    if config.compile:
-        for block in (*losses.model.vision.blocks, *losses.model.language.layers, *losses.model.expert.layers):
-            block.compile(dynamic=False)
-    source = chunks(StreamConfig(**{**asdict(stream), "first_seed": seed}), shape, str(out), config.workers)
-    log = (out / "train.jsonl").open("a")
-    print(f"{sum(p.numel() for p in losses.model.parameters()) / 1e6:.2f} M parameters, prompt of {len(layout.ids)} tokens", flush=True)
-    first, sums, marked, elapsed = step, torch.zeros(4, device=device), time.monotonic(), 0.0
-    while elapsed < 60 * config.minutes and step - first < config.max_steps:
-        chunk = next(source)
-        for part in split_rows(chunk, config.batch):
-            rate = config.rate * schedule(step - first, elapsed, config)
-            for one in optimiser:
-                for group in one.param_groups:
-                    group["lr"] = rate
-            arguments = prepare(part, layout, shape, device, config.compile, generator)
+    optimiser = make_optimiser(losses, config, device)
+    generator = torch.Generator(device=device).manual_seed(config.seed + 1000 * group.rank + step)
+    source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
+    pieces = (part for chunk in source for part in split_rows(chunk, config.fresh))
+    pool, first_step, saved = Pool(config.pool), step, 0.0
+    log = (out / "train.jsonl").open("a") if group.rank == 0 else None
+    for number in range(config.max_rounds):
+        elapsed = group.agree(time.monotonic() - began, device)
+        share = max(elapsed / (60 * config.minutes), number / config.max_rounds)
+        if share >= 1:
+            break
+        start = time.monotonic()
+        piece = next(pieces)
+        waited = time.monotonic()
+        pool.add(render_rows(piece, layout, device, config.compile))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        rendered = time.monotonic()
+        sums = torch.zeros(4, device=device)
+        steps = config.reuse * config.fresh // config.batch
+        for _ in range(steps):
+            rate = config.rate * schedule(step - first_step, share, config)
+            for one in optimiser.param_groups:
+                one["lr"] = rate
+            given = arguments(pool.draw(config.batch, generator), layout, shape, generator)
             noise = torch.randn(config.batch, config.draws, 64, 2, device=device, generator=generator)
             t = torch.rand(config.batch, config.draws, device=device, generator=generator)
             with torch.autocast(device.type, torch.bfloat16):
-                language, flow, readout = losses(*arguments, noise, t)
-                loss = language + flow + 0.5 * readout
+                language, flow, readout = losses(*given, noise, t)
+                loss = language + flow + readout
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(losses.parameters(), 1.0)
-            for one in optimiser:
-                one.step()
-                one.zero_grad(set_to_none=True)
+            group.share(parameters)
+            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
             sums += torch.stack([language.detach(), flow.detach(), readout.detach(), norm])
             step += 1
-            seed += config.batch
-            if step % config.log_every == 0:
-                means = (sums / config.log_every).tolist()
-                now = time.monotonic()
-                elapsed = now - began
-                line = {
-                    "step": step,
-                    "seconds": round(elapsed, 1),
-                    "language": means[0],
-                    "flow": means[1],
-                    "readout": means[2],
-                    "gradient": means[3],
-                    "rate": rate,
-                    "scenes_per_s": config.batch * config.log_every / (now - marked),
-                }
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                print(" ".join(f"{k} {v:.4g}" for k, v in line.items()), flush=True)
-                sums.zero_()
-                marked = now
-            elapsed = time.monotonic() - began
-            if elapsed >= 60 * config.minutes or step - first >= config.max_steps:
-                break
-    torch.save({"losses": losses.state_dict(), "step": step, "next_seed": seed}, out / "state.pt")
-    model = losses.model.eval()
-    finish(out, model, config, stream, step - first, elapsed)
-    return model
+        seed += config.fresh * group.size
+        if log is not None:
+            means, now = (sums / steps).tolist(), time.monotonic()
+            line = {"step": step, "seconds": now - began, "language": means[0], "flow": means[1], "readout": means[2], "gradient": means[3]}
+            line |= {"rate": rate, "wait_s": waited - start, "render_s": rendered - waited, "train_s": now - rendered}
+            log.write(json.dumps({key: round(value, 5) for key, value in line.items()}) + "\n")
+            log.flush()
+            if number % 10 == 0:
+                print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), flush=True)
+            if now - began - saved > config.save_every:
+                finish(out, losses, config, stream, step, seed, now - began, group)
+                saved = now - began
+    if group.rank == 0:
+        finish(out, losses, config, stream, step, seed, time.monotonic() - began, group)
 
 
-def finish(out: Path, model: VLA, config: TrainConfig, stream: StreamConfig, steps: int, elapsed: float) -> None:
-    """Writes the checkpoint in bf16, shards of at most 15 MB, and the run's settings."""
+def finish(
+    out: Path, losses: Losses, config: TrainConfig, stream: StreamConfig, step: int, seed: int, seconds: float, group: Group
+) -> None:
+    """Writes the checkpoint in bf16, shards of at most 15 MB, the state to go on from and the run's settings."""
+    model = losses.model
     stored = build_meta(model.config).to_empty(device="cpu").to(torch.bfloat16)
     stored.load_state_dict(model.state_dict())
     save_checkpoint(out, stored, (out / "config.json").read_text(), shard_bytes=15 * 2**20)
-    run = {"train": asdict(config), "stream": asdict(stream), "steps": steps, "seconds": round(elapsed, 1), "dt": DT}
-    (out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+    torch.save({"losses": losses.state_dict(), "step": step, "next_seed": seed}, out / "state.pt")
+    run = {"train": asdict(config), "stream": asdict(stream), "processes": group.size, "steps": step, "next_seed": seed}
+    (out / "run.json").write_text(json.dumps(run | {"seconds": round(seconds, 1)}, indent=2) + "\n")

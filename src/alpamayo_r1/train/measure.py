@@ -14,7 +14,7 @@ from alpamayo_r1.images import normalise, patchify, resize
 from alpamayo_r1.metrics import ade, min_ade
 from alpamayo_r1.plan import trajectory_mask
 from alpamayo_r1.sampling import SamplingConfig, draw, sample_token
-from alpamayo_r1.train.loop import RENDER_SIZE, Layout, make_layout
+from alpamayo_r1.train.loop import Layout, make_layout
 from alpamayo_r1.types import CAMERAS, FRAMES, Trajectory
 from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary, history_ids
@@ -26,6 +26,8 @@ from alpamayo_r1.world.scene import SceneBatch
 from alpamayo_r1.world.simulate import simulate
 
 TEST_SEEDS = range(800_000, 800_512)
+PICTURE_SIZE = (448, 252)
+"""Width and height at which test scenes are rendered, before the model resizes them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def look(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int
     scene = simulate(torch.tensor(list(seeds)), seconds=5.2)
     step = torch.full((len(seeds),), T0_STEP)
     at = paths(scene, step)
-    frames = render(scene.to(model.device), step.to(model.device), width=RENDER_SIZE[0], height=RENDER_SIZE[1], **options)
+    frames = render(scene.to(model.device), step.to(model.device), width=PICTURE_SIZE[0], height=PICTURE_SIZE[1], **options)
     patches = patchify(normalise(resize(frames.flatten(0, 2), *layout.size)), model.config.vision)
     ids = layout.ids.repeat(len(seeds), 1)
     ids[:, layout.history] = history_ids(at.history_xyz, model.config.tokens)

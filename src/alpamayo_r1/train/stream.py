@@ -98,10 +98,10 @@ def order(label, seed: int) -> str:
 
 
 class Stream(IterableDataset):
-    """Endless chunks; worker w of n takes every n-th chunk, so the stream does not depend on how fast workers are."""
+    """Endless chunks; each worker of each process takes its own seeds, so no scene comes twice."""
 
-    def __init__(self, stream: StreamConfig, config: ModelConfig, folder: str):
-        self.stream, self.config, self.folder = stream, config, folder
+    def __init__(self, stream: StreamConfig, config: ModelConfig, folder: str, rank: int, world: int):
+        self.stream, self.config, self.folder, self.rank, self.world = stream, config, folder, rank, world
 
     def __iter__(self) -> Iterator[Chunk]:
         from pathlib import Path
@@ -111,7 +111,8 @@ class Stream(IterableDataset):
         torch.set_num_threads(1)
         vocabulary = load_vocabulary(Path(self.folder) / self.config.vlm, self.config.tokens)
         info = get_worker_info()
-        number, workers = (info.id, info.num_workers) if info else (0, 1)
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        number, stride = self.rank * workers + worker, self.world * workers
         s = self.stream
         while True:
             first = s.first_seed + number * s.chunk
@@ -122,9 +123,10 @@ class Stream(IterableDataset):
             step = int(draw.integers(45, 91)) if elsewhere else T0_STEP
             directed = draw.random(s.chunk) < (0.0 if elsewhere else s.directed)
             yield make_chunk(np.arange(first, first + s.chunk), step, directed, self.config, vocabulary, s.words)
-            number += workers
+            number += stride
 
 
-def chunks(stream: StreamConfig, config: ModelConfig, folder: str, workers: int) -> Iterator[Chunk]:
-    """The stream through `workers` processes (0: in this one)."""
-    return iter(DataLoader(Stream(stream, config, folder), batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None))
+def chunks(stream: StreamConfig, config: ModelConfig, folder: str, workers: int, rank: int = 0, world: int = 1) -> Iterator[Chunk]:
+    """The stream of one of `world` training processes through its `workers` processes (0: in this one)."""
+    source = Stream(stream, config, folder, rank, world)
+    return iter(DataLoader(source, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None))

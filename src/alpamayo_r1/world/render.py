@@ -1016,18 +1016,20 @@ def render_at(
     supersample: int = 2,
     markers: torch.Tensor | None = None,
     compile: bool = False,
+    dense: bool | None = None,
     chunk: int | None = None,
 ) -> torch.Tensor:
     """Pictures of B scenes at fractional steps (B, K) -> u8 (B, C, K, 3, height, width) on the scene's device.
 
     supersample: rays per pixel and axis for objects (the ground is filtered analytically); markers: world polylines (B, T, 2) painted
-    magenta on the ground; compile: fuse with torch.compile (CUDA); chunk: scenes rendered at once, chosen from the picture size if None.
+    magenta on the ground; compile: fuse with torch.compile (CUDA); dense: every tile and slot with static shapes, as compiling needs (None:
+    where compile is set); chunk: scenes rendered at once, chosen from the picture size if None.
     """
     device = scene.ego.device
     steps = steps.to(device, torch.float32)
     batch, count = steps.shape
-    dense = device.type != "cpu"
-    budget = (2**24 if compile else 2**22) * 4 if dense else 2**18
+    dense = compile if dense is None else dense
+    budget = (2**24 if compile else 2**22) * 4 if device.type != "cpu" else 2**18
     chunk = chunk or max(1, budget // (count * width * height))
     fuse = (_compiled if compile else lambda function: function) if dense else None
     _ready(device)

@@ -54,9 +54,8 @@ def kv_bytes(config: ModelConfig, width: int) -> int:
 
 def buffer_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
     """Bytes of the static buffers."""
-    tokens = capacity.scenes * capacity.prompt + capacity.rows * capacity.tokens
-    own = capacity.rows * config.action.n_waypoints * kv_bytes(config, width) // config.text.layers
-    return tokens * kv_bytes(config, width) + own + capacity.rows * config.text.vocab * width
+    tokens = capacity.scenes * capacity.prompt + capacity.rows * (capacity.tokens + config.action.n_waypoints)
+    return tokens * kv_bytes(config, width) + capacity.rows * config.text.vocab * width
 
 
 def working_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
@@ -80,8 +79,7 @@ class Arena:
             return torch.zeros(shape, device=device, dtype=dtype)
 
         self._prefix = zeros(text.layers * 2 * c.scenes * text.kv_heads * c.prompt * text.head_dim, dtype=dtype)
-        self._suffix = zeros(text.layers * 2 * rows * text.kv_heads * c.tokens * text.head_dim, dtype=dtype)
-        self._own = zeros(2 * rows * text.kv_heads * config.action.n_waypoints * text.head_dim, dtype=dtype)
+        self._suffix = zeros(text.layers * 2 * rows * text.kv_heads * self._said * text.head_dim, dtype=dtype)
         self._logits = zeros(rows, text.vocab, dtype=dtype)
         self._uniform = zeros(rows, c.tokens, dtype=torch.float32)
         self._forced, self._ids = zeros(rows, c.tokens), zeros(rows, c.tokens)
@@ -92,6 +90,11 @@ class Arena:
         self._prompt = zeros(c.scenes)
         self.step = zeros(1)
         self.flags = torch.zeros(2, dtype=torch.bool, pin_memory=device.type == "cuda")
+
+    @property
+    def _said(self) -> int:
+        """Keys a row's suffix has room for."""
+        return self.capacity.tokens + self.config.action.n_waypoints
 
     def _check(self) -> None:
         """Raises DoesNotFit unless the device has room for buffers and intermediate results."""
@@ -116,12 +119,10 @@ class Arena:
         """The buffers of a plan of B scenes with S samples each."""
         rows, text, c = scenes * samples, self.config.text, self.capacity
         prefix = self._view(self._prefix, text.layers, 2, scenes, text.kv_heads, c.prompt, text.head_dim)
-        suffix = self._view(self._suffix, text.layers, 2, rows, text.kv_heads, c.tokens, text.head_dim)
-        own = self._view(self._own, 2, rows, text.kv_heads, self.config.action.n_waypoints, text.head_dim)
+        suffix = self._view(self._suffix, text.layers, 2, rows, text.kv_heads, self._said, text.head_dim)
         return Buffers(
             prefix=tuple((layer[0], layer[1]) for layer in prefix),
             suffix=tuple((layer[0], layer[1]) for layer in suffix),
-            own=(own[0], own[1]),
             prompt=self._prompt[:scenes],
             step=self.step,
             flags=self.flags,
@@ -141,8 +142,7 @@ class Buffers:
     """All state of one plan. R = B S rows, scene-major."""
 
     prefix: tuple[KV, ...]  # per layer, [B, Hkv, T, d]
-    suffix: tuple[KV, ...]  # per layer, [R, Hkv, N, d]
-    own: KV  # [R, Hkv, F, d]
+    suffix: tuple[KV, ...]  # per layer, [R, Hkv, N + F, d]
     prompt: torch.Tensor  # (B,) i64: tokens of the prompt
     step: torch.Tensor  # (1,) i64: tokens said so far
     flags: torch.Tensor  # (2,) bool on the host: every row is over; some row said <|traj_future_start|> just now

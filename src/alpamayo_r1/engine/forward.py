@@ -99,13 +99,14 @@ def encode_equal(model: Model, patches: torch.Tensor, grid: Grid) -> tuple[torch
     return tower.merger(x), deep
 
 
-def prefill(model: Model, prompt: Prompt, patches: torch.Tensor, buffers: Buffers, scene: int) -> torch.Tensor:
-    """Reads one prompt into the scene's prefix; logits of the next token [1, vocab].
+def prefill(
+    model: Model, prompt: Prompt, features: torch.Tensor, deep: Sequence[torch.Tensor], buffers: Buffers, scene: int
+) -> torch.Tensor:
+    """Reads one prompt with its encoded images into the scene's prefix; logits of the next token [1, vocab].
 
     The last layer's attention, MLP and head run for the last token only: of the others its keys and values are all that is used.
     """
     stack, vla = model.text, model.vla
-    features, deep = encode(model, patches, prompt.grids)
     image = (prompt.ids == prompt.image_id).nonzero()[:, 0].to(vla.device)
     x = nnf.embedding(prompt.ids.to(vla.device), model.embedding)
     x.index_copy_(0, image, features.to(x.dtype))
@@ -135,12 +136,13 @@ def decode(model: Model, buffers: Buffers, positions: int) -> None:
     stack = model.text
     rope = model.line_ropes(positions)[0]
     at = buffers.next + buffers.step
+    step = buffers.step.expand(len(at))
     seen = (buffers.step + 1).expand(len(at))
     x = nnf.embedding(buffers.token, model.embedding)
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], buffers.step, stack.heads)
-        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], seen), None, stack.heads)
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], step, stack.heads)
+        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], seen), stack.heads)
         normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
         delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
         normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
@@ -149,13 +151,17 @@ def decode(model: Model, buffers: Buffers, positions: int) -> None:
 
 
 def velocity(model: Model, x: torch.Tensor, t: float, at: torch.Tensor, seen: torch.Tensor, buffers: Buffers, rope) -> torch.Tensor:
-    """The flow's velocity at x f32[R, F, 2] and time t, given prompts and what was said -> f32[R, F, 2]."""
+    """The flow's velocity at x f32[R, F, 2] and time t, given prompts and what was said -> f32[R, F, 2].
+
+    at: positions of all action tokens [R F]. seen [R]: keys of what was said; the action tokens' own are put behind them.
+    """
     stack, vla = model.expert, model.vla
     hidden = vla.action_in_proj(x, torch.full((len(x),), t, device=x.device)).flatten(0, 1)
+    visible = seen + x.shape[1]
     normed = rms_norm(hidden, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.own, model.zero, stack.heads)
-        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], seen), buffers.own, stack.heads)
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], seen, stack.heads)
+        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], visible), stack.heads)
         normed = add_rms_norm(hidden, linear(out, layer.out), layer.mlp_norm, stack.eps)
         delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
         normed = add_rms_norm(hidden, delta, stack.norm_after(i), stack.eps)

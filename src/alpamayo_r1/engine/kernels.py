@@ -46,7 +46,7 @@ def rms_norm_kernel(x, weight, out, width, eps, BLOCK: tl.constexpr, PDL: tl.con
     tl.store(out + row + i, w * (value * scale).to(out.dtype.element_ty), mask=i < width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "parts"])
 def add_rms_norm_kernel(x, delta, weight, out, rows, width, parts, eps, BLOCK: tl.constexpr, PDL: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * width
     i = tl.arange(0, BLOCK)
@@ -60,7 +60,7 @@ def add_rms_norm_kernel(x, delta, weight, out, rows, width, parts, eps, BLOCK: t
     tl.store(out + row + i, w * (value * scale).to(out.dtype.element_ty), mask=i < width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def linear_kernel(
     x, w, out, m, n, k, x_stride, span, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, AHEAD: tl.constexpr,
     IEEE: tl.constexpr, PDL: tl.constexpr,
@@ -92,7 +92,7 @@ def linear_kernel(
     tl.store(out + place, acc, mask=(rows[:, None] < m) & (cols[None, :] < n))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def swiglu_linear_kernel(
     x, w, out, m, n, k, x_stride, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, AHEAD: tl.constexpr,
     IEEE: tl.constexpr, PDL: tl.constexpr,
@@ -153,9 +153,9 @@ def _norm_rotate(base, offset, mask, parts, stride, weight, cos, sin, eps, HALF:
     return a * cos - b * sin, b * cos + a * sin
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slot_stride", "rows", "parts", "per"])
 def rope_write_kernel(
-    qkv, q_weight, k_weight, cos_table, sin_table, at, q_out, keys, values, slot, rows, parts, per, group_stride, eps,
+    qkv, q_weight, k_weight, cos_table, sin_table, at, q_out, keys, values, slot, slot_stride, rows, parts, per, head_stride, eps,
     HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, HALF: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One token, one KV head: its G queries to q_out, its key and value into the cache at the token's slot."""
@@ -167,7 +167,7 @@ def rope_write_kernel(
     _depend(PDL)
     width = (HQ + 2 * HKV) * 2 * HALF
     base = qkv + row.to(tl.int64) * width
-    stride = rows.to(tl.int64) * width
+    stride = rows * width
     place = tl.load(at + row) * 2 * HALF + i[None, :]
     cos = tl.load(cos_table + place).to(tl.float32)
     sin = tl.load(sin_table + place).to(tl.float32)
@@ -180,8 +180,8 @@ def rope_write_kernel(
     tl.store(queries + HALF + i[None, :], b.to(kind), mask=inside)
 
     one = tl.zeros((1, 1), tl.int32)
-    into = (row // per).to(tl.int64) * group_stride * HKV + head.to(tl.int64) * group_stride
-    into += (row % per + tl.load(slot)) * 2 * HALF
+    group = row // per
+    into = (group * HKV + head).to(tl.int64) * head_stride + (row % per + tl.load(slot + group * slot_stride)) * 2 * HALF
     a, b = _norm_rotate(base, (HQ + head) * 2 * HALF + one, one == 0, parts, stride, k_weight, cos, sin, eps, HALF, kind)
     tl.store(keys + into + i[None, :], a.to(kind))
     tl.store(keys + into + HALF + i[None, :], b.to(kind))
@@ -212,66 +212,66 @@ def _segment(q, k, v, start, stop, peak, mass, acc, scale, D: tl.constexpr, BN: 
 
 
 @triton.jit
-def _store_part(acc_out, lse_out, at, valid, peak, mass, acc, D: tl.constexpr):
-    """Normalised partial result and its log2 mass (-inf where nothing was seen)."""
+def _part(
+    q, acc_out, lse_out, part, at, valid, k, v, start, stop, scale, ROWS: tl.constexpr, D: tl.constexpr, BN: tl.constexpr,
+    IEEE: tl.constexpr,
+):  # fmt: skip
+    """Rows `at` of q over keys start..stop: normalised result and log2 mass (-inf: nothing seen)."""
     d = tl.arange(0, D)
+    rows = tl.load(q + at.to(tl.int64)[:, None] * D + d[None, :], mask=valid[:, None], other=0.0)
+    peak = tl.full((ROWS,), float("-inf"), tl.float32)
+    mass = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, D), tl.float32)
+    peak, mass, acc = _segment(rows, k, v, start, stop, peak, mass, acc, scale, D, BN, IEEE)
     some = mass > 0
-    tl.store(acc_out + at.to(tl.int64)[:, None] * D + d[None, :], acc / tl.where(some, mass, 1.0)[:, None], mask=valid[:, None])
-    tl.store(lse_out + at, tl.where(some, peak + tl.log2(tl.where(some, mass, 1.0)), float("-inf")), mask=valid)
+    total = tl.where(some, mass, 1.0)
+    into = part + at
+    tl.store(acc_out + into.to(tl.int64)[:, None] * D + d[None, :], acc / total[:, None], mask=valid[:, None])
+    tl.store(lse_out + into, tl.where(some, peak + tl.log2(total), float("-inf")), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seen_stride", "samples", "per", "tokens", "splits", "tiles", "tail_tiles"])
 def attend_kernel(
-    q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, own_k, own_v, acc_out, lse_out, scale, samples, per, own,
-    prefix_capacity, suffix_capacity, tokens, splits, tiles, tail_tiles,
+    q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, acc_out, lse_out, scale, samples, per, prefix_capacity,
+    suffix_capacity, tokens, splits, tiles, tail_tiles,
     HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, TM: tl.constexpr, BN: tl.constexpr,
     TN: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One part of the attention of one scene's query rows for one KV head.
 
     The first tiles * splits programs take BM rows of all samples over one chunk of the shared prefix; the others take TM rows of one
-    sample over its own suffix and its own tokens. Parts are merged by merge_kernel.
+    sample over its own suffix. merge_kernel puts the parts together.
     """
     program = tl.program_id(0)
     head = tl.program_id(1) % HKV
     scene = tl.program_id(1) // HKV
-    d = tl.arange(0, D)
     _depend(PDL)
     if program < tiles * splits:
         split = program // tiles
         i = (program % tiles) * BM + tl.arange(0, BM)
-        valid = i < samples * per * G
         at = (scene * samples * per + i // G) * HQ + head * G + i % G
-        rows = tl.load(q + at.to(tl.int64)[:, None] * D + d[None, :], mask=valid[:, None], other=0.0)
         length = tl.load(prompt + scene).to(tl.int32)
         chunk = tl.cdiv(tl.cdiv(length, splits), BN) * BN
-        start = split * chunk
-        stop = tl.minimum(start + chunk, length)
         base = (scene * HKV + head).to(tl.int64) * prefix_capacity * D
-        peak = tl.full((BM,), float("-inf"), tl.float32)
-        mass = tl.zeros((BM,), tl.float32)
-        acc = tl.zeros((BM, D), tl.float32)
-        peak, mass, acc = _segment(rows, prefix_k + base, prefix_v + base, start, stop, peak, mass, acc, scale, D, BN, IEEE)
-        _store_part(acc_out, lse_out, split * tokens * HQ + at, valid, peak, mass, acc, D)
+        stop = tl.minimum((split + 1) * chunk, length)
+        _part(
+            q, acc_out, lse_out, split * tokens * HQ, at, i < samples * per * G, prefix_k + base, prefix_v + base, split * chunk, stop,
+            scale, BM, D, BN, IEEE,
+        )  # fmt: skip
     else:
         job = program - tiles * splits
         sample = scene * samples + job // tail_tiles
-        i = (job % tail_tiles) * TM + tl.arange(0, TM)
-        valid = i < per * G
-        at = (sample * per + i // G) * HQ + head * G + i % G
-        rows = tl.load(q + at.to(tl.int64)[:, None] * D + d[None, :], mask=valid[:, None], other=0.0)
-        peak = tl.full((TM,), float("-inf"), tl.float32)
-        mass = tl.zeros((TM,), tl.float32)
-        acc = tl.zeros((TM, D), tl.float32)
-        base = (sample * HKV + head).to(tl.int64) * suffix_capacity * D
-        stop = tl.load(seen + sample * seen_stride).to(tl.int32)
-        peak, mass, acc = _segment(rows, suffix_k + base, suffix_v + base, 0, stop, peak, mass, acc, scale, D, TN, IEEE)
-        base = (sample * HKV + head).to(tl.int64) * own * D
-        peak, mass, acc = _segment(rows, own_k + base, own_v + base, 0, own, peak, mass, acc, scale, D, TN, IEEE)
-        _store_part(acc_out, lse_out, splits * tokens * HQ + at, valid, peak, mass, acc, D)
+        j = (job % tail_tiles) * TM + tl.arange(0, TM)
+        to = (sample * per + j // G) * HQ + head * G + j % G
+        start = (sample * HKV + head).to(tl.int64) * suffix_capacity * D
+        end = tl.load(seen + sample * seen_stride).to(tl.int32)
+        _part(
+            q, acc_out, lse_out, splits * tokens * HQ, to, j < per * G, suffix_k + start, suffix_v + start, 0, end,
+            scale, TM, D, TN, IEEE,
+        )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pairs", "parts"])
 def merge_kernel(acc_in, lse_in, out, pairs, parts, D: tl.constexpr, PARTS: tl.constexpr, PDL: tl.constexpr):
     """out[pair] = sum_p 2^(lse_p - max) acc_p / sum_p 2^(lse_p - max) for one (token, head) pair."""
     pair = tl.program_id(0)

@@ -6,6 +6,7 @@ samples) · P parts of a sum · Hq, Hkv heads · G = Hq / Hkv · d head width.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -217,7 +218,7 @@ def rope_write(
     """Normalises and rotates queries and keys, writes keys and values into a cache, returns the queries [M, Hq, d].
 
     qkv [P, M, (Hq + 2 Hkv) d] in parts. norms: q and k weights [d]. rope: cos and sin [positions, d], row `at[m]` for token m.
-    cache: two views [groups, Hkv, capacity, d]; token m goes to group m // (M / groups), slot m % (M / groups) + slot.
+    cache: two views [groups, Hkv, capacity, d]. slot i64[groups]: the j-th token of a group, in order, goes to slot + j.
     """
     m = qkv.shape[1]
     keys, values = cache
@@ -227,7 +228,7 @@ def rope_write(
         _launch(
             _triton().rope_write_kernel,
             (m, heads.keys),
-            *(qkv, *norms, *rope, at, q, keys, values, slot, m, len(qkv), m // groups, keys.stride(1), heads.eps),
+            *(qkv, *norms, *rope, at, q, keys, values, slot, slot.stride(0), m, len(qkv), m // groups, keys.stride(1), heads.eps),
             HQ=heads.queries,
             HKV=heads.keys,
             G=heads.group,
@@ -240,9 +241,9 @@ def rope_write(
     q, k, v = qkv.split([heads.queries, heads.keys, heads.keys], 1)
     cos, sin = (table[at].float()[:, None] for table in rope)
     q, k = (_rotate(rms_norm(y, w, heads.eps).float(), cos, sin).to(keys.dtype) for y, w in zip((q, k), norms, strict=True))
-    where = torch.arange(m // groups, device=qkv.device) + slot
     for cached, new in zip(cache, (k, v), strict=True):
-        cached.index_copy_(2, where, new.view(groups, -1, heads.keys, heads.width).transpose(1, 2))
+        for group, tokens in enumerate(new.view(groups, -1, heads.keys, heads.width)):
+            cached[group, :, slot[group] : slot[group] + len(tokens)] = tokens.transpose(0, 1)
     return q
 
 
@@ -253,7 +254,7 @@ def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 @dataclass(frozen=True)
 class Context:
-    """What the new tokens of R rows may see: their scene's prompt and what the row itself said."""
+    """What the new tokens of R rows may see: their scene's prompt and what stands in the row's own suffix, themselves included."""
 
     prefix: KV  # [B, Hkv, capacity, d] each
     prompt: torch.Tensor  # (B,) i64: valid keys of the prefix
@@ -261,13 +262,13 @@ class Context:
     seen: torch.Tensor  # (R,) i64: valid keys of the suffix; may be an expanded scalar
 
 
-def attend(q: torch.Tensor, context: Context, own: KV | None, heads: Heads) -> torch.Tensor:
-    """Attention of q [R * n, Hq, d] (n tokens a row) over prompt, suffix and the n tokens' own keys, none masked -> [R * n, Hq d].
+def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
+    """Attention without a mask of q [R * n, Hq, d] (n tokens a row) over prompt and suffix -> [R * n, Hq d].
 
-    own: keys and values [R, Hkv, n, d], or None where the suffix holds them already.
+    The prompt is read once for all samples of a scene; its part and the suffix's are merged by their masses.
     """
     if not on_gpu(q):
-        return _attend_rows(q, context, own, heads)
+        return _attend_rows(q, context, heads)
     scenes, rows = len(context.prompt), len(context.seen)
     samples, per, d = rows // scenes, len(q) // rows, heads.width
     bm, tm = min(64, power(samples * per * heads.group, 16)), min(64, power(per * heads.group, 16))
@@ -277,13 +278,11 @@ def attend(q: torch.Tensor, context: Context, own: KV | None, heads: Heads) -> t
     parts = splits + 1
     acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
     lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
-    own_k, own_v = own or context.suffix
     _launch(
         _triton().attend_kernel,
         (tiles * splits + samples * tail_tiles, scenes * heads.keys),
-        *(q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0), own_k, own_v, acc, lse),
-        *(d**-0.5 * 1.4426950408889634, samples, per, per if own else 0, capacity, context.suffix[0].shape[2], len(q)),
-        *(splits, tiles, tail_tiles),
+        *(q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0), acc, lse),
+        *(d**-0.5 * math.log2(math.e), samples, per, capacity, context.suffix[0].shape[2], len(q), splits, tiles, tail_tiles),
         HQ=heads.queries,
         HKV=heads.keys,
         G=heads.group,
@@ -291,10 +290,10 @@ def attend(q: torch.Tensor, context: Context, own: KV | None, heads: Heads) -> t
         BM=bm,
         TM=tm,
         BN=64,
-        TN=64 if own else 32,
+        TN=64 if tm > 16 else 32,
         IEEE=q.dtype == torch.float32,
         warps=4,
-        stages=3,
+        stages=3 if bm == 16 else 2,
     )
     out = torch.empty(len(q), heads.queries * d, device=q.device, dtype=q.dtype)
     pairs = len(q) * heads.queries
@@ -302,17 +301,14 @@ def attend(q: torch.Tensor, context: Context, own: KV | None, heads: Heads) -> t
     return out
 
 
-def _attend_rows(q: torch.Tensor, context: Context, own: KV | None, heads: Heads) -> torch.Tensor:
+def _attend_rows(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
     rows = len(context.seen)
     out = []
     for row, queries in enumerate(q.view(rows, -1, heads.queries, heads.width)):
         scene = row * len(context.prompt) // rows
-        parts = [
-            [cached[scene, :, : context.prompt[scene]] for cached in context.prefix],
-            [cached[row, :, : context.seen[row]] for cached in context.suffix],
-            *([[new[row] for new in own]] if own else []),
-        ]
-        keys, values = (torch.cat(pieces, 1)[None] for pieces in zip(*parts, strict=True))
+        prefix = (cached[scene, :, : context.prompt[scene]] for cached in context.prefix)
+        suffix = (cached[row, :, : context.seen[row]] for cached in context.suffix)
+        keys, values = (torch.cat(pair, 1)[None] for pair in zip(prefix, suffix, strict=True))
         attended = nnf.scaled_dot_product_attention(queries.transpose(0, 1)[None], keys, values, enable_gqa=True)
         out.append(attended[0].transpose(0, 1).flatten(1))
     return torch.cat(out)
@@ -391,7 +387,7 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool
     run: Callable[[], torch.Tensor] = lambda: nnf.scaled_dot_product_attention(  # noqa: E731
         q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
     )
-    backend = attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device)
+    backend = attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device) if q.shape[2] == k.shape[2] else None
     if backend is None:
         return run()
     from torch.nn.attention import sdpa_kernel

@@ -109,9 +109,10 @@ class Engine:
     ) -> list[Plan]:
         """S futures for each prepared prompt and the history it was made with."""
         clock = clock or Stopwatch(self.device)
-        with clock("prefill"):
-            buffers = self.reserve(len(prompts), how.samples, how.max_tokens, max(map(len, prompts)))
-            self.read(prompts, how, buffers)
+        buffers = self.reserve(len(prompts), how.samples, how.max_tokens, max(map(len, prompts)))
+        self.start(prompts, how, buffers)
+        for scene, prompt in enumerate(prompts):
+            self.read(prompt, how.samples, buffers, scene, clock)
         with clock("reasoning"):
             said = self.reason(how, buffers, len(prompts))
         with clock("flow"):
@@ -129,7 +130,8 @@ class Engine:
                 tokens = tuple(tuple(row[:n].tolist()) for row, n in zip(ids[rows], length[rows], strict=True))
                 words = tuple(self.vocabulary.between(row, "cot_start", "cot_end") for row in tokens)
                 plans.append(Plan(path.xyz, path.rot, words, actions, tuple(ended[rows].tolist()), {}, tokens))
-        return [replace(one, timing=clock.timing) for one in plans]
+        timing = clock.timing
+        return [replace(one, timing=timing) for one in plans]
 
     @cached_property
     def _scale(self):
@@ -159,8 +161,8 @@ class Engine:
             self.model.line_ropes(self._positions)
         return self.arena.view(scenes, samples)
 
-    def read(self, prompts: Sequence[Prompt], how: Request, buffers: Buffers) -> None:
-        """Prefills every scene and sets the rows to the start of their reasoning."""
+    def start(self, prompts: Sequence[Prompt], how: Request, buffers: Buffers) -> None:
+        """Sets all rows to the start of their reasoning."""
         scenes, samples, limit = len(prompts), how.samples, how.max_tokens
         buffers.prompt.copy_(torch.tensor([len(prompt) for prompt in prompts]))
         buffers.next.copy_(torch.tensor([prompt.next_position for prompt in prompts]).repeat_interleave(samples))
@@ -171,8 +173,13 @@ class Engine:
             buffers.forced[:, :limit].copy_(force(self.vocabulary, how.texts, limit).repeat(scenes, 1))
         for state in (buffers.step, buffers.length, buffers.over, buffers.ended):
             state.zero_()
-        for scene, prompt in enumerate(prompts):
-            logits = forward.prefill(self.model, prompt, prompt.patches.to(self.device), buffers, scene)
+
+    def read(self, prompt: Prompt, samples: int, buffers: Buffers, scene: int, clock: Stopwatch) -> None:
+        """Encodes and prefills one scene, and gives its samples their first logits."""
+        with clock("vision"):
+            features, deep = forward.encode(self.model, prompt.patches.to(self.device), prompt.grids)
+        with clock("prefill"):
+            logits = forward.prefill(self.model, prompt, features, deep, buffers, scene)
             buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
 
     def reason(self, how: Request, buffers: Buffers, scenes: int) -> tuple[int, int]:
@@ -202,7 +209,7 @@ class Engine:
         uniform = b.uniform.index_select(1, b.step)[:, 0]
         forced = b.forced.index_select(1, b.step)[:, 0]
         sampled = sample_token(b.logits.float().masked_fill(self._blocked, -torch.inf), uniform, sampling)
-        token = torch.where(b.over, v.pad_token_id, torch.where(forced >= 0, forced, sampled))
+        token = torch.where(forced >= 0, forced, sampled).masked_fill(b.over, v.pad_token_id)
         b.token.copy_(token)
         b.ids.index_copy_(1, b.step, token[:, None])
         b.length.add_(~b.over)
@@ -216,15 +223,15 @@ class Stopwatch:
     """Milliseconds by stage without waiting for the device: CUDA events, read when the timing is asked for."""
 
     def __init__(self, device: torch.device):
-        self.device, self._marks = device, {}
+        self.device, self._marks = device, []
 
     @contextmanager
     def __call__(self, stage: str):
         start = self._now()
         yield
-        self._marks[stage] = (start, self._now())
+        self._marks.append((stage, start, self._now()))
 
-    def _now(self):
+    def _now(self) -> float | torch.cuda.Event:
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -233,8 +240,11 @@ class Stopwatch:
 
     @property
     def timing(self) -> dict[str, float]:
-        """Stage -> milliseconds so far."""
-        if self.device.type != "cuda":
-            return {stage: 1e3 * (stop - start) for stage, (start, stop) in self._marks.items()}
-        torch.cuda.synchronize(self.device)
-        return {stage: start.elapsed_time(stop) for stage, (start, stop) in self._marks.items()}
+        """Stage -> milliseconds so far, summed over scenes."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        total: dict[str, float] = {}
+        for stage, start, stop in self._marks:
+            spent = start.elapsed_time(stop) if self.device.type == "cuda" else 1e3 * (stop - start)
+            total[stage] = total.get(stage, 0.0) + spent
+        return total

@@ -1,0 +1,177 @@
+"""Every Triton kernel of the engine against its torch twin on fresh random inputs. `check()` returns rows for a table.
+
+On a machine without a GPU, TRITON_INTERPRET=1 runs the kernels in Triton's interpreter (fp32, small shapes).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as nnf
+
+from alpamayo_r1.config import VisionConfig
+from alpamayo_r1.engine import ops, pixels
+from alpamayo_r1.engine.ops import Context, Heads
+
+VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
+
+
+@contextmanager
+def twins() -> Iterator[None]:
+    """Inside, operations compute by their torch twins."""
+    kept = ops.on_gpu
+    ops.on_gpu = pixels.on_gpu = lambda x: False
+    try:
+        yield
+    finally:
+        ops.on_gpu = pixels.on_gpu = kept
+
+
+def error(got: torch.Tensor, want: torch.Tensor) -> float:
+    """|got - want| / |want|; NaN and unwritten elements never pass."""
+    return ((got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30)).item()
+
+
+class Case:
+    """Random tensors of one device, dtype and seed."""
+
+    def __init__(self, device: str, dtype: torch.dtype, seed: int):
+        self.device, self.dtype = device, dtype
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def __call__(self, *shape: int, scale: float = 1.0, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return (torch.randn(*shape, device=self.device, generator=self.generator) * scale).to(dtype or self.dtype)
+
+
+def norms(case: Case, m: int, width: int, parts: int) -> list[float]:
+    """rms_norm and add_rms_norm."""
+    x, weight, delta = case(m, width, scale=3), case(width), case(parts, m, width, dtype=torch.float32)
+    x1, x2 = x.clone(), x.clone()
+    got = ops.rms_norm(x, weight, 1e-6), ops.add_rms_norm(x1, delta, weight, 1e-6), x1
+    with twins():
+        want = ops.rms_norm(x, weight, 1e-6), ops.add_rms_norm(x2, delta, weight, 1e-6), x2
+    return [error(a, b) for a, b in zip(got, want, strict=True)]
+
+
+def products(case: Case, m: int, n: int, k: int) -> list[float]:
+    """linear, its final form, swiglu_linear, and swiglu in place."""
+    x, weight, both = case(m, 2 * k)[:, :k], case(n, k, scale=k**-0.5), case(2 * n, k, scale=k**-0.5)
+    gate_up = case(m, 2 * n)
+    other = gate_up.clone()
+    got = ops.linear(x, weight).sum(0), ops.linear(x, weight, final=True)[0], ops.swiglu_linear(x, both), ops.swiglu(gate_up)
+    with twins():
+        exact = nnf.linear(x.float(), weight.float())
+        want = exact, exact, ops.swiglu_linear(x, both), ops.swiglu(other)
+    return [error(a, b) for a, b in zip(got, want, strict=True)]
+
+
+def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[float]:
+    """rope_write: queries, keys, values, and nothing written elsewhere."""
+    m, d, capacity = groups * per, heads.width, per + 9
+    qkv = case(parts, m, (heads.queries + 2 * heads.keys) * d, dtype=torch.float32)
+    norm, rope = (case(d), case(d)), (case(50, d), case(50, d))
+    rope = tuple(torch.cat([t[:, : d // 2]] * 2, 1) for t in rope)
+    at = torch.randint(0, 50, (m,), device=case.device, generator=case.generator)
+    slot = torch.randint(0, 9, (groups,), device=case.device, generator=case.generator)
+    store = case(2, groups, heads.keys, capacity, d)
+    other = store.clone()
+    q = ops.rope_write(qkv, norm, rope, at, (store[0], store[1]), slot, heads)
+    with twins():
+        q2 = ops.rope_write(qkv, norm, rope, at, (other[0], other[1]), slot, heads)
+    return [error(q, q2), error(store, other)]
+
+
+def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, prompt: int, capacity: int) -> list[float]:
+    """attend, with ragged lengths and poison (NaN) beyond them."""
+    rows, d = scenes * samples, heads.width
+    q = case(rows * per, heads.queries, d)
+    prefix, suffix = case(2, scenes, heads.keys, capacity, d), case(2, rows, heads.keys, 48 + per, d)
+    lengths = torch.tensor([prompt - 7 * b for b in range(scenes)], device=case.device)
+    seen = torch.randint(per, 48 + per, (rows,), device=case.device, generator=case.generator)
+    for b, length in enumerate(lengths.tolist()):
+        prefix[:, b, :, length:] = float("nan")
+    for r, length in enumerate(seen.tolist()):
+        suffix[:, r, :, length:] = float("nan")
+    got = ops.attend(q, Context((prefix[0], prefix[1]), lengths, (suffix[0], suffix[1]), seen), heads)
+    prefix, suffix = prefix.float(), suffix.float()
+    with twins():
+        want = ops.attend(q.float(), Context((prefix[0], prefix[1]), lengths, (suffix[0], suffix[1]), seen), heads)
+    return [error(got, want)]
+
+
+def vision_ropes(case: Case, n: int, places: int, heads: int, d: int) -> list[float]:
+    """vision_rope."""
+    qkv, rope = case(n, places, 3, heads, d), (case(places, d, dtype=torch.float32), case(places, d, dtype=torch.float32))
+    other = qkv.clone()
+    got = ops.vision_rope(qkv, rope)
+    with twins():
+        want = ops.vision_rope(other, rope)
+    return [error(got, want)]
+
+
+def pictures(case: Case, n: int, h: int, w: int, height: int, width: int) -> list[float]:
+    """Resize, normalise, patchify: the number of differing elements."""
+    frames = torch.randint(0, 256, (n, 3, h, w), device=case.device, dtype=torch.uint8, generator=case.generator)
+    got = pixels.resize_to_patches(frames, VISION, height, width, case.dtype)
+    with twins():
+        want = pixels.resize_to_patches(frames, VISION, height, width, case.dtype)
+    return [(got != want).sum().item()]
+
+
+TEXT, EXPERT, TINY, SMALL = Heads(32, 8, 128, 1e-6), Heads(16, 8, 128, 1e-6), Heads(4, 2, 16, 1e-6), Heads(6, 3, 64, 1e-6)
+
+LITTLE: list[tuple[str, Callable, tuple]] = [
+    ("norms tiny", norms, (5, 48, 3)),
+    ("products tiny", products, (5, 40, 48)),
+    ("products thin", products, (1, 130, 512)),
+    ("products 37 rows", products, (37, 96, 1056)),
+    ("rope_write prefill", ropes, (1, 11, TINY, 1)),
+    ("rope_write decode", ropes, (3, 1, TINY, 3)),
+    ("rope_write small", ropes, (2, 4, SMALL, 2)),
+    ("attend decode", attends, (1, 3, 1, TINY, 70, 90)),
+    ("attend decode 2 scenes", attends, (2, 2, 1, SMALL, 70, 96)),
+    ("attend own", attends, (2, 2, 9, TINY, 130, 150)),
+    ("attend own small", attends, (1, 3, 64, SMALL, 200, 256)),
+    ("vision_rope", vision_ropes, (2, 12, 2, 24)),
+    ("pictures", pictures, (2, 100, 130, 32, 64)),
+    ("pictures high", pictures, (1, 90, 64, 32, 64)),
+]
+BIG: list[tuple[str, Callable, tuple]] = [
+    ("norms 1 x 4096", norms, (1, 4096, 3)),
+    ("norms 3006 x 4096", norms, (3006, 4096, 1)),
+    ("norms 64 x 2048", norms, (64, 2048, 4)),
+    *((f"products {m} x {n} x {k}", products, (m, n, k)) for m in (1, 6, 16) for n, k in ((6144, 4096), (4096, 4096), (4096, 12288))),
+    *((f"products 64 x {n} x {k}", products, (64, n, k)) for n, k in ((4096, 2048), (2048, 2048), (2048, 8256), (8256, 2048))),
+    ("rope_write 3006", ropes, (1, 3006, TEXT, 1)),
+    ("rope_write decode 6", ropes, (6, 1, TEXT, 2)),
+    ("rope_write flow 2 x 64", ropes, (2, 64, EXPERT, 2)),
+    *((f"attend decode S={s}", attends, (1, s, 1, TEXT, 3006, 3008)) for s in (1, 6, 16)),
+    ("attend decode B=2 S=3", attends, (2, 3, 1, TEXT, 3006, 3008)),
+    *((f"attend flow S={s}", attends, (1, s, 64, EXPERT, 3006, 3008)) for s in (1, 6, 16)),
+    ("attend flow B=2 S=2", attends, (2, 2, 64, EXPERT, 3006, 3008)),
+    ("vision_rope 16 x 720", vision_ropes, (16, 720, 16, 72)),
+    ("pictures 1080x1920", pictures, (2, 1080, 1920, 320, 576)),
+    ("pictures 480x640", pictures, (2, 480, 640, 384, 512)),
+]
+
+
+def check(cases: list[tuple[str, Callable, tuple]], device: str, dtype: torch.dtype, seed: int = 0) -> list[tuple[str, float | str]]:
+    """(name, largest error or the exception) of each case."""
+    rows = []
+    for i, (name, function, arguments) in enumerate(cases):
+        try:
+            errors = function(Case(device, dtype, seed + i), *arguments)
+            worst = float("nan") if any(e != e for e in errors) else max(errors)
+            rows.append((f"{name} {str(dtype)[6:]}", worst))
+        except Exception as problem:
+            rows.append((f"{name} {str(dtype)[6:]}", f"{type(problem).__name__}: {str(problem)[:160]}"))
+    return rows
+
+
+if __name__ == "__main__":
+    where = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+    for label, worst in check(LITTLE, where, torch.float32) + ([] if where == "cpu" else check(BIG, where, torch.bfloat16)):
+        print(f"{label:40s} {worst}")

@@ -1,0 +1,287 @@
+"""How fast this machine plans: random weights at full size, forced token counts, medians, and the floor beside each stage.
+
+Random weights take as long as trained ones, as long as the number of reasoning tokens is forced. A stand-in vocabulary makes the
+prompt's length the released one without the tokenizer's files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from zlib import crc32
+
+import torch
+
+from alpamayo_r1.checkpoint import build_meta, derived_value, place
+from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, parse_config
+from alpamayo_r1.engine.cost import Cost, decode_cost, flow_step_cost, prefill_cost, vision_cost
+from alpamayo_r1.images import target_size
+from alpamayo_r1.planner import Planner, make_engine
+from alpamayo_r1.prompt import chat_text
+from alpamayo_r1.train.presets import PRESETS, QWEN_SPECIAL, released_config, vlm_config
+from alpamayo_r1.types import CAMERAS, FRAMES, H, Observation, Trajectory
+from alpamayo_r1.vla import VLA
+from alpamayo_r1.vocab import SPECIAL, special
+
+VLM = "Qwen/Qwen3-VL-8B-Instruct"
+RELEASED: Mapping[str, Any] = {
+    "vlm_name_or_path": VLM,
+    "vocab_size": 155697,
+    "traj_token_start_idx": 151669,
+    "traj_vocab_size": 4000,
+    "model_dtype": "bfloat16",
+    "expert_cfg": {"hidden_size": 2048, "num_attention_heads": 16, "intermediate_size": 8256},
+    "action_in_proj_cfg": {"hidden_size": 512, "num_enc_layers": 2},
+}
+"""What the released 10B's config says of its shape."""
+
+
+def size_config(size: str) -> ModelConfig:
+    """The configuration of "10b" or "small"."""
+    if size == "10b":
+        return parse_config(RELEASED, KNOWN_VLMS[VLM])
+    if size != "small":
+        raise ValueError(f"size is {size!r}, expected '10b' or 'small'")
+    preset = PRESETS["small"]
+    base = preset.words + len(QWEN_SPECIAL)
+    ids = {token: preset.words + i for i, token in enumerate(QWEN_SPECIAL)}
+    return parse_config(released_config(preset, base), vlm_config(preset, ids))
+
+
+@torch.no_grad()
+def random_model(config: ModelConfig, device: torch.device | str, dtype: torch.dtype, seed: int = 0, std: float = 0.02) -> VLA:
+    """The model with normal weights and unit norms, made on the device."""
+    model = build_meta(config).to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "weight" and parameter.ndim == 1:
+                parameter.fill_(1.0)
+            elif parameter.ndim == 1:
+                parameter.zero_()
+            else:
+                parameter.normal_(0, std, generator=generator)
+    for name, _ in list(model.named_buffers()):
+        place(model, name, derived_value(config, name).to(device=device, dtype=dtype))
+    return model.eval().requires_grad_(False)
+
+
+class StandIn:
+    """A vocabulary of the released size without its files: special tokens have their ids, any other piece of text an id by its hash."""
+
+    PIECES = re.compile(r"<\|\w+\|>|-\w{2}| ?\w+|[^\w]")
+    QWEN = (
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        *(f"<|{i}|>" for i in range(6)),
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "",
+        "<|image_pad|>",
+    )
+
+    def __init__(self, config: ModelConfig):
+        self.words = config.tokens.first - 26
+        names = [name for name in SPECIAL if name != "image_pad"]
+        after = config.tokens.first + config.tokens.count
+        self.extra = {token: self.words + i for i, token in enumerate(self.QWEN)} | {
+            special(name): after + i for i, name in enumerate(names)
+        }
+        self.ids = {name: self.extra[special(name)] for name in SPECIAL}
+        self.pad_token_id, self.eos_token_id = self.extra["<|endoftext|>"], self.extra["<|im_end|>"]
+
+    def id(self, token: str) -> int:
+        """The id of one token."""
+        return self.extra[token]
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids, about as many as the real tokenizer's."""
+        return [self.extra.get(piece, crc32(piece.encode()) % self.words) for piece in self.PIECES.findall(text)]
+
+    def reasoning_ids(self, text: str) -> list[int]:
+        """Text, `<|cot_end|>`, `<|traj_future_start|>`."""
+        return [*self.encode(text), self.ids["cot_end"], self.ids["traj_future_start"]]
+
+    def between(self, ids: Sequence[int], start: str, end: str) -> str:
+        """How many tokens stand before the end token, as text."""
+        return f"{list(ids).index(self.ids[end])} tokens" if self.ids[end] in ids else ""
+
+
+def words(tokens: int) -> str:
+    """Reasoning that takes so many tokens, the two that end it included."""
+    if tokens < 3:
+        raise ValueError(f"tokens is {tokens}, expected at least 3: a word and the two tokens that end reasoning")
+    return " go" * (tokens - 2)
+
+
+def random_observation(seed: int, height: int = 1080, width: int = 1920) -> Observation:
+    """Frames of noise from the released rig and a car going straight at 10 m/s."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randint(0, 256, (len(CAMERAS), FRAMES, 3, height, width), dtype=torch.uint8, generator=generator)
+    xyz = torch.zeros(H, 3)
+    xyz[:, 0] = torch.arange(1 - H, 1.0)
+    return Observation(frames, CAMERAS, Trajectory(xyz, torch.eye(3).expand(H, 3, 3).clone()), 5_100_000)
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the card reaches on the two simplest jobs: a large matrix product and a large copy (bytes read and written)."""
+
+    flops_per_s: float
+    bytes_per_s: float
+
+
+def median_ms(function: Callable[[], Any], repeats: int = 10, warmup: int = 3) -> float:
+    """Median milliseconds of a function by CUDA events (host clock on the CPU)."""
+    for _ in range(warmup):
+        function()
+    if not torch.cuda.is_available():
+        return statistics.median(timed(function) for _ in range(repeats))
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
+        function()
+        mark.record()
+    torch.cuda.synchronize()
+    return statistics.median(a.elapsed_time(b) for a, b in pairwise(marks))
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Milliseconds by the host clock."""
+    start = time.perf_counter()
+    function()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
+    """Measured now: on a GPU with a product of 8192^3 and a copy of 4 GB, elsewhere with small ones."""
+    n, count = (8192, 2**30) if device.type == "cuda" else (1024, 2**24)
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    source = torch.randn(count, device=device)
+    target = torch.empty_like(source)
+    product, copy = median_ms(lambda: a @ b), median_ms(lambda: target.copy_(source))
+    return Ceilings(2 * n**3 / (product / 1e3), 2 * source.nbytes / (copy / 1e3))
+
+
+def stage_costs(
+    config: ModelConfig, prompt: int, grids: Sequence[tuple[int, int]], scenes: int, samples: int, tokens: int, width: int
+) -> dict[str, Cost]:
+    """Cost of each stage of a plan, `token` and `euler_step` once."""
+    return {
+        "vision": Cost(*(scenes * part for part in vars(vision_cost(config, grids, width)).values())),
+        "prefill": Cost(*(scenes * part for part in vars(prefill_cost(config, prompt, width)).values())),
+        "token": decode_cost(config, prompt, tokens / 2, scenes, samples, width),
+        "euler_step": flow_step_cost(config, prompt, tokens, scenes, samples, width),
+    }
+
+
+def measure(
+    planner: Planner, observations: Sequence[Observation], samples: int, tokens: int, repeats: int
+) -> tuple[dict[str, float], float]:
+    """Median milliseconds by stage, and from frames to trajectory by the host clock, after warm-up."""
+    plans, walls = [], []
+    for i in range(repeats + 3):
+        start = time.perf_counter()
+        got = planner.plans(observations, samples=samples, seed=i, reasoning=words(tokens), max_tokens=max(tokens, 64))
+        walls.append(1e3 * (time.perf_counter() - start))
+        plans.append(got[0])
+    stages = {stage: statistics.median(p.timing[stage] for p in plans[3:]) for stage in plans[0].timing}
+    return stages, statistics.median(walls[3:])
+
+
+def bench(
+    size: str = "10b",
+    samples: Sequence[int] = (1, 6, 16),
+    tokens: Sequence[int] = (16, 41),
+    batch: int = 1,
+    *,
+    repeats: int = 10,
+    fast: bool | None = None,
+    device: str | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measures and prints; the last line is one JSON object, which is also returned.
+
+    samples, tokens: every pair is measured. batch: scenes a plan. fast: the engine or the specification (None: the engine on a GPU).
+    """
+    began = time.perf_counter()
+    config, where = size_config(size), torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+    top = ceilings(where, dtype)
+    card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
+    say(f"{card}, torch {torch.__version__}: {top.flops_per_s / 1e12:.0f} TFLOP/s (8192^3), {top.bytes_per_s / 1e12:.2f} TB/s (copy)")
+    model, vocabulary = random_model(config, where, dtype), StandIn(config)
+    fast = where.type == "cuda" if fast is None else fast
+    planner = Planner(model, vocabulary, make_engine(model, vocabulary) if fast else None)
+    observations = [random_observation(seed) for seed in range(batch)]
+    ready = time.perf_counter()
+    planner.plan(observations[0], reasoning=words(16), max_tokens=64)
+    first = 1e3 * (time.perf_counter() - ready)
+    say(f"built in {ready - began:.1f} s; first plan {first:.0f} ms")
+    report: dict[str, Any] = {
+        "card": card,
+        "torch": torch.__version__,
+        "size": size,
+        "batch": batch,
+        "tflops": top.flops_per_s / 1e12,
+        "tb_per_s": top.bytes_per_s / 1e12,
+        "build_s": ready - began,
+        "first_plan_ms": first,
+        "runs": [],
+    }
+    for s in samples:
+        for n in tokens:
+            report["runs"].append(bench_one(planner, config, observations, s, n, top, repeats, say))
+    say(json.dumps(report))
+    return report
+
+
+def bench_one(
+    planner: Planner,
+    config: ModelConfig,
+    observations: Sequence[Observation],
+    samples: int,
+    tokens: int,
+    top: Ceilings,
+    repeats: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """One line of the table per stage."""
+    cuda = torch.cuda.is_available()
+    stages, wall = measure(planner, observations, samples, tokens, 1)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    stages, wall = measure(planner, observations, samples, tokens, repeats)
+    peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else float("nan")
+    stages["token"] = stages.pop("reasoning") / tokens
+    stages["euler_step"] = stages.pop("flow") / config.flow_steps
+    scenes = len(observations)
+    costs = stage_costs(config, *prompt_shape(config, observations[0]), scenes, samples, tokens, planner.model.dtype.itemsize)
+    say(f"\nB={scenes} S={samples} tokens={tokens}: {wall:.1f} ms from frames to trajectory, peak {peak:.2f} GB")
+    rows = {}
+    for stage, ms in stages.items():
+        cost = costs.get(stage)
+        rows[stage] = {"ms": ms}
+        if cost is None:
+            say(f"  {stage:12s} {ms:9.3f} ms")
+            continue
+        floor = cost.floor_ms(top.flops_per_s, top.bytes_per_s)
+        rows[stage] |= {"floor_ms": floor, "tflops": cost.flops / ms / 1e9, "tb_per_s": cost.bytes / ms / 1e9}
+        say(f"  {stage:12s} {ms:9.3f} ms   floor {floor:8.3f}   {cost.flops / ms / 1e9:7.1f} TFLOP/s   {cost.bytes / ms / 1e9:6.2f} TB/s")
+    return {"samples": samples, "tokens": tokens, "wall_ms": wall, "peak_gb": peak, "stages": rows}
+
+
+def prompt_shape(config: ModelConfig, observation: Observation) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Tokens of an observation's prompt and the grids of its images."""
+    side = config.vision.patch * config.vision.merge
+    height, width = target_size(*observation.frames.shape[-2:], config.min_pixels, config.max_pixels, side)
+    grids = ((height // config.vision.patch, width // config.vision.patch),) * observation.frames.shape[:2].numel()
+    text = chat_text([h * w // config.vision.merge**2 for h, w in grids], config.tokens.history_tokens)
+    return len(StandIn(config).encode(text)), grids

@@ -1,0 +1,175 @@
+"""The fast planner equals the specification (fp32, CPU: torch twins, no graphs). GPUs are checked by bench/engine_check.py."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alpamayo_r1 import bench
+from alpamayo_r1.checkpoint import load_checkpoint
+from alpamayo_r1.config import VisionConfig
+from alpamayo_r1.engine import forward
+from alpamayo_r1.engine.arena import Arena, Capacity, DoesNotFit
+from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
+from alpamayo_r1.engine.pixels import resize_to_patches
+from alpamayo_r1.engine.planner import Engine
+from alpamayo_r1.engine.weights import fuse_stack
+from alpamayo_r1.images import to_patches
+from alpamayo_r1.plan import fork, plan
+from alpamayo_r1.prompt import build_prompt
+from conftest import CASES, GOLDEN, golden, golden_observation
+
+PIPELINES = ["forced_1", "forced_2_ragged", "forced_5_steps", "greedy_no_end", "stationary"]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """The recorded tiny model twice, for the specification and for an engine, its flow tamed.
+
+    With random weights ten Euler steps amplify the last bit by millions; damped Fourier features make the field as smooth as a trained one.
+    """
+    spec, vocabulary = load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32)
+    mine, _ = load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32)
+    for model in (spec, mine):
+        model.action_in_proj.encoder.trunk[0].weight[:, : 2 * model.config.projection.features] *= 0.002
+    return spec, Engine(mine, vocabulary), vocabulary
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def equal(got, want) -> None:
+    assert got.tokens == want.tokens and got.ended == want.ended and got.reasoning == want.reasoning
+    torch.testing.assert_close(got.xyz, want.xyz, atol=1e-4, rtol=0)
+    torch.testing.assert_close(got.rot, want.rot, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_recorded_cases(pair, name):
+    spec, engine, vocabulary = pair
+    g, case = golden(f"pipeline_{name}"), CASES["cases"][f"pipeline_{name}"]
+    options = {
+        "samples": case["samples"],
+        "noise": g["noise"],
+        "reasoning": case["reasoning"],
+        "top_k": case["top_k"],
+        "max_tokens": case["max_generation_length"],
+        "steps": case["inference_step"],
+    }
+    observation = golden_observation(g)
+    equal(engine.plan(observation, **options), plan(spec, vocabulary, observation, **options))
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.3, "top_k": 5}, {"temperature": 0.0}], ids=["default", "hot", "greedy"])
+def test_samples(pair, samples, options):
+    spec, engine, vocabulary = pair
+    observation = bench.random_observation(samples, 64, 96)
+    arguments = {"samples": samples, "seed": 3, "max_tokens": 6, "steps": 3, **options}
+    equal(engine.plan(observation, **arguments), plan(spec, vocabulary, observation, **arguments))
+
+
+def test_scenes_at_once_equal_scenes_alone(pair):
+    _, engine, _ = pair
+    scenes = [bench.random_observation(1, 64, 96), bench.random_observation(2, 80, 80)]
+    together = engine.plan(scenes, samples=2, seed=4, max_tokens=5, steps=3)
+    for got, scene in zip(together, scenes, strict=True):
+        equal(got, engine.plan(scene, samples=2, seed=4, max_tokens=5, steps=3))
+
+
+def test_nothing_stale(pair):
+    """Plans of changing shapes in a row equal those of fresh engines, and a repeated plan is the same to the bit."""
+    _, engine, vocabulary = pair
+    shapes = [(2, 64, 96, 7), (1, 80, 80, 4), (3, 64, 64, 9), (2, 64, 96, 7)]
+    for samples, height, width, tokens in shapes:
+        observation = bench.random_observation(samples, height, width)
+        arguments = {"samples": samples, "seed": tokens, "max_tokens": tokens, "steps": 2}
+        got = engine.plan(observation, **arguments)
+        fresh = Engine(engine.model.vla, vocabulary).plan(observation, **arguments)
+        assert got.tokens == fresh.tokens and torch.equal(got.xyz, fresh.xyz)
+        assert torch.equal(got.xyz, engine.plan(observation, **arguments).xyz)
+
+
+def test_untamed_velocity_along_the_specification(pair):
+    """With the recorded weights as they are: prompt keys and the velocity where the specification stands."""
+    model, vocabulary = load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32)
+    engine = Engine(model, vocabulary)
+    g = golden("pipeline_forced_1")
+    observation = golden_observation(g)
+    engine.plan(observation, noise=g["noise"], reasoning=CASES["cases"]["pipeline_forced_1"]["reasoning"], steps=1)
+    prompt = build_prompt(observation, vocabulary, model.config)
+    with torch.inference_mode():
+        buffers, said = engine.arena.view(1, 1), engine.arena.view(1, 1).length
+        _, kv = model.prefill(prompt)
+        for mine, theirs in zip(buffers.prefix, kv, strict=True):
+            torch.testing.assert_close(mine[0][:, :, : len(prompt)], theirs[0], atol=2e-5, rtol=0)
+        rows = fork(kv, 1)
+        for i, token in enumerate(buffers.ids[0, : int(said)]):
+            _, rows = model.next_logits(token[None], prompt.next_position + i, rows)
+        seen = torch.ones(1, rows[0][0].shape[2], dtype=torch.bool)
+        at = buffers.next + said + torch.arange(64)
+        for t in (0.0, 0.5, 0.9):
+            x = torch.randn(1, 64, 2, generator=torch.Generator().manual_seed(int(10 * t)))
+            want = model.velocity(x, t, rows, prompt.next_position + said, seen)
+            got = forward.velocity(engine.model, x, t, at, said, buffers, engine.model.line_ropes(engine._positions)[1])
+            torch.testing.assert_close(got, want, atol=2e-5, rtol=0)
+
+
+def test_weights_are_fused_in_place(pair):
+    _, engine, _ = pair
+    layer, fused = engine.model.vla.language.layers[0], engine.model.text.layers[0]
+    assert layer.self_attn.k_proj.weight.untyped_storage().data_ptr() == fused.qkv.untyped_storage().data_ptr()
+    assert torch.equal(torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight]), fused.gate_up)
+    again = fuse_stack(engine.model.vla.language).layers[0]
+    assert again.qkv.data_ptr() == fused.qkv.data_ptr() and again.gate_up.shape == fused.gate_up.shape
+
+
+def test_memory_is_said_before_the_run(monkeypatch):
+    config = bench.size_config("10b")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 10**9, 80 * 10**9))
+    with pytest.raises(DoesNotFit, match=r"samples=\d+ would fit"):
+        Arena(config, Capacity(1, 64, 256, 3008), torch.device("cuda"), torch.bfloat16)
+    with pytest.raises(DoesNotFit, match="not even one sample"):
+        Arena(config, Capacity(16, 1, 256, 3008), torch.device("cuda"), torch.bfloat16)
+
+
+def test_buffers_grow_to_what_was_asked():
+    small, large = Capacity(1, 2, 32, 64), Capacity(2, 1, 64, 32)
+    assert small.joined(large) == Capacity(2, 2, 64, 64)
+    assert Capacity(1, 4, 32, 64).holds(replace(small, samples=3)) and not small.holds(large)
+
+
+def test_costs():
+    """The floors' table: 16 images of 20 x 36 patches, a prompt of 3,050 tokens."""
+    config = bench.size_config("10b")
+    assert vision_cost(config, ((20, 36),) * 16).flops == pytest.approx(11.47e12, rel=1e-3)
+    assert prefill_cost(config, 3050, whole_last_layer=True).flops == pytest.approx(45.11e12, rel=1e-3)
+    assert decode_cost(config, 3050, 0).bytes == pytest.approx(15.62e9, rel=1e-3)
+    assert decode_cost(config, 3050, 0).flops == pytest.approx(17.0e9, rel=5e-3)
+    assert flow_step_cost(config, 3050, 0).flops == pytest.approx(0.351e12, rel=2e-3)
+    assert flow_step_cost(config, 3050, 0).bytes == pytest.approx(5.01e9, rel=1e-3)
+
+
+def test_bench_prompt_is_the_released_one():
+    config = bench.size_config("10b")
+    assert bench.prompt_shape(config, bench.random_observation(0))[0] == 3006
+    vocabulary = bench.StandIn(config)
+    assert (vocabulary.eos_token_id, vocabulary.pad_token_id, vocabulary.id("<|image_pad|>")) == (151645, 151643, 151655)
+    assert len(vocabulary.reasoning_ids(bench.words(16))) == 16
+    released = sum(p.numel() for p in bench.build_meta(config).parameters())
+    assert released == pytest.approx(11_078_526_194, abs=100)
+
+
+def test_patches_are_the_specification_s(tiny):
+    vision: VisionConfig = tiny[0].config.vision
+    frames = bench.random_observation(0, 90, 130).frames.flatten(0, 1)
+    want, (h, w) = to_patches(frames, vision, 4096, 8192)
+    assert torch.equal(resize_to_patches(frames, vision, 16 * h, 16 * w, torch.float32), want)

@@ -123,6 +123,23 @@ def comfort(xyz: torch.Tensor, rot: torch.Tensor, dt: float = DT) -> Comfort:
     return Comfort(*(_peak(v) for v in (along, across, jerk)))
 
 
+ACCELERATION_BOUND, CURVATURE_BOUND = 9.8, 0.33
+"""Bounds of the released action space: m/s^2 and 1/m."""
+
+
+def violations(xyz: torch.Tensor, rot: torch.Tensor, dt: float = DT) -> Metric:
+    """Share of the steps at which a path leaves the bounds of the action space, [...]: acceleration along the path, or turn a metre.
+
+    xyz [..., T, 3], rot [..., T, 3, 3], T >= 3. A turn counts above 1 m/s only: of a car that stands it is rounding.
+    """
+    length = xyz[..., :2].diff(dim=-2).norm(dim=-1)
+    acceleration = length.diff(dim=-1) / dt**2
+    turn = torch.remainder(yaw_of(rot).diff(dim=-1) + torch.pi, 2 * torch.pi) - torch.pi
+    bend = (turn / length.clamp_min(1e-9)).masked_fill(length < dt, 0)[..., 1:]
+    out = (acceleration.abs() > ACCELERATION_BOUND) | (bend.abs() > CURVATURE_BOUND)
+    return _mean(out.to(xyz.dtype), (acceleration.isfinite() & bend.isfinite()))
+
+
 def spread(pred: torch.Tensor) -> Metric:
     """How far the samples lie apart: root mean square distance from their mean at each step, averaged over the steps, [...]; 0 for one."""
     usable = pred[..., :2].isfinite().flatten(-2).all(-1)[..., None, None]

@@ -1,0 +1,258 @@
+"""Does the trajectory do what the reasoning says? Free text is read by keywords, the path by speed and sidestep; the rest is "unclear".
+
+The rules, with thresholds, stand in docs/evaluation.md. Speeds come from differences of the path over 0.1 s; v0 is the mean of the last
+0.3 s of history. A sidestep is what a path does beyond a bend of constant curvature, so that a curve of the road is no nudge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from .geometry import unwrap, yaw_of
+from .types import Trajectory
+
+INTENTS = (
+    "keep_speed",
+    "keep_distance",
+    "slow_down",
+    "stop",
+    "remain_stopped",
+    "start",
+    "accelerate",
+    "yield",
+    "nudge_left",
+    "nudge_right",
+    "turn_left",
+    "turn_right",
+)
+"""What a text may say the car does. A text may say one thing about speed and one about the side."""
+
+VERDICTS = ("consistent", "inconsistent", "unclear")
+
+_CAUSE = re.compile(
+    r"\b(since|because|due to|given that|given|as (?=the|a|an|it|there|nothing|no|another|traffic|vehicles?)|so that|in order to|while|when)\b"
+)
+"""What follows one of these is why, not what."""
+
+_THINGS = re.compile(
+    r"\bstop[- ](sign|line|bar|light)s?\b"
+    r"|\b(stopped|stopping|parked|standing|stationary|slow(ing|er)?|slow-moving|braking|turning|accelerating|yielding) "
+    r"(lead |preceding |front )?(vehicle|car|truck|van|bus|traffic|queue|lead)s?\b"
+)
+"""Things whose names hold a verb of driving."""
+
+_SPEED = {
+    "remain_stopped": r"(remain|stay|keep|be|continue to be)\w* (fully )?(stopped|stationary|at rest|still|halted)|\bwait|hold(ing)? (the )?position|remain at",
+    "start": r"\b(start|begin|resum)\w*|\b(pull|move|drive|set)s? (away|off)\b",
+    "yield": r"\byield\w*|\bgiv(e|ing) way|\blet (the|a) .{1,40}?(pass|cross|go|merge)",
+    "stop": r"\b(stop|halt)(s|ping|ing)?\b|\b(brak\w+|slow\w*( down)?|decelerat\w+|com(e|ing))( \w+)? (to|and) (a )?(full |complete )?(stop|halt|standstill)",
+    "slow_down": r"\bslow\w*|\bdecelerat\w*|\bbrak(e|es|ing)\b|\b(reduc\w+|lower\w*) (the |its |your )?(current )?speed|\bease off|\bprepare to (stop|yield)",
+    "accelerate": r"\baccelerat\w*|\bspeed(ing)? up|\b(increas\w+|gain\w*|pick\w* up) (the |its )?speed",
+    "keep_distance": r"\b(keep|maintain|hold)\w* [^.,;]{0,25}?(distance|gap|headway)|\bfollow\w*",
+    "keep_speed": r"\b(keep|maintain|hold)\w* [^.,;]{0,25}?(speed|pace|velocity)|\bcontinu\w*|\bproceed\w*|\bcruis\w*|\bdriv\w+ (on|straight|ahead)",
+}
+"""Intent -> words. The one that comes first in the text holds; of two at the same place the one that is higher up."""
+
+_SIDE = re.compile(
+    r"\b(?P<nudge>nudg\w*|shift\w*|swerv\w*|veer\w*|edg(e|ing)|mov(e|ing)( over)?|steer\w*|bias\w*|chang\w+ lanes?|merg\w+|pass\w*)"
+    r"( \w+){0,4}? (?P<side>left|right)\b"
+    r"|\b(?P<turn>turn\w*|mak(e|ing) an?)( \w+){0,2}? (?P<way>left|right)\b"
+    r"|\b(?P<before>left|right)[- ](?P<kind>nudge|shift|swerve|lane change|turn)\b"
+)
+
+STANDING, CREEPING = 0.5, 1.5
+"""m/s: below the first a car stands, below the second it all but stands."""
+
+SIDESTEP, TURN = 0.3, 0.35
+"""Metres beyond the bend that are a nudge; radians that are a turn at a junction."""
+
+
+def parse(text: str) -> tuple[str, ...]:
+    """The intents that a text states, at most one of speed and one of side, () where nothing is recognised."""
+    words = _THINGS.sub("it", text.lower())
+    said = _CAUSE.split(words, maxsplit=1)[0]
+    found = [(match.start(), rank, name) for rank, (name, pattern) in enumerate(_SPEED.items()) if (match := re.search(pattern, said))]
+    speed = [min(found)[2]] if found else []
+    side = _SIDE.search(said)
+    return (*speed, *([_side(side)] if side else []))
+
+
+def _side(match: re.Match[str]) -> str:
+    way = match["side"] or match["way"] or match["before"]
+    turns = match["turn"] or match["kind"] == "turn"
+    return f"{'turn' if turns else 'nudge'}_{way}"
+
+
+def verdict(text: str, xyz: torch.Tensor, history: Trajectory) -> str:
+    """Whether a path xyz f32[F, 3] after a history [H] does what the text says: one of VERDICTS.
+
+    One contradicted intent makes it inconsistent; otherwise one that is met makes it consistent.
+    """
+    intents = parse(text)
+    if not intents or not bool(xyz.isfinite().all()):
+        return "unclear"
+    motion = measure(xyz, history)
+    found = {RULES[intent](motion) for intent in intents}
+    return next((name for name in ("inconsistent", "consistent") if name in found), "unclear")
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What the rules look at: v0, speeds m/s f64[F], sidestep in metres and turn over the whole path in radians, both positive to the left."""
+
+    v0: float
+    speed: torch.Tensor
+    sidestep: float
+    turn: float
+
+    @property
+    def low(self) -> float:
+        return self.speed.min().item()
+
+    @property
+    def high(self) -> float:
+        return self.speed.max().item()
+
+    @property
+    def end(self) -> float:
+        """Mean speed over the last half second."""
+        return self.speed[-5:].mean().item()
+
+    def beyond(self, metres_per_second: float, share: float) -> float:
+        """The larger of a speed and a share of v0."""
+        return max(metres_per_second, share * self.v0)
+
+
+def measure(xyz: torch.Tensor, history: Trajectory) -> Motion:
+    """The motion of a path [F, 3] that goes on from a history [H], in its frame."""
+    whole = torch.cat([history.xyz, xyz.to(history.xyz)])[:, :2].double()
+    step = whole.diff(dim=0)
+    speed = step.norm(dim=-1) / history.dt
+    now = len(history.xyz) - 1
+    heading = _headings(step, float(yaw_of(history.rot[-1])))
+    return Motion(
+        v0=speed[now - 3 : now].mean().item(),
+        speed=speed[now:],
+        sidestep=_sidestep(heading, step.norm(dim=-1), now),
+        turn=(heading[-1] - heading[now - 1]).item(),
+    )
+
+
+def _headings(step: torch.Tensor, now: float) -> torch.Tensor:
+    """Directions f64[n] of the steps [n, 2]; a step of a standing car keeps the direction before it."""
+    raw, moving = torch.atan2(step[:, 1], step[:, 0]), step.norm(dim=-1) > 0.03
+    if not bool(moving.any()):
+        return torch.full_like(raw, now)
+    last = torch.where(moving, torch.arange(len(step)), -1).cummax(0).values.clamp_min(int(moving.int().argmax()))
+    return unwrap(raw[last])
+
+
+_WINDOW = (-1.5, 3.5)
+_CENTRES, _HALF_WIDTHS = torch.arange(0.0, 2.6, 0.25), torch.tensor([0.8, 1.1, 1.5])
+
+
+@cache
+def _bumps(count: int, now: int) -> torch.Tensor:
+    """Headings f64[n, count] of a sidestep at each place and of each length, 1 at their middle."""
+    time = (torch.arange(count, dtype=torch.float64) - now + 0.5) * 0.1
+    centre, half = (g.flatten()[:, None].double() for g in torch.meshgrid(_CENTRES, _HALF_WIDTHS, indexing="ij"))
+    phase = ((time - centre) / half).clamp(-1, 1)
+    return (0.5 * torch.pi * phase).cos().square()
+
+
+def _sidestep(heading: torch.Tensor, length: torch.Tensor, now: int) -> float:
+    """Metres to the left beyond a bend: heading(s) = a + k s + d * bump(t) by least squares between 1.5 s before and 3.5 s after t0.
+
+    Of all places and lengths of the bump the one that explains the path best; heading [n], length of each step [n].
+    """
+    last = min(len(heading), now + 35)
+    heading, length = heading[:last], length[:last]
+    travelled = length.cumsum(0)
+    if travelled[-1] - travelled[now - 1] < 5:
+        return 0.0
+    bumps = _bumps(last, now)
+    design = torch.stack([torch.ones_like(bumps), (travelled / travelled[-1]).expand_as(bumps), bumps], -1)
+    fitted = torch.linalg.lstsq(design, heading.expand(len(bumps), -1)[..., None]).solution
+    rest = (design @ fitted)[..., 0] - heading
+    best = int(rest.square().sum(-1).argmin())
+    return (fitted[best, 2, 0] * (bumps[best] * length).sum()).item()
+
+
+# ---------------------------------------------------------------------------------------------------------------------- the rules
+
+
+def _decide(does: bool, does_not: bool) -> str:
+    return "consistent" if does else "inconsistent" if does_not else "unclear"
+
+
+def _keep_speed(m: Motion) -> str:
+    away = max(m.high - m.v0, m.v0 - m.low)
+    return _decide(away <= m.beyond(0.8, 0.08), away > m.beyond(1.2, 0.12))
+
+
+def _keep_distance(m: Motion) -> str:
+    return _decide(m.low >= 0.6 * m.v0 - 0.5 and m.high <= 1.25 * m.v0 + 1, m.high > 1.5 * m.v0 + 2 or (m.low < STANDING < CREEPING < m.v0))
+
+
+def _slow_down(m: Motion) -> str:
+    drop = m.v0 - m.low
+    return _decide(
+        drop >= m.beyond(0.15, 0.015) and m.high - m.v0 < m.beyond(0.8, 0.08),
+        drop < m.beyond(0.08, 0.008) or m.end > m.v0 + m.beyond(1, 0.1),
+    )
+
+
+def _stop(m: Motion) -> str:
+    if m.v0 < CREEPING:
+        return _decide(m.high < CREEPING, m.high > 2 * CREEPING)
+    return _decide(m.low < 1 or m.end <= 0.6 * m.v0, m.low > 0.8 * m.v0)
+
+
+def _remain_stopped(m: Motion) -> str:
+    moved = 0.1 * m.speed[:20].sum().item()
+    return _decide(moved < 0.7, moved > 2)
+
+
+def _start(m: Motion) -> str:
+    gained = m.speed[:40].max().item() - m.v0
+    return _decide(gained > 1, gained < 0.5)
+
+
+def _accelerate(m: Motion) -> str:
+    gained, lost = m.high - m.v0, m.v0 - m.low
+    return _decide(gained >= m.beyond(0.3, 0.03) and lost < m.beyond(0.3, 0.03), gained < m.beyond(0.1, 0.01) or lost > m.beyond(0.5, 0.05))
+
+
+def _yield(m: Motion) -> str:
+    stands = m.v0 < CREEPING and m.speed[:20].max().item() < CREEPING
+    return _decide(stands or m.v0 - m.low >= m.beyond(0.5, 0.05), m.v0 - m.low < m.beyond(0.2, 0.02))
+
+
+def _nudge(sign: int) -> Callable[[Motion], str]:
+    return lambda m: _decide(sign * m.sidestep > SIDESTEP, -sign * m.sidestep > SIDESTEP)
+
+
+def _turn(sign: int) -> Callable[[Motion], str]:
+    return lambda m: _decide(sign * m.turn > TURN, -sign * m.turn > TURN / 2)
+
+
+RULES: dict[str, Callable[[Motion], str]] = {
+    "keep_speed": _keep_speed,
+    "keep_distance": _keep_distance,
+    "slow_down": _slow_down,
+    "stop": _stop,
+    "remain_stopped": _remain_stopped,
+    "start": _start,
+    "accelerate": _accelerate,
+    "yield": _yield,
+    "nudge_left": _nudge(1),
+    "nudge_right": _nudge(-1),
+    "turn_left": _turn(1),
+    "turn_right": _turn(-1),
+}
+"""Intent -> rule: Motion -> one of VERDICTS."""

@@ -1,0 +1,248 @@
+"""The evaluation itself: the next clips are decoded while one is planned; every row is on the disk before the next is begun."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from alpamayo_r1.data.clips import Clip
+from alpamayo_r1.data.source import Source, open_source
+from alpamayo_r1.planner import load, pick_device
+from alpamayo_r1.types import Sample
+
+from .protocol import EvalConfig, Item, check_same, identity, work
+from .score import score
+from .store import Store, opened, write_durably
+
+AHEAD = 4
+"""Clips decoded or being decoded while one is planned."""
+
+A, B = TypeVar("A"), TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an evaluation is: rows on the disk, rows in all, how many failed, mean minADE so far (NaN: none yet), the newest row."""
+
+    done: int
+    total: int
+    failed: int
+    min_ade: float
+    row: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """A clip as it came from the data set: a sample, or what went wrong; and how long it took."""
+
+    sample: Sample | None
+    error: str | None
+    load_ms: float
+
+
+def evaluate(
+    config: EvalConfig, out: Path, *, command: str = "", retry_failed: bool = False, ray: str | None = None, workers: int | None = None
+) -> Iterator[Progress]:
+    """Evaluates what is missing in `out`, then writes results.parquet and timing.parquet; yields after every row, and once before.
+
+    ray: None for this process, "local" for a Ray of this machine, or a cluster's address; workers: models on that cluster.
+    Raises ValueError where the folder holds another evaluation, or a list or option is not understood.
+    """
+    config = resolve(config)
+    out = Path(out)
+    with opened(out) as store:
+        items = begin(config, store, command)
+        if retry_failed:
+            store.forget_failed()
+        done = store.done()
+        todo = [item for item in items if item.index not in done]
+        progress = resumed(store, len(items))
+        yield progress
+        for row in rows(config, todo, ray, workers):
+            store.append(row)
+            progress = advance(progress, row)
+            yield progress
+        store.compact()
+
+
+def rows(config: EvalConfig, todo: Sequence[Item], ray: str | None, workers: int | None) -> Iterator[dict[str, Any]]:
+    """The rows of the items, in whatever order they are finished."""
+    if not todo:
+        return iter(())
+    if ray is not None:
+        from .cluster import cluster_rows
+
+        return cluster_rows(config, todo, ray, workers)
+    return local_rows(config, todo)
+
+
+def local_rows(config: EvalConfig, todo: Sequence[Item]) -> Iterator[dict[str, Any]]:
+    """The rows of the items in order, planned here."""
+    with threads(config.threads), open_source(config.data) as source, ThreadPoolExecutor(2) as pool:
+        worker = Worker(config)
+        began = time.perf_counter()
+        for item, (read, wait_ms) in ahead(pool, lambda item: read_item(source, item), todo):
+            row = worker.row(item, read) | {"wait_ms": wait_ms}
+            began, before = time.perf_counter(), began
+            yield row | {"total_ms": 1e3 * (began - before)}
+
+
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[A], B], items: Iterable[A], depth: int = AHEAD
+) -> Iterator[tuple[A, tuple[B, float]]]:
+    """(item, (function(item), milliseconds waited for it)) in order, `depth` calls ahead of the consumer."""
+    waiting: deque = deque()
+    upcoming = iter(items)
+
+    def fill() -> None:
+        while len(waiting) < depth and (item := next(upcoming, None)) is not None:
+            waiting.append((item, pool.submit(function, item)))
+
+    fill()
+    while waiting:
+        item, future = waiting.popleft()
+        fill()
+        began = time.perf_counter()
+        result = future.result()
+        yield item, (result, 1e3 * (time.perf_counter() - began))
+
+
+def read_item(source: Source, item: Item) -> Read:
+    """The sample of an item; whatever a broken clip raises becomes its error."""
+    began = time.perf_counter()
+    try:
+        source.clip(item.clip_id)
+        with Clip(source, item.clip_id) as clip:
+            sample, error = clip.sample(item.t0_us, need_future=False), None
+    except Exception as problem:
+        sample, error = None, told(problem)
+    return Read(sample, error, 1e3 * (time.perf_counter() - began))
+
+
+class Worker:
+    """A loaded model that turns what was read into rows."""
+
+    def __init__(self, config: EvalConfig):
+        self.planner, self.options = load(config.checkpoint, device=config.device, fast=config.fast), config.options()
+
+    def row(self, item: Item, read: Read) -> dict[str, Any]:
+        """The row of an item; a plan that fails becomes a row with its error."""
+        began = time.perf_counter()
+        found: dict[str, Any] = {"error": read.error}
+        plan_ms = None
+        if read.sample is not None:
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ rows did not reach")
+                    plan = self.planner.plan(read.sample.observation, **self.options)
+                plan_ms = 1e3 * (time.perf_counter() - began)
+                found = score(read.sample, plan)
+            except Exception as problem:
+                if lost(problem):
+                    raise
+                found = {"error": told(problem)}
+        return asdict(item) | found | {"load_ms": read.load_ms, "plan_ms": plan_ms}
+
+
+def told(problem: Exception) -> str:
+    """An exception as a row's error."""
+    return f"{type(problem).__name__}: {problem}"
+
+
+def lost(problem: Exception) -> bool:
+    """Whether no later clip can succeed either: the accelerator is in an undefined state."""
+    return isinstance(problem, getattr(torch, "AcceleratorError", ())) and not isinstance(problem, torch.OutOfMemoryError)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch with so many CPU threads (None: as it is), and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --------------------------------------------------------------------------------------------------------------------- begin and go on
+
+
+def resolve(config: EvalConfig) -> EvalConfig:
+    """The config with device, path and threads decided for this machine. Raises ValueError for a device that is not here."""
+    device = pick_device(config.device)
+    fast = device.type == "cuda" if config.fast is None else config.fast
+    count = None if device.type == "cuda" else config.threads or torch.get_num_threads()
+    return replace(config, device=device.type, fast=fast, threads=count)
+
+
+def begin(config: EvalConfig, store: Store, command: str) -> list[Item]:
+    """The work list: of the folder where it holds this evaluation, else a new one that is written there."""
+    settings, listed = store.folder / "config.json", store.folder / "work.parquet"
+    if settings.exists():
+        stored = json.loads(settings.read_text())
+        items = [Item(**row) for row in pq.read_table(listed).to_pylist()]
+        same_lists = all(stored["config"][name] == getattr(config, name) for name in ("data", "clips", "t0"))
+        if not same_lists:
+            with open_source(config.data) as source:
+                items = work(config, source)
+        check_same(stored["identity"], identity(config, items), store.folder)
+        return items
+    with open_source(config.data) as source:
+        items, kind = work(config, source), source.kind
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([asdict(item) for item in items]), buffer)
+    write_durably(listed, buffer.getvalue().to_pybytes())
+    record = {"config": asdict(config), "identity": identity(config, items), "source": kind, "versions": versions(), "command": command}
+    write_durably(settings, (json.dumps(record, indent=2) + "\n").encode())
+    return items
+
+
+def resumed(store: Store, total: int) -> Progress:
+    """How far a folder is."""
+    table = store.read()
+    values = pc.drop_null(table["min_ade"].filter(pc.is_finite(table["min_ade"])))
+    failed = len(table) - table["error"].null_count
+    return Progress(len(table), total, failed, pc.mean(values).as_py() if len(values) else float("nan"))
+
+
+def advance(progress: Progress, row: dict[str, Any]) -> Progress:
+    """The progress after one more row. The running mean counts a failed row's clip as none."""
+    failed = row.get("error") is not None
+    counted = progress.done - progress.failed
+    mean, value = progress.min_ade, row.get("min_ade")
+    if value is not None and value == value:
+        mean = value if counted == 0 or mean != mean else (mean * counted + value) / (counted + 1)
+    return Progress(progress.done + 1, progress.total, progress.failed + failed, mean, row)
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    names = ("alpamayo-r1", "torch", "numpy", "av", "physical_ai_av", "pyarrow")
+    here = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
+    if torch.cuda.is_available():
+        here["gpu"] = torch.cuda.get_device_name()
+    return {name: _version(name) for name in names} | here
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"

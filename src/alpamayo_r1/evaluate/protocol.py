@@ -1,0 +1,190 @@
+"""What is evaluated and how: the protocol, the list of (clip, t0) that it means, and the check that a folder holds the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from alpamayo_r1.data.clips import Clip
+from alpamayo_r1.data.errors import DataError
+from alpamayo_r1.data.source import Source
+from alpamayo_r1.hub import checkpoint_folder
+
+GRID_US = 1_000_000
+"""Step of `t0="grid"`."""
+
+T0_US = 5_100_000
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The published protocol as defaults: t0 5.1 s, 6 samples, seed 42 for every clip, T 0.6, top-p 0.98, 256 tokens, 10 Euler steps.
+
+    clips: FILE.parquet or FILE.txt, "gold644", a number (the first N of the data set), or None: gold644 of the real data set, all of a
+    synthetic one. t0: seconds, "grid" (every whole second that has its history and future), or a FILE with clip ids and times.
+    device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their last bits.
+    """
+
+    checkpoint: str = "small"
+    data: str = "sample"
+    clips: str | None = None
+    t0: str = "5.1"
+    samples: int = 6
+    seed: int = 42
+    temperature: float = 0.6
+    top_p: float = 0.98
+    max_tokens: int = 256
+    steps: int = 10
+    device: str = "auto"
+    fast: bool | None = None
+    threads: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of `Planner.plan`."""
+        names = ("samples", "seed", "temperature", "top_p", "max_tokens", "steps")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of work: the index-th row is this clip at this t0."""
+
+    index: int
+    clip_id: str
+    t0_us: int
+
+
+def work(config: EvalConfig, source: Source) -> list[Item]:
+    """Every (clip, t0) of the protocol, in order.
+
+    Raises:
+        ValueError: a list that can't be read, an unknown word, or no clip of it in the source.
+    """
+    times = _times(config.t0)
+    clips = clip_list(config.clips, source) if config.clips or not isinstance(times, dict) else list(times)
+    known = set(source.clip_ids)
+    if not known.intersection(clips):
+        raise ValueError(
+            f"none of the {len(clips)} clips of {config.clips or 'the default list'} is among the {len(known)} of {source.name}: "
+            "give the data set that the list was made for (--data), or another list (--clips)"
+        )
+    if times == "grid":
+        with ThreadPoolExecutor(4) as pool:
+            moments = list(pool.map(lambda clip_id: _grid(source, clip_id), clips))
+    elif isinstance(times, dict):
+        missing = [clip_id for clip_id in clips if clip_id not in times]
+        if missing:
+            raise ValueError(f"{config.t0} has no t0 for {len(missing)} of {len(clips)} clips, such as {missing[0]}")
+        moments = [times[clip_id] for clip_id in clips]
+    else:
+        moments = [[times]] * len(clips)
+    pairs = [(clip_id, t0) for clip_id, at in zip(clips, moments) for t0 in at]
+    return [Item(i, clip_id, t0) for i, (clip_id, t0) in enumerate(pairs)]
+
+
+def clip_list(spec: str | None, source: Source) -> list[str]:
+    """The clip ids that a --clips means, without repetition, in order. Raises ValueError."""
+    spec = spec or ("gold644" if source.kind == "physical-ai-av" else str(len(source.clip_ids)))
+    if spec.isdigit():
+        if int(spec) < 1:
+            raise ValueError("--clips 0 leaves nothing to evaluate")
+        return list(source.clip_ids[: int(spec)])
+    if spec == "gold644":
+        return gold644()
+    return list(dict.fromkeys(clip_id for clip_id, _ in _table(spec)))
+
+
+def gold644() -> list[str]:
+    """The clip ids of the published evaluation."""
+    text = (resources.files("alpamayo_r1") / "assets" / "gold644.txt").read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _times(spec: str) -> int | str | dict[str, list[int]]:
+    """A --t0 as microseconds, "grid", or clip id -> microseconds."""
+    if spec == "grid":
+        return spec
+    try:
+        return round(float(spec) * 1e6)
+    except ValueError:
+        times: dict[str, list[int]] = {}
+        for clip_id, t0_us in _table(spec):
+            if t0_us is None:
+                raise ValueError(f"{spec} has no times: write `clip_id t0` in seconds a line, or a column t0 (s) or t0_us") from None
+            times.setdefault(clip_id, []).append(t0_us)
+        return times
+
+
+def _table(spec: str) -> list[tuple[str, int | None]]:
+    """(clip id, t0 in microseconds or None) a row of a .parquet (columns key or clip_id, t0 or t0_us) or of a text file."""
+    path = Path(spec)
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {spec!r}: give FILE.parquet or FILE.txt (and for --clips: gold644 or a number, for --t0: seconds or grid)"
+        )
+    if path.suffix == ".parquet":
+        import pandas as pd
+
+        table = pd.read_parquet(path).reset_index()
+        column = next((name for name in ("key", "clip_id") if name in table), None)
+        if column is None:
+            raise ValueError(f"{spec} has the columns {', '.join(map(str, table))}: expected key or clip_id")
+        times = table["t0_us"] if "t0_us" in table else (table["t0"] * 1e6).round() if "t0" in table else [None] * len(table)
+        return [(str(clip_id), None if t is None else int(t)) for clip_id, t in zip(table[column], times)]
+    rows = [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    return [(row[0], round(float(row[1]) * 1e6) if len(row) > 1 else None) for row in rows]
+
+
+def _grid(source: Source, clip_id: str) -> list[int]:
+    """Every GRID_US that has its history and its future; where there is none or the clip can't be read, the default, to fail in its row."""
+    try:
+        source.clip(clip_id)
+        with Clip(source, clip_id) as clip:
+            low, high = clip.valid_t0()
+    except (DataError, OSError):
+        return [T0_US]
+    return list(range(-(-low // GRID_US) * GRID_US, high + 1, GRID_US)) or [T0_US]
+
+
+# ------------------------------------------------------------------------------------------------------------------- the same protocol?
+
+
+def identity(config: EvalConfig, items: Sequence[Item]) -> dict[str, Any]:
+    """What the rows depend on: equal identities give equal rows. The checkpoint by its content, the clips by a digest of their list."""
+    listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us}" for item in items).encode()).hexdigest()
+    described = asdict(config) | {"checkpoint": fingerprint(checkpoint_folder(config.checkpoint)), "rows": len(items), "clips": listed}
+    del described["data"], described["t0"]
+    return described
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the config, and over name, size and first 64 KiB of every shard: fast at 20 GB, and it notices another checkpoint."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for shard in sorted(folder.glob("*.safetensors")):
+        with open(shard, "rb") as file:
+            digest.update(f"{shard.name} {shard.stat().st_size}".encode() + file.read(65_536))
+    return digest.hexdigest()
+
+
+def check_same(stored: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
+    """Raises ValueError where a folder holds the evaluation of another protocol, naming what differs."""
+    names = [name for name in wanted if stored.get(name) != wanted[name]]
+    if names:
+        differs = ", ".join(f"{name} {_short(stored.get(name))} there and {_short(wanted[name])} now" for name in names)
+        raise ValueError(f"{out} holds another evaluation ({differs}): give the options it was begun with to go on, or another --out")
+
+
+def _short(value: Any) -> str:
+    return f"{value[:8]}..." if isinstance(value, str) and len(value) > 40 else str(value)
+
+
+def read_config(path: Path) -> EvalConfig:
+    """The protocol of a folder's config.json."""
+    stored = json.loads(path.read_text())["config"]
+    return EvalConfig(**{f.name: stored[f.name] for f in fields(EvalConfig)})

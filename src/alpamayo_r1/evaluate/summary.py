@@ -1,0 +1,219 @@
+"""Rows -> figures that can be published: means with 95 % intervals, overall and by bucket, baselines beside them; and A against B."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alpamayo_r1.bootstrap import Interval, intervals
+from alpamayo_r1.results import NOTICES
+
+from .score import PATH_SCORES, SHORT, TIMINGS, WORD_SCORES
+from .store import write_durably
+
+FIGURES = (*PATH_SCORES, "spread", *WORD_SCORES)
+BASELINES = tuple(f"{short}_{name}" for short in SHORT.values() for name in PATH_SCORES)
+
+SPEEDS = ((0.5, "standing"), (5.0, "below 5 m/s"), (10.0, "5 to 10 m/s"), (math.inf, "over 10 m/s"))
+BENDS = ((0.002, "straight"), (0.01, "bend"), (math.inf, "tight bend"))
+"""Upper ends and names of the buckets: speed at t0 in m/s, mean curvature driven in 1/m (radius 500 m, 100 m)."""
+
+
+def summarise(out: Path) -> dict[str, Any]:
+    """Reads results.parquet of a finished evaluation, and writes and returns summary.json.
+
+    {"rows", "failed", "figures": {name: Interval as dict}, "min_ade_by_k": [...], "buckets": {kind: {name: {"figures": ...}}}, ...}.
+    """
+    table = read(out)
+    settings = json.loads((Path(out) / "config.json").read_text())
+    good = ok(table)
+    timing = pq.read_table(Path(out) / "timing.parquet")
+    summary = {
+        "rows": len(table),
+        "failed": len(table) - len(good),
+        "errors": errors(table),
+        "figures": figures(good),
+        "min_ade_by_k": min_ade_by_k(good),
+        "buckets": {kind: {name: figures(part) for name, part in parts(good, of).items()} for kind, of in KINDS.items()},
+        "throughput": throughput(timing),
+        "source": settings["source"],
+        "notice": NOTICES.get(settings["source"], NOTICES["physical-ai-av"]),
+        "config": settings["config"],
+        "identity": settings["identity"],
+        "versions": settings["versions"],
+        "command": settings["command"],
+    }
+    write_durably(Path(out) / "summary.json", (json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n").encode())
+    return summary
+
+
+def read(out: Path) -> pa.Table:
+    """The rows of a finished evaluation. Raises ValueError where there are none."""
+    path = Path(out) / "results.parquet"
+    if not path.is_file():
+        raise ValueError(f"{out} holds no finished evaluation (no results.parquet): run `alpamayo-r1 eval --out {out}` to its end")
+    return pq.read_table(path)
+
+
+def ok(table: pa.Table) -> pa.Table:
+    """The rows that hold a plan."""
+    return table.filter(table["error"].is_null())
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """A column as f64[n], null as NaN."""
+    return table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def figures(table: pa.Table) -> dict[str, dict[str, float]]:
+    """Every figure's mean, interval, count and number of masked rows; baselines under cv_ and ctra_."""
+    names = (*FIGURES, *BASELINES)
+    values = np.stack([column(table, name) for name in names], 1) if len(table) else np.empty((0, len(names)))
+    return {name: asdict(found) for name, found in zip(names, intervals(values))}
+
+
+def min_ade_by_k(table: pa.Table) -> list[float]:
+    """Mean minADE of the first k samples, k = 1 .. S."""
+    known = [errors for errors in table["sample_ade"].to_pylist() if errors]
+    if not known:
+        return []
+    return np.nanmean(np.fmin.accumulate(np.array(known), axis=1), axis=0).tolist()
+
+
+def parts(table: pa.Table, of: Callable[[pa.Table], Sequence[str | None]]) -> dict[str, pa.Table]:
+    """The rows by what `of` calls each (None: left out), the larger parts first."""
+    names = np.array([name or "" for name in of(table)], dtype=object)
+    found = {name: table.filter(pa.array(names == name)) for name in dict.fromkeys(names) if name}
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def _between(values: np.ndarray, ends: Sequence[tuple[float, str]]) -> list[str | None]:
+    return [next((name for end, name in ends if value < end), None) if math.isfinite(value) else None for value in values]
+
+
+KINDS: dict[str, Callable[[pa.Table], Sequence[str | None]]] = {
+    "speed": lambda table: _between(column(table, "speed"), SPEEDS),
+    "curvature": lambda table: _between(column(table, "curvature"), BENDS),
+    "decision": lambda table: table["decision"].to_pylist(),
+}
+"""Kind of bucket -> name of each row's bucket."""
+
+
+def errors(table: pa.Table) -> dict[str, int]:
+    """First line of each error -> how many rows."""
+    told = [text.splitlines()[0] for text in table["error"].to_pylist() if text]
+    return {text: told.count(text) for text in dict.fromkeys(told)}
+
+
+def throughput(timing: pa.Table) -> dict[str, float]:
+    """Rows a second, and the shares of the time spent planning and waiting for clips."""
+    sums = {name: float(np.nansum(column(timing, name))) for name in TIMINGS} if len(timing) else dict.fromkeys(TIMINGS, 0.0)
+    total = sums["total_ms"] or math.nan
+    return {"clips_per_s": 1e3 * len(timing) / total, "planning": sums["plan_ms"] / total, "waiting": sums["wait_ms"] / total}
+
+
+# -------------------------------------------------------------------------------------------------------------------------- A against B
+
+
+def compare(first: Path, second: Path) -> dict[str, Any]:
+    """Paired differences second - first over the (clip, t0) that both have: {"pairs", "only_first", "only_second", "figures": {...}}.
+
+    Each figure has both means over the pairs, the mean difference with its interval, and "clear" where that interval excludes 0.
+    """
+    tables = [ok(read(out)) for out in (first, second)]
+    keys = [list(zip(t["clip_id"].to_pylist(), t["t0_us"].to_pylist())) for t in tables]
+    places = [{key: i for i, key in enumerate(k)} for k in keys]
+    both = [key for key in keys[0] if key in places[1]]
+    if not both:
+        raise ValueError(f"{first} and {second} have no clip and t0 in common: nothing to compare")
+    a, b = (np.stack([column(t, name) for name in FIGURES], 1)[[p[key] for key in both]] for t, p in zip(tables, places))
+    found = {}
+    for name, left, right, difference in zip(FIGURES, a.T, b.T, intervals(b - a)):
+        known = np.isfinite(left) & np.isfinite(right)
+        found[name] = {
+            "first": float(left[known].mean()) if known.any() else math.nan,
+            "second": float(right[known].mean()) if known.any() else math.nan,
+            "difference": asdict(difference),
+            "clear": difference.low > 0 or difference.high < 0,
+        }
+    result = {"pairs": len(both), "only_first": len(keys[0]) - len(both), "only_second": len(keys[1]) - len(both), "figures": found}
+    return _plain(result)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- tables
+
+
+SHOWN = (
+    "min_ade",
+    "ade",
+    "min_fde",
+    "miss",
+    "corner_distance",
+    "heading_error",
+    "lateral",
+    "spread",
+    "consistent",
+    "inconsistent",
+    "malformed",
+)
+
+
+def table(summary: dict[str, Any]):
+    """The main figures for a terminal: a rich Table."""
+    from rich.table import Table
+
+    from .score import UNITS
+
+    shown = Table(title=f"{summary['rows']} rows, {summary['failed']} failed; mean and 95 % interval over clips")
+    for name in ("figure", "mean", "interval", "masked", "CV", "CTRA", "unit"):
+        shown.add_column(name, justify="left" if name in ("figure", "unit") else "right")
+    for name in SHOWN:
+        mine = summary["figures"][name]
+        bases = [summary["figures"].get(f"{short}_{name}") for short in SHORT.values()]
+        row = [number(mine["mean"]), span(mine), str(mine["masked"]), *(number(base["mean"]) if base else "" for base in bases)]
+        shown.add_row(name, *row, UNITS[name])
+    return shown
+
+
+def comparison_table(result: dict[str, Any]):
+    """A comparison for a terminal: a rich Table."""
+    from rich.table import Table
+
+    shown = Table(title=f"{result['pairs']} pairs ({result['only_first']} only in the first, {result['only_second']} only in the second)")
+    for name in ("figure", "first", "second", "difference", "95 % interval", ""):
+        shown.add_column(name, justify="left" if name in ("figure", "") else "right")
+    for name, row in result["figures"].items():
+        means = [number(row[key]) for key in ("first", "second")]
+        difference = row["difference"]
+        shown.add_row(name, *means, number(difference["mean"]), span(difference), "clear" if row["clear"] else "")
+    return shown
+
+
+def number(value: float | None) -> str:
+    """A figure with three digits after the point, "-" where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def span(found: dict[str, Any]) -> str:
+    """An interval as text."""
+    return f"{number(found['low'])} .. {number(found['high'])}"
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: NaN becomes None."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+__all__ = ["Interval", "compare", "comparison_table", "summarise", "table"]

@@ -35,7 +35,8 @@ INTENTS = (
 VERDICTS = ("consistent", "inconsistent", "unclear")
 
 _CAUSE = re.compile(
-    r"\b(since|because|due to|given that|given|as (?=the|a|an|it|there|nothing|no|another|traffic|vehicles?)|so that|in order to|while|when)\b"
+    r"\b(since|because|due to|given that|given|so that|in order to|while|when)\b"
+    r"|\bas (?=(the|a|an|it|there|nothing|no|another|traffic|vehicles?)\b)"
 )
 """What follows one of these is why, not what."""
 
@@ -47,16 +48,30 @@ _THINGS = re.compile(
 """Things whose names hold a verb of driving."""
 
 _SPEED = {
-    "remain_stopped": r"(remain|stay|keep|be|continue to be)\w* (fully )?(stopped|stationary|at rest|still|halted)|\bwait|hold(ing)? (the )?position|remain at",
-    "start": r"\b(start|begin|resum)\w*|\b(pull|move|drive|set)s? (away|off)\b",
-    "yield": r"\byield\w*|\bgiv(e|ing) way|\blet (the|a) .{1,40}?(pass|cross|go|merge)",
-    "stop": r"\b(stop|halt)(s|ping|ing)?\b|\b(brak\w+|slow\w*( down)?|decelerat\w+|com(e|ing))( \w+)? (to|and) (a )?(full |complete )?(stop|halt|standstill)",
-    "slow_down": r"\bslow\w*|\bdecelerat\w*|\bbrak(e|es|ing)\b|\b(reduc\w+|lower\w*) (the |its |your )?(current )?speed|\bease off|\bprepare to (stop|yield)",
-    "accelerate": r"\baccelerat\w*|\bspeed(ing)? up|\b(increas\w+|gain\w*|pick\w* up) (the |its )?speed",
-    "keep_distance": r"\b(keep|maintain|hold)\w* [^.,;]{0,25}?(distance|gap|headway)|\bfollow\w*",
-    "keep_speed": r"\b(keep|maintain|hold)\w* [^.,;]{0,25}?(speed|pace|velocity)|\bcontinu\w*|\bproceed\w*|\bcruis\w*|\bdriv\w+ (on|straight|ahead)",
+    "remain_stopped": (
+        r"(remain|stay|keep|be|continue to be)\w* (fully )?(stopped|stationary|at rest|still|halted)",
+        r"wait\w*|hold(ing)? (the )?position|remain at",
+    ),
+    "start": (r"(start|begin|resum)\w*|(pull|move|drive|set)s? (away|off)\b",),
+    "yield": (r"yield\w*|giv(e|ing) way|let (the|a) .{1,40}?(pass|cross|go|merge)\b",),
+    "stop": (
+        r"(stop|halt)(s|ping|ing)?\b",
+        r"(brak\w+|slow\w*( down)?|decelerat\w+|com(e|ing))( \w+)? (to|and) (a )?(full |complete )?(stop|halt|standstill)\b",
+    ),
+    "slow_down": (
+        r"slow\w*|decelerat\w*|brak(e|es|ing)\b|ease off|prepare to (stop|yield)",
+        r"(reduc\w+|lower\w*) (the |its |your )?(current )?speed",
+    ),
+    "accelerate": (r"accelerat\w*|speed(ing)? up|(increas\w+|gain\w*|pick\w* up) (the |its )?speed",),
+    "keep_distance": (r"(keep|maintain|hold)\w* [^.,;]{0,25}?(distance|gap|headway)|follow\w*",),
+    "keep_speed": (
+        r"(keep|maintain|hold)\w* [^.,;]{0,25}?(speed|pace|velocity)",
+        r"continu\w*|proceed\w*|cruis\w*|driv\w+ (on|straight|ahead)",
+    ),
 }
 """Intent -> words. The one that comes first in the text holds; of two at the same place the one that is higher up."""
+
+_SPEED_WORDS = {name: re.compile(rf"\b({'|'.join(words)})") for name, words in _SPEED.items()}
 
 _SIDE = re.compile(
     r"\b(?P<nudge>nudg\w*|shift\w*|swerv\w*|veer\w*|edg(e|ing)|mov(e|ing)( over)?|steer\w*|bias\w*|chang\w+ lanes?|merg\w+|pass\w*)"
@@ -74,9 +89,9 @@ SIDESTEP, TURN = 0.3, 0.35
 
 def parse(text: str) -> tuple[str, ...]:
     """The intents that a text states, at most one of speed and one of side, () where nothing is recognised."""
-    words = _THINGS.sub("it", text.lower())
-    said = _CAUSE.split(words, maxsplit=1)[0]
-    found = [(match.start(), rank, name) for rank, (name, pattern) in enumerate(_SPEED.items()) if (match := re.search(pattern, said))]
+    stated = _THINGS.sub("it", text.lower())
+    said = _CAUSE.split(stated, maxsplit=1)[0]
+    found = [(match.start(), rank, name) for rank, (name, words) in enumerate(_SPEED_WORDS.items()) if (match := words.search(said))]
     speed = [min(found)[2]] if found else []
     side = _SIDE.search(said)
     return (*speed, *([_side(side)] if side else []))
@@ -103,12 +118,23 @@ def verdict(text: str, xyz: torch.Tensor, history: Trajectory) -> str:
 
 @dataclass(frozen=True)
 class Motion:
-    """What the rules look at: v0, speeds m/s f64[F], sidestep in metres and turn over the whole path in radians, both positive to the left."""
+    """What the rules look at: v0 and speeds f64[F] in m/s; heading rad f64[n] and length m f64[n] of all steps, t0 before step `now`."""
 
     v0: float
     speed: torch.Tensor
-    sidestep: float
-    turn: float
+    heading: torch.Tensor
+    length: torch.Tensor
+    now: int
+
+    @property
+    def sidestep(self) -> float:
+        """Metres to the left that are no bend of the road."""
+        return _sidestep(self.heading, self.length, self.now)
+
+    @property
+    def turn(self) -> float:
+        """Radians to the left from t0 to the end."""
+        return (self.heading[-1] - self.heading[self.now - 1]).item()
 
     @property
     def low(self) -> float:
@@ -135,12 +161,7 @@ def measure(xyz: torch.Tensor, history: Trajectory) -> Motion:
     speed = step.norm(dim=-1) / history.dt
     now = len(history.xyz) - 1
     heading = _headings(step, float(yaw_of(history.rot[-1])))
-    return Motion(
-        v0=speed[now - 3 : now].mean().item(),
-        speed=speed[now:],
-        sidestep=_sidestep(heading, step.norm(dim=-1), now),
-        turn=(heading[-1] - heading[now - 1]).item(),
-    )
+    return Motion(speed[now - 3 : now].mean().item(), speed[now:], heading, step.norm(dim=-1), now)
 
 
 def _headings(step: torch.Tensor, now: float) -> torch.Tensor:
@@ -152,35 +173,39 @@ def _headings(step: torch.Tensor, now: float) -> torch.Tensor:
     return unwrap(raw[last])
 
 
-_WINDOW = (-1.5, 3.5)
-_CENTRES, _HALF_WIDTHS = torch.arange(0.0, 2.6, 0.25), torch.tensor([0.8, 1.1, 1.5])
+_LAST = 35
+"""Steps after t0 that the sidestep is looked for in."""
 
 
 @cache
-def _bumps(count: int, now: int) -> torch.Tensor:
-    """Headings f64[n, count] of a sidestep at each place and of each length, 1 at their middle."""
+def _shapes(count: int, now: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is tried: headings f64[n, count] of a sidestep of 2.2 or 3 s, 1 at its middle, and the step i64[n] at which the road bends."""
     time = (torch.arange(count, dtype=torch.float64) - now + 0.5) * 0.1
-    centre, half = (g.flatten()[:, None].double() for g in torch.meshgrid(_CENTRES, _HALF_WIDTHS, indexing="ij"))
-    phase = ((time - centre) / half).clamp(-1, 1)
-    return (0.5 * torch.pi * phase).cos().square()
+    axes = (torch.arange(-1.1, 3.6, 0.3), torch.tensor([1.1, 1.5]), torch.arange(0.0, count, 5))
+    centre, half, knot = (g.flatten() for g in torch.meshgrid(*axes, indexing="ij"))
+    phase = ((time - centre[:, None].double()) / half[:, None].double()).clamp(-1, 1)
+    return (0.5 * torch.pi * phase).cos().square(), knot.long()
 
 
 def _sidestep(heading: torch.Tensor, length: torch.Tensor, now: int) -> float:
-    """Metres to the left beyond a bend: heading(s) = a + k s + d * bump(t) by least squares between 1.5 s before and 3.5 s after t0.
+    """Metres to the left beyond the road's bends, from 1.5 s before to 3.5 s after t0; heading [n], length of each step [n].
 
-    Of all places and lengths of the bump the one that explains the path best; heading [n], length of each step [n].
+    Least squares: heading(s) = a + b s + c max(s - s_k, 0) + d bump(t), a bend that changes once and one sidestep there and straight on.
+    Of all places of the change and of the bump the ones that explain the path best; the sidestep is the integral of d bump.
     """
-    last = min(len(heading), now + 35)
+    last = min(len(heading), now + _LAST)
     heading, length = heading[:last], length[:last]
     travelled = length.cumsum(0)
-    if travelled[-1] - travelled[now - 1] < 5:
+    whole = travelled[-1]
+    if whole - travelled[now - 1] < 5:
         return 0.0
-    bumps = _bumps(last, now)
-    design = torch.stack([torch.ones_like(bumps), (travelled / travelled[-1]).expand_as(bumps), bumps], -1)
-    fitted = torch.linalg.lstsq(design, heading.expand(len(bumps), -1)[..., None]).solution
-    rest = (design @ fitted)[..., 0] - heading
-    best = int(rest.square().sum(-1).argmin())
-    return (fitted[best, 2, 0] * (bumps[best] * length).sum()).item()
+    bump, knot = _shapes(last, now)
+    bend = (travelled - travelled[knot][:, None]).clamp_min(0) / whole
+    design = torch.stack([torch.ones_like(bump), (travelled / whole).expand_as(bump), bend, bump], -1)
+    normal = design.mT @ design + 1e-9 * torch.eye(4, dtype=design.dtype)
+    fitted = torch.linalg.solve(normal, design.mT @ heading[:, None].expand(len(design), -1, -1))
+    best = int(((design @ fitted)[..., 0] - heading).square().sum(-1).argmin())
+    return (fitted[best, 3, 0] * (bump[best] * length).sum()).item()
 
 
 # ---------------------------------------------------------------------------------------------------------------------- the rules

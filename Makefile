@@ -14,7 +14,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/alpamayo-r1 run --checkpoint small --data sample --out out/demo
+	$(BIN)/alpamayo-r1 run --checkpoint small --data sample --samples 6 --out out/demo
 
 lint: setup
 	$(BIN)/ruff check src tests

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +22,17 @@ Data = Annotated[str, typer.Option(help="'sample' (bundled), a folder in the dat
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
-def fail(error: Exception) -> typer.Exit:
-    """Prints an error a person can act on, without a traceback; exit code 2."""
-    typer.secho(f"error: {error}", fg="red", err=True)
-    return typer.Exit(2)
+@contextmanager
+def teaching() -> Iterator[None]:
+    """Errors a person can act on are printed without a traceback, exit code 2; anything else is a bug and keeps its traceback."""
+    from alpamayo_r1.data.errors import DataError
+    from alpamayo_r1.hub import HubError
+
+    try:
+        yield
+    except (ValueError, MemoryError, DataError, HubError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -56,7 +65,7 @@ def run(
     console = Console()
     options = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens, "steps": steps}
     done = []
-    try:
+    with teaching():
         source = open_source(data)
         clips = choose(source, clip or [])
         with console.status(f"loading {checkpoint}"):
@@ -70,8 +79,6 @@ def run(
             for one in finished:
                 done.append(one)
                 progress.advance(task)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise fail(error) from None
     table = Table(title=f"{checkpoint} on {data}, t0 {t0:g} s, {samples} samples, seed {seed}")
     for name, justify in (("clip", "left"), ("reasoning of sample 1", "left"), ("minADE", "right"), ("CV", "right"), ("CTRA", "right")):
         table.add_column(name, justify=justify, no_wrap=name == "clip")
@@ -103,10 +110,8 @@ def world(
     """Write clips of the synthetic driving world in the data set's layout."""
     from alpamayo_r1.world.clips import write_world
 
-    try:
+    with teaching():
         ids = write_world(seed, clips, out, width=width, height=height, seconds=seconds, t_start=start)
-    except (ValueError, OSError) as error:
-        raise fail(error) from None
     typer.echo(f"{len(ids)} clips in {out.resolve()}")
     typer.echo(f"plan them: alpamayo-r1 run --data {out} --out out/world")
 
@@ -121,8 +126,8 @@ def train(
     reuse: Annotated[int, typer.Option(help="How often a rendered scene is trained on.")] = 2,
     first_seed: int = 0,
     workers: Annotated[int, typer.Option(help="Processes that simulate.")] = 12,
-    resume: Annotated[Path | None, typer.Option(help="A state.pt to go on from.")] = None,
-    compile: Annotated[bool, typer.Option(help="Compile the renderer first (two minutes, then four times faster).")] = False,
+    resume: Annotated[Path | None, typer.Option(help="A state.pt, or a checkpoint folder, to go on from.")] = None,
+    compile: Annotated[bool, typer.Option(help="torch.compile the blocks of the model on a GPU.")] = True,
     device: Device = "auto",
 ) -> None:
     """Train the small model on the world, and write a checkpoint in the released layout. Under torchrun: one process a GPU."""
@@ -134,11 +139,9 @@ def train(
     from alpamayo_r1.train.stream import StreamConfig
 
     config = TrainConfig(minutes=minutes, batch=batch, rate=rate, reuse=reuse, workers=workers, compile=compile)
-    try:
+    with teaching():
         where = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ and device == "auto" else device)
         run_training(out, preset, config, StreamConfig(first_seed=first_seed), where, resume)
-    except ValueError as error:
-        raise fail(error) from None
 
 
 @app.command()
@@ -157,14 +160,35 @@ def measure(
     from alpamayo_r1.train.measure import TEST_SEEDS, cut, table
     from alpamayo_r1.train.measure import measure as run_measure
 
-    try:
+    with teaching():
         planner = load(checkpoint, device=device, fast=False)
-    except (ValueError, RuntimeError) as error:
-        raise fail(error) from None
     result = run_measure(planner.model, planner.vocabulary, seeds=TEST_SEEDS[:scenes], samples=samples, batch=batch, supersample=1)
     typer.echo(table(result))
     if out is not None:
         out.write_text(json.dumps(cut(result), indent=2) + "\n")
+
+
+@app.command()
+def bench(
+    size: Annotated[str, typer.Option(help="10b or small.")] = "10b",
+    samples: Annotated[str, typer.Option(help="Numbers of samples, comma-separated.")] = "1,6,16",
+    tokens: Annotated[str, typer.Option(help="Numbers of reasoning tokens, comma-separated.")] = "16,41",
+    batch: Annotated[int, typer.Option(min=1, help="Scenes a plan.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs after the warm-up.")] = 10,
+    fast: Annotated[bool | None, typer.Option(help="Fast engine (default: on cuda only).")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (none: cuda where there is one).")] = None,
+) -> None:
+    """Time random weights of full size by stage, beside the machine's ceilings and the floor of each stage; ends with one JSON line."""
+    from alpamayo_r1.bench import bench as run_bench
+
+    with teaching():
+        counts = [tuple(int(n) for n in text.split(",")) for text in (samples, tokens)]
+        run_bench(size, *counts, batch, repeats=repeats, fast=fast, device=device)
+
+
+from alpamayo_r1.cli_eval import register  # noqa: E402
+
+register(app)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def make_engine(model: VLA, vocabulary: Vocabulary):
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto", "cpu", "cuda" or "cuda:1" -> a device that is here."""
+    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

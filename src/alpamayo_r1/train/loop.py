@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import nn
 
-from alpamayo_r1.checkpoint import build_meta, save_checkpoint
+from alpamayo_r1.checkpoint import build_meta, load_model, save_checkpoint
 from alpamayo_r1.config import ModelConfig, read_config
 from alpamayo_r1.flow import training_pair
 from alpamayo_r1.images import normalise, patchify, resize, target_size
@@ -56,7 +56,7 @@ class TrainConfig:
     draws: int = 4  # flow-matching draws per scene
     seed: int = 0
     workers: int = 12
-    compile: bool = False  # render with torch.compile: four times faster after two minutes of compiling
+    compile: bool = True  # torch.compile the blocks of the model (on a GPU): a third of the launches after half a minute
     save_every: float = 90.0  # seconds
     max_rounds: int = 10**9
 
@@ -99,11 +99,24 @@ def fresh_model(config: ModelConfig, device: torch.device, seed: int) -> VLA:
                 parameter, 1.0 if ("norm" in name and name.endswith("weight")) or (".trunk." in name and name.endswith("weight")) else 0.0
             )
     nn.init.zeros_(model.action_out_proj.weight)
+    embed_numbers(model, config)
     model.action_space.load_state_dict(ActionSpace(config.action).state_dict())
     for module in model.modules():
         if isinstance(module, Fourier):
             module.freqs.copy_(Fourier(config.projection.features, config.projection.max_frequency).freqs)
     return model
+
+
+def embed_numbers(model: VLA, config: ModelConfig) -> None:
+    """Gives neighbouring history bins neighbouring embeddings, random mixtures of waves over the value: no bin is learnt alone."""
+    bins, width = config.tokens.history_bins, config.text.hidden
+    value = torch.linspace(0, 1, bins, device=model.device)[:, None]
+    angle = 2 * math.pi * value * torch.logspace(-0.5, 2.3, width // 2, device=model.device)
+    waves = torch.cat([angle.sin(), angle.cos()], 1)
+    mixed = 0.02 * waves @ torch.randn(width, width, device=model.device) / math.sqrt(width / 2)
+    first = config.tokens.first_history
+    with torch.no_grad():
+        model.language.embed_tokens.weight[first : first + bins] = mixed
 
 
 class Losses(nn.Module):
@@ -161,11 +174,11 @@ class Rows:
         return Rows(*(f(getattr(self, name)) for name in Rows.__dataclass_fields__))
 
 
-def render_rows(chunk: Chunk, layout: Layout, device: torch.device, compile: bool) -> Rows:
+def render_rows(chunk: Chunk, layout: Layout, device: torch.device) -> Rows:
     """Renders the scenes of a chunk and brings all of it to the device."""
     scene, rows = chunk.scene.to(device), len(chunk.length)
     step = torch.full((rows,), FRAMES - 1, device=device)
-    frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], supersample=1, compile=compile, chunk=min(128, rows))
+    frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], supersample=1, chunk=rows if device.type == "cuda" else None)
     frames = resize(frames.flatten(0, 2), *layout.size).unflatten(0, (rows, -1))
     rest = ("history_ids", "words", "length", "natural", "action", "future")
     return Rows(frames, *(getattr(chunk, name).to(device) for name in rest))
@@ -291,10 +304,11 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
     parameters = list(losses.parameters())
     step, seed = 0, stream.first_seed
     if resume is not None:
-        state = torch.load(resume, map_location=device)
-        losses.load_state_dict(state["losses"])
-        step, seed = state["step"], state["next_seed"]
+        step, seed = go_on(losses, resume, stream.first_seed)
     torch.backends.cuda.matmul.allow_tf32 = True
+    if config.compile and device.type == "cuda":
+        for block in (*losses.model.vision.blocks, *losses.model.language.layers, *losses.model.expert.layers):
+            block.compile(dynamic=False)
     optimiser = make_optimiser(losses, config, device)
     generator = torch.Generator(device=device).manual_seed(config.seed + 1000 * group.rank + step)
     source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
@@ -309,7 +323,7 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
         start = time.monotonic()
         piece = next(pieces)
         waited = time.monotonic()
-        pool.add(render_rows(piece, layout, device, config.compile))
+        pool.add(render_rows(piece, layout, device))
         if device.type == "cuda":
             torch.cuda.synchronize()
         rendered = time.monotonic()
@@ -346,6 +360,17 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
                 saved = now - began
     if group.rank == 0:
         finish(out, losses, config, stream, step, seed, time.monotonic() - began, group)
+
+
+def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:
+    """Loads what a run left: its `state.pt`, or a checkpoint folder (weights only). Returns the step and the next seed."""
+    if resume.is_dir():
+        losses.model.load_state_dict(load_model(resume, dtype=torch.float32).state_dict())
+        run = json.loads((resume / "run.json").read_text()) if (resume / "run.json").is_file() else {}
+        return 0, max(first_seed, run.get("next_seed", first_seed))
+    state = torch.load(resume, map_location=losses.model.device)
+    losses.load_state_dict(state["losses"])
+    return state["step"], state["next_seed"]
 
 
 def finish(

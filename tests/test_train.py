@@ -1,0 +1,107 @@
+"""Training material, the loop and the measurement, at the size of `tiny`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import alpamayo_r1.train.loop as loop
+from alpamayo_r1.checkpoint import load_checkpoint
+from alpamayo_r1.config import read_config
+from alpamayo_r1.train import measure
+from alpamayo_r1.train.loop import Losses, Pool, TrainConfig, arguments, fresh_model, make_layout, render_rows, train
+from alpamayo_r1.train.presets import write_skeleton
+from alpamayo_r1.train.stream import StreamConfig, make_chunk
+from alpamayo_r1.vocab import load_vocabulary
+from alpamayo_r1.world.families import T0_STEP
+from alpamayo_r1.world.language import TEXTS, classify
+
+
+@pytest.fixture(scope="module")
+def skeleton(tmp_path_factory):
+    """A tiny checkpoint folder without weights, its config and its vocabulary."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_skeleton(folder, "tiny")
+    config = read_config(folder)
+    return folder, config, load_vocabulary(folder / config.vlm, config.tokens)
+
+
+def test_the_small_vocabulary_says_every_sentence(skeleton):
+    _, config, vocabulary = skeleton
+    assert len(vocabulary) == config.tokens.vocab
+    for text in TEXTS:
+        ids = vocabulary.reasoning_ids(text)
+        assert vocabulary.between(ids, "cot_start", "cot_end") == text
+        assert len(ids) <= StreamConfig().words
+
+
+def test_directed_rows_say_and_do_otherwise(skeleton):
+    _, config, vocabulary = skeleton
+    seeds = np.arange(64)
+    natural = make_chunk(seeds, T0_STEP, np.zeros(64, bool), config, vocabulary, 24)
+    directed = make_chunk(seeds, T0_STEP, np.arange(64) < 32, config, vocabulary, 24)
+    assert natural.natural.all() and directed.natural.tolist() == [False] * 32 + [True] * 32
+    assert torch.equal(natural.future[32:], directed.future[32:]) and torch.equal(natural.words[32:], directed.words[32:])
+    assert (natural.future[:32] - directed.future[:32]).norm(dim=-1).amax(1).gt(0.5).float().mean() > 0.8
+    assert torch.equal(natural.history_ids, directed.history_ids)
+    for words, length in zip(directed.words, directed.length, strict=True):
+        assert classify(vocabulary.between(words[:length].tolist(), "cot_start", "cot_end")) is not None
+
+
+def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):
+    _, config, vocabulary = skeleton
+    monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
+    layout = make_layout(config, vocabulary)
+    losses = Losses(fresh_model(config, torch.device("cpu"), 0), layout, draws=2)
+    chunk = make_chunk(np.arange(8), T0_STEP, np.zeros(8, bool), config, vocabulary, 24)
+    pool = Pool(16)
+    pool.add(render_rows(chunk, layout, torch.device("cpu")))
+    optimiser = torch.optim.AdamW(losses.parameters(), lr=3e-3)
+    seen = []
+    for _ in range(12):
+        generator = torch.Generator().manual_seed(0)
+        given = arguments(pool.draw(8, generator), layout, config, generator)
+        noise, t = torch.randn(8, 2, 64, 2, generator=generator), torch.rand(8, 2, generator=generator)
+        parts = losses(*given, noise, t)
+        sum(parts).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        seen.append([part.item() for part in parts])
+    assert all(last < 0.9 * first for first, last in zip(seen[0], seen[-1], strict=True)), (seen[0], seen[-1])
+
+
+def test_neighbouring_history_bins_start_alike(skeleton):
+    _, config, _ = skeleton
+    table = fresh_model(config, torch.device("cpu"), 0).language.embed_tokens.weight
+    rows = table[config.tokens.first_history :][: config.tokens.history_bins].detach()
+    near = torch.cosine_similarity(rows[:-1], rows[1:]).mean()
+    far = torch.cosine_similarity(rows[:-300], rows[300:]).mean()
+    assert near > 0.7 > 0.4 > far
+    assert 0.01 < rows.std() < 0.04
+
+
+def test_train_writes_a_checkpoint_that_loads_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
+    config = TrainConfig(minutes=5, batch=4, fresh=8, reuse=1, pool=16, warmup=2, workers=0, max_rounds=2)
+    train(tmp_path / "a", "tiny", config, StreamConfig(chunk=8), torch.device("cpu"))
+    model, vocabulary = load_checkpoint(tmp_path / "a", dtype=torch.float32)
+    run = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert run["steps"] == 4 and run["next_seed"] == 16
+    train(tmp_path / "b", "tiny", config, StreamConfig(chunk=8), torch.device("cpu"), resume=tmp_path / "a")
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["next_seed"] == 32
+    monkeypatch.setattr(measure, "PICTURE_SIZE", (96, 54))
+    result = measure.measure(model, vocabulary, seeds=range(800_000, 800_003), samples=2, batch=3)
+    assert result["scenes"] == 3 and result["min_ade"] <= result["ade"]
+    assert sum(family["scenes"] for family in result["by_family"].values()) == 3
+    assert "nudge" in measure.table(result) or "stop" in measure.table(result)
+
+
+def test_moved_reads_the_direction():
+    straight = torch.stack([torch.linspace(1, 64, 64), torch.zeros(64), torch.zeros(64)], -1)
+    left = straight + torch.tensor([0.0, 1.0, 0.0])
+    assert measure.moved("nudge_left", straight, left) and not measure.moved("nudge_right", straight, left)
+    assert measure.moved("stop", straight, straight * 0.5) and not measure.moved("stop", straight, straight)
+    assert measure.moved("proceed", straight * 0.5, straight)

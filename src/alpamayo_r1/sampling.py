@@ -53,7 +53,7 @@ def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingCo
     """Logits [S, vocab], uniform [S] -> ids [S].
 
     Keeps the most likely tokens whose predecessors' mass is below top_p (at least one), renormalises, and inverts the cumulative
-    distribution at `uniform`.
+    distribution at `uniform`. Sums are f64: the order in which a device adds them up then decides no token.
     """
     logits = logits.float()
     if config.temperature == 0 or config.top_k == 1:
@@ -62,8 +62,9 @@ def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingCo
     ordered, index = torch.sort(logits, dim=-1, descending=True, stable=True)
     if config.top_k is not None:
         ordered = ordered[:, : config.top_k]
-    mass = ordered.softmax(-1).cumsum(-1)
-    before = mass - ordered.softmax(-1)
+    share = ordered.double().softmax(-1)
+    mass = share.cumsum(-1)
+    before = mass - share
     kept = (before < config.top_p).sum(-1, keepdim=True)  # a prefix: before is increasing
     total = mass.gather(-1, kept - 1)
     rank = torch.searchsorted(mass, uniform[:, None].to(mass) * total, right=True).minimum(kept - 1)

@@ -1,0 +1,52 @@
+"""Drawing tokens: distribution, cut-offs, independence of samples."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from alpamayo_r1.sampling import SamplingConfig, draw, sample_token
+
+
+def frequencies(logits: torch.Tensor, config: SamplingConfig, draws: int = 40_000) -> torch.Tensor:
+    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
+    ids = sample_token(logits.expand(draws, -1), uniform, config)
+    return torch.bincount(ids, minlength=len(logits)) / draws
+
+
+def test_frequencies_are_the_tempered_softmax():
+    logits = torch.tensor([1.0, -0.5, 2.0, 0.3])
+    wanted = (logits / 0.6).softmax(-1)
+    torch.testing.assert_close(frequencies(logits, SamplingConfig(0.6, 1.0)), wanted, atol=0.01, rtol=0)
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_the_mass():
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    kept = frequencies(probabilities.log(), SamplingConfig(1.0, 0.81))
+    torch.testing.assert_close(kept, torch.tensor([0.5, 0.3, 0.15, 0.0]) / 0.95, atol=0.01, rtol=0)
+    assert frequencies(probabilities.log(), SamplingConfig(1.0, 0.1))[0] == 1
+
+
+def test_top_k_and_greedy():
+    logits = torch.tensor([1.0, 3.0, 2.0, 0.0])
+    assert (frequencies(logits, SamplingConfig(1.0, 1.0, top_k=2)) > 0).tolist() == [False, True, True, False]
+    assert sample_token(logits[None], torch.tensor([0.999]), SamplingConfig(top_k=1)).item() == 1
+    assert sample_token(logits[None], torch.tensor([0.999]), SamplingConfig(temperature=0)).item() == 1
+
+
+def test_masked_tokens_are_never_drawn():
+    logits = torch.tensor([0.0, -torch.inf, 0.0])
+    assert frequencies(logits, SamplingConfig(1.0, 1.0))[1] == 0
+
+
+def test_a_sample_is_the_same_whatever_their_number():
+    few, many = draw(7, 2, 64, 16), draw(7, 5, 64, 16)
+    assert torch.equal(few.noise, many.noise[:2]) and torch.equal(few.uniform, many.uniform[:2])
+    assert not torch.equal(many.noise[0], many.noise[1])
+    assert not torch.equal(draw(8, 1, 64, 16).noise, few.noise[:1])
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.2}, {"top_k": 0}])
+def test_settings_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        SamplingConfig(**bad)

@@ -12,7 +12,6 @@ from PIL import Image
 
 from alpamayo_r1 import helper
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
-from alpamayo_r1.plan import plan_prompt
 from conftest import CASES, GOLDEN, golden
 
 PIPELINES = ["forced_1", "forced_2_ragged", "forced_5_steps", "greedy_no_end", "stationary"]
@@ -245,7 +244,7 @@ def test_from_pretrained_refuses(argument):
 def test_model_attributes(model):
     assert (model.device.type, model.dtype) == ("cpu", torch.float32)
     assert model.config.vocab_size == 4451 and model.config.traj_token_ids["history"] == 4438
-    assert model.planner is plan_prompt and model.eval() is model
+    assert model.eval() is model
     names = {name for name, _ in model.model.named_parameters()}
     assert names < set(model.state_dict()) and sum(p.numel() for p in model.parameters()) > 1e6
     assert AlpamayoR1.from_pretrained(GOLDEN / "checkpoint").to(torch.bfloat16).dtype == torch.bfloat16
@@ -322,3 +321,13 @@ def test_refused_template_options(processor):
         processor.apply_chat_template([{"role": "user", "content": "x"}], return_tensors="np")
     with pytest.raises(ValueError, match="flatten"):
         helper.create_message(torch.zeros(4, 4, 3, 8, 8, dtype=torch.uint8))
+
+
+def test_the_engine_behind_the_facade_gives_the_specification():
+    plain, fast = (AlpamayoR1.from_pretrained("small", dtype=torch.float32, fast=f) for f in (False, True))
+    data = inputs_of(helper.get_processor(plain.tokenizer))
+    options = {"num_traj_samples": 2, "seed": 3, "max_generation_length": 40}
+    wanted, got = predict(plain, data, **options), predict(fast, data, **options)
+    assert wanted[2]["cot"].tolist() == got[2]["cot"].tolist()
+    torch.testing.assert_close(got[0], wanted[0], atol=1e-3, rtol=1e-4)
+    assert fast._engine is not None and plain._engine is None and fast.to("cpu")._engine is None

@@ -15,7 +15,8 @@ from alpamayo_r1.checkpoint import DTYPES, load_checkpoint, resave
 from alpamayo_r1.config import read_json
 from alpamayo_r1.hub import checkpoint_folder
 from alpamayo_r1.models.tokenizer import Tokenizer
-from alpamayo_r1.plan import plan_prompt, request
+from alpamayo_r1.plan import Request, plan_prompt, request
+from alpamayo_r1.planner import make_engine
 from alpamayo_r1.prompt import Prompt, assemble
 from alpamayo_r1.types import Plan, Trajectory
 from alpamayo_r1.vla import VLA
@@ -46,10 +47,9 @@ class ActionSpaceShape:
 class AlpamayoR1:
     """A checkpoint with its tokenizer. `config` holds the values of the released config.json as attributes."""
 
-    def __init__(self, model: VLA, vocabulary: Vocabulary, folder: Path):
-        self.model, self.vocabulary, self.folder = model, vocabulary, folder
-        self.planner = plan_prompt
-        """(VLA, Vocabulary, Prompt, history Trajectory, Request) -> Plan: the one place where the planner is chosen."""
+    def __init__(self, model: VLA, vocabulary: Vocabulary, folder: Path, fast: bool | None = None):
+        self.model, self.vocabulary, self.folder, self.fast = model, vocabulary, folder, fast
+        self._engine = None
         self.config = SimpleNamespace(**read_json(folder / "config.json"))
         self.tokenizer = Tokenizer(vocabulary, model.config)
         self.action_space = ActionSpaceShape(model.config.action.n_waypoints)
@@ -65,11 +65,13 @@ class AlpamayoR1:
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        fast: bool | None = None,
         **unknown: Any,
     ) -> AlpamayoR1:
         """A checkpoint folder, "small" (bundled), or a repository on the Hub such as "nvidia/Alpamayo-R1-10B".
 
-        dtype: None or "auto" for the config's. device: the weights go straight there, without a copy on the CPU.
+        dtype: None or "auto" for the config's. device: the weights go straight there, without a copy on the CPU. fast: the engine or the
+        specification; None is the engine on CUDA.
 
         Raises:
             ConfigError, CheckpointError, HubError: what is wrong and what to do. TypeError: an unknown argument.
@@ -78,7 +80,7 @@ class AlpamayoR1:
         hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         folder = checkpoint_folder(pretrained_model_name_or_path, revision=revision, **hub)
         model, vocabulary = load_checkpoint(folder, dtype=as_dtype(dtype), device=device, **hub)
-        return cls(model, vocabulary, folder)
+        return cls(model, vocabulary, folder, fast)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes the checkpoint as it is laid out where it came from; unchanged weights give the same bytes."""
@@ -96,8 +98,17 @@ class AlpamayoR1:
 
     def to(self, *args: Any, **kwargs: Any) -> AlpamayoR1:
         """Moves or casts the weights in place, as nn.Module.to."""
+        self._engine = None
         self.model.to(*args, **kwargs)
         return self
+
+    def planner(self, prompt: Prompt, history: Trajectory, how: Request) -> Plan:
+        """The one place where the planner is chosen."""
+        if not (self.device.type == "cuda" if self.fast is None else self.fast):
+            return plan_prompt(self.model, self.vocabulary, prompt, history, how)
+        if self._engine is None:
+            self._engine = make_engine(self.model, self.vocabulary)
+        return self._engine.plan_prompts([prompt], [history], how)[0]
 
     def eval(self) -> AlpamayoR1:
         """Evaluation mode, which it always is in."""
@@ -164,7 +175,7 @@ class AlpamayoR1:
             for i in range(0, len(scenes) * rows, rows)
         ]
         with torch.autocast(self.device.type, enabled=False):
-            plans = [self.planner(self.model, self.vocabulary, *scene, how) for scene, how in zip(scenes, requests, strict=True)]
+            plans = [self.planner(*scene, how) for scene, how in zip(scenes, requests, strict=True)]
         xyz, rot = (torch.cat(parts).unflatten(0, shape).to(self.device) for parts in ([p.xyz for p in plans], [p.rot for p in plans]))
         return (xyz, rot, words(plans, shape, self.vocabulary)) if return_extra else (xyz, rot)
 

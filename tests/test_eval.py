@@ -21,7 +21,7 @@ import torch
 from alpamayo_r1.baselines import constant_velocity
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate import EvalConfig, compare, evaluate, summarise
-from alpamayo_r1.evaluate.loop import ahead
+from alpamayo_r1.evaluate.loop import ahead, threads
 from alpamayo_r1.evaluate.protocol import Item, clip_list, gold644, work
 from alpamayo_r1.evaluate.score import SCORES, score
 from alpamayo_r1.evaluate.store import SCHEMA, Store, opened
@@ -37,9 +37,10 @@ SEEDS = range(810_000, 810_006)
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory) -> Path:
-    """Six small clips; the video of the last one is cut off."""
+    """Six small clips."""
     out = tmp_path_factory.mktemp("eval") / "clips"
-    write_clips(SEEDS, out, width=128, height=72, seconds=0.5, t_start=4.75, supersample=1)
+    with threads(1):
+        write_clips(SEEDS, out, width=128, height=72, seconds=0.5, t_start=4.75, supersample=1, threads=1)
     return out
 
 
@@ -100,7 +101,7 @@ def test_moments(clips, config, tmp_path):
         timed = dataclasses.replace(config, t0=str(tmp_path / "t0.txt"))
         expected = [(ids[2], 5_100_000), (ids[2], 5_200_000), (ids[0], 5_150_000)]
         assert [(item.clip_id, item.t0_us) for item in work(timed, source)] == expected
-        with pytest.raises(ValueError, match="has no t0 for 5 of 6|has no t0 for 4 of 6"):
+        with pytest.raises(ValueError, match="has no t0 for 4 of 6"):
             work(dataclasses.replace(timed, clips="6"), source)
         with pytest.raises(ValueError, match="none of the 644 clips of gold644"):
             work(dataclasses.replace(config, clips="gold644"), source)
@@ -160,7 +161,7 @@ def test_another_checkpoint_is_refused(config, done, tmp_path):
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(ValueError, match="checkpoint .* there and .* now"):
+    with pytest.raises(ValueError, match=r"checkpoint .* there and .* now"):
         list(evaluate(moved, done))
 
 
@@ -273,7 +274,7 @@ def test_summary(done):
     summary, table = summarise(done), rows(done)
     assert json.loads((done / "summary.json").read_text())["rows"] == summary["rows"] == 6
     found = summary["figures"]["min_ade"]
-    assert found["mean"] == pytest.approx(table["min_ade"].mean()) and found["low"] < found["mean"] < found["high"]
+    assert found["mean"] == pytest.approx(table["min_ade"].mean()) and np.isnan(found["low"]), "six clips have no interval"
     assert summary["min_ade_by_k"][-1] == pytest.approx(table["min_ade"].mean())
     assert summary["min_ade_by_k"] == sorted(summary["min_ade_by_k"], reverse=True)
     for kind in ("speed", "curvature", "decision"):
@@ -283,16 +284,20 @@ def test_summary(done):
 
 
 def test_compare_finds_a_difference_and_none(done, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(done, other)
-    table = rows(done).iloc[::-1].iloc[:5]
-    table["min_ade"] = table["min_ade"] - 1.0 - 0.01 * np.arange(5)
-    table.to_parquet(other / "results.parquet", index=False)
-    result = compare(done, other)
-    assert (result["pairs"], result["only_first"], result["only_second"]) == (5, 1, 0)
+    rng, many = np.random.default_rng(0), pd.concat([rows(done)] * 5, ignore_index=True)
+    many["clip_id"] = [f"clip {i}" for i in range(len(many))]
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    many.to_parquet(tmp_path / "first" / "results.parquet", index=False)
+    other = many.iloc[::-1].iloc[:28].assign(min_ade=lambda t: t["min_ade"] - rng.normal(1, 0.1, len(t)))
+    other["jerk"] += rng.normal(0, 1, len(other))
+    other.to_parquet(tmp_path / "second" / "results.parquet", index=False)
+    result = compare(tmp_path / "first", tmp_path / "second")
+    assert (result["pairs"], result["only_first"], result["only_second"]) == (28, 2, 0)
     found = result["figures"]["min_ade"]
-    assert found["difference"]["mean"] == pytest.approx(-1.02) and found["difference"]["high"] < -0.98 and found["clear"]
-    assert result["figures"]["min_fde"]["difference"]["mean"] == 0 and not result["figures"]["min_fde"]["clear"]
+    assert found["clear"] and found["difference"]["low"] < -1 < found["difference"]["high"] < -0.9
+    assert found["second"] - found["first"] == pytest.approx(found["difference"]["mean"])
+    assert not result["figures"]["jerk"]["clear"] and result["figures"]["min_fde"]["difference"]["mean"] == 0
 
 
 def test_compare_needs_rows_in_common(done, tmp_path):

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+
+FEWEST = 10
+"""Below so many values there is no interval: nobody knows the tail of a set of five."""
+
 _Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `count` values, its 95 % interval (NaN below 2 values), and how many values were masked."""
+    """A mean over `count` values, its 95 % interval (NaN below FEWEST values), and how many values were masked."""
 
     mean: float
     low: float
@@ -27,7 +31,7 @@ def intervals(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) 
 
     Bootstrap-t: clips are drawn with replacement, each resample's mean is measured in its own standard errors, and the quantiles of that
     are laid around the mean; unlike plain percentiles it covers small and skewed sets. Columns of only 0 and 1 (miss) get Wilson's
-    interval, which also knows that none of 50 isn't never.
+    interval, which also knows that none of 50 isn't never. Where no value is negative, no bound is.
     """
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
@@ -43,7 +47,8 @@ def intervals(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) 
         share = ((values == 0) | (values == 1) | ~known).all(0)
         low, high = np.where(share, _wilson(mean, count), [low, high])
     constant = (error == 0) & ~share
-    low, high = (np.where(count < 2, np.nan, np.where(constant, mean, bound)) for bound in (low, high))
+    low, high = (np.where(count < FEWEST, np.nan, np.where(constant, mean, bound)) for bound in (low, high))
+    low = np.where((filled >= 0).all(0), np.maximum(low, 0.0), low)
     masked = len(values) - count
     return [Interval(*map(float, three), int(n), int(m)) for *three, n, m in zip(mean, low, high, count, masked)]
 

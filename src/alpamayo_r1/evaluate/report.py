@@ -1,4 +1,4 @@
-"""report.html: one file that opens anywhere, offline. Figures with intervals, where it is good and bad with pictures, every row, the protocol."""
+"""report.html: one file that opens anywhere, offline. Figures with intervals, good and bad clips with pictures, every row, the protocol."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from alpamayo_r1.bootstrap import FEWEST
 from alpamayo_r1.data.source import Source, open_source
 
 from .protocol import Item
@@ -64,7 +65,7 @@ def write_report(out: Path, summary: dict[str, Any]) -> Path:
         _rows(table),
         _protocol(summary),
     ]
-    page = (resources.files("alpamayo_r1.evaluate") / "report.html").read_text()
+    page = (resources.files("alpamayo_r1") / "assets" / "report.html").read_text()
     content = page.replace("{{title}}", "Alpamayo-R1 evaluation").replace("{{body}}", "\n".join(parts))
     write_durably(out / "report.html", content.encode())
     return out / "report.html"
@@ -83,7 +84,7 @@ def _head(summary: dict[str, Any]) -> str:
         f"{_e(config['checkpoint'])} on {_e(config['data'])}, t0 {_e(config['t0'])} s, {config['samples']} samples, seed {config['seed']}"
     )
     return f"""<header><h1>Alpamayo-R1 evaluation</h1><p>{summary["rows"]} rows{failed} · {where}</p></header>
-<p class="notice">{_e(summary["notice"])}</p>
+<p class="{"note" if summary["source"] == "world" else "notice"}">{_e(summary["notice"])}</p>
 <section class="big"><div class="main"><b>{number(found["mean"])} m</b><small>{span(found)}</small><span>mean minADE of {config["samples"]},
 95 % interval over {found["count"]} clips{f", {found['masked']} masked" if found["masked"] else ""}</span></div>{rivals}</section>"""
 
@@ -95,7 +96,8 @@ def _figures(figures: dict[str, Any]) -> str:
         cells = [_n(mine["mean"]), f"<td>{span(mine)}</td>", *(_n(base["mean"]) if base else "<td></td>" for base in bases)]
         rows.append(f"<tr><td class=l>{title(name)}</td>{''.join(cells)}<td>{mine['masked'] or ''}</td><td class=l>{UNITS[name]}</td></tr>")
     head = "<tr><th class=l>figure<th>mean<th>95 % interval<th>CV<th>CTRA<th>masked<th class=l>unit</tr>"
-    note = "CV, CTRA: the baselines constant velocity, constant turn rate and acceleration. Masked: rows without that part of the future."
+    note = "CV, CTRA: the baselines constant velocity, constant turn rate and acceleration. Masked: rows without that part of the future. "
+    note += f"Intervals: bootstrap over clips; none below {FEWEST} clips."
     return f"<section><h2>Figures</h2><table>{head}{''.join(rows)}</table><p class=note>{note}</p></section>"
 
 
@@ -122,9 +124,9 @@ def histogram(values: np.ndarray, label: str, bins: int = 24) -> str:
     top = float(np.quantile(values, 0.98)) * 1.02 or 1.0
     counts, edges = np.histogram(np.minimum(values, top), bins, (0, top))
     width, height = 300, 110
-    step = width / bins
+    step, tall = width / bins, height * counts / counts.max()
     shapes = "".join(
-        f'<rect x="{i * step:.1f}" y="{height - height * n / counts.max():.1f}" width="{step - 1:.1f}" height="{height * n / counts.max():.1f}">'
+        f'<rect x="{i * step:.1f}" y="{height - tall[i]:.1f}" width="{step - 1:.1f}" height="{tall[i]:.1f}">'
         f"<title>{edges[i]:.2f} to {edges[i + 1]:.2f}: {n}</title></rect>"
         for i, n in enumerate(counts)
     )
@@ -140,10 +142,10 @@ def histogram(values: np.ndarray, label: str, bins: int = 24) -> str:
 def bars(names: Sequence[str], values: Sequence[float], label: str) -> str:
     """Inline SVG: a bar with its value for each name."""
     width, height = 300, 110
-    step, most = width / len(values), max(values) or 1.0
+    step, scale = width / len(values), 0.85 * height / (max(values) or 1.0)
     shapes = "".join(
-        f'<rect x="{i * step + 2:.1f}" y="{height - 0.85 * height * v / most:.1f}" width="{step - 4:.1f}" height="{0.85 * height * v / most:.1f}"/>'
-        f'<text x="{(i + 0.5) * step:.1f}" y="{height - 0.85 * height * v / most - 4:.1f}" text-anchor="middle">{v:.2f}</text>'
+        f'<rect x="{i * step + 2:.1f}" y="{height - scale * v:.1f}" width="{step - 4:.1f}" height="{scale * v:.1f}"/>'
+        f'<text x="{(i + 0.5) * step:.1f}" y="{height - scale * v - 4:.1f}" text-anchor="middle">{v:.2f}</text>'
         f'<text x="{(i + 0.5) * step:.1f}" y="{height + 14}" text-anchor="middle">{_e(n)}</text>'
         for i, (n, v) in enumerate(zip(names, values))
     )
@@ -188,7 +190,8 @@ def _pages(summary: dict[str, Any], table: pa.Table) -> str:
                 if places
             ]
     except Exception as problem:
-        return f"<section><h2>Pictures</h2><p class=note>None: the data set can't be opened here ({_e(str(problem).splitlines()[0])}).</p></section>"
+        why = _e(str(problem).splitlines()[0])
+        return f"<section><h2>Pictures</h2><p class=note>None: the data set can't be opened here ({why}).</p></section>"
     return f"<section class=pages>{''.join(parts)}</section>"
 
 
@@ -207,7 +210,7 @@ def _page(source: Source, table: pa.Table, place: int, summary: dict[str, Any]) 
     plan = as_plan(row, {})
     picture = jpeg(page(read_again.sample, plan, result(read_again.sample, plan, summary["config"]["seed"])))
     encoded = base64.b64encode(picture).decode()
-    return f'<figure id="row{row["index"]}"><figcaption>{caption}</figcaption><img alt="{caption}" src="data:image/jpeg;base64,{encoded}"></figure>'
+    return f'<figure><figcaption>{caption}</figcaption><img alt="{caption}" src="data:image/jpeg;base64,{encoded}"></figure>'
 
 
 def _verdicts(row: dict[str, Any]) -> str:
@@ -251,7 +254,8 @@ def _rows(table: pa.Table) -> str:
         said = f"<span class=bad>{_e(row['error'].splitlines()[0])}</span>" if row["error"] else _e(row["reasoning"][0]) or "(none)"
         numbers = "".join(_n(row[name]) for _, name in COLUMNS)
         decision = _e((row["decision"] or "").replace("_", " "))
-        clip = f'<td class="l id" title="{_e(row["clip_id"])}">{_e(row["clip_id"][:8])}</td><td data-v={row["t0_us"]}>{row["t0_us"] / 1e6:g}</td>'
+        clip_id, t0_us = _e(row["clip_id"]), row["t0_us"]
+        clip = f'<td class="l id" title="{clip_id}">{clip_id[:8]}</td><td data-v={t0_us}>{t0_us / 1e6:g}</td>'
         body.append(f"<tr>{clip}<td class=l>{decision}</td>{numbers}<td class=l>{said}</td></tr>")
     return f"<section><h2>All rows</h2><table id=rows><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></section>"
 

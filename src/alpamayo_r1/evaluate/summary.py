@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from alpamayo_r1.bootstrap import Interval, intervals
 from alpamayo_r1.results import NOTICES
 
-from .score import PATH_SCORES, SHORT, TIMINGS, WORD_SCORES
+from .score import PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
 from .store import write_durably
 
 FIGURES = (*PATH_SCORES, "spread", *WORD_SCORES)
@@ -77,7 +77,12 @@ def figures(table: pa.Table) -> dict[str, dict[str, float]]:
     """Every figure's mean, interval, count and number of masked rows; baselines under cv_ and ctra_."""
     names = (*FIGURES, *BASELINES)
     values = np.stack([column(table, name) for name in names], 1) if len(table) else np.empty((0, len(names)))
-    return {name: asdict(found) for name, found in zip(names, intervals(values))}
+    return {name: asdict(_share(name, found)) for name, found in zip(names, intervals(values))}
+
+
+def _share(name: str, found: Interval) -> Interval:
+    """The interval of a share ends at 1."""
+    return replace(found, high=min(found.high, 1.0)) if UNITS.get(name) == "share" and found.high > 1 else found
 
 
 def min_ade_by_k(table: pa.Table) -> list[float]:
@@ -170,8 +175,6 @@ def table(summary: dict[str, Any]):
     """The main figures for a terminal: a rich Table."""
     from rich.table import Table
 
-    from .score import UNITS
-
     shown = Table(title=f"{summary['rows']} rows, {summary['failed']} failed; mean and 95 % interval over clips")
     for name in ("figure", "mean", "interval", "masked", "CV", "CTRA", "unit"):
         shown.add_column(name, justify="left" if name in ("figure", "unit") else "right")
@@ -203,8 +206,8 @@ def number(value: float | None) -> str:
 
 
 def span(found: dict[str, Any]) -> str:
-    """An interval as text."""
-    return f"{number(found['low'])} .. {number(found['high'])}"
+    """An interval as text, "" where there is none."""
+    return "" if number(found["low"]) == "-" else f"{number(found['low'])} .. {number(found['high'])}"
 
 
 def _plain(value: Any) -> Any:

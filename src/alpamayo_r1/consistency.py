@@ -74,9 +74,10 @@ _SPEED = {
 _SPEED_WORDS = {name: re.compile(rf"\b({'|'.join(words)})") for name, words in _SPEED.items()}
 
 _SIDE = re.compile(
-    r"\b(?P<nudge>nudg\w*|shift\w*|swerv\w*|veer\w*|edg(e|ing)|mov(e|ing)( over)?|steer\w*|bias\w*|chang\w+ lanes?|merg\w+|pass\w*)"
+    r"(?:^|\band |\bthen |[,;] ?|\bto |\bby )(?:\w+ly )?(?:"
+    r"(?P<nudge>nudg\w*|shift\w*|swerv\w*|veer\w*|edg(e|ing)|mov(e|ing)( over)?|steer\w*|bias\w*|chang\w+ lanes?|merg\w+|pass\w*)"
     r"( \w+){0,4}? (?P<side>left|right)\b"
-    r"|\b(?P<turn>turn\w*|mak(e|ing) an?)( \w+){0,2}? (?P<way>left|right)\b"
+    r"|(?P<turn>turn\w*|mak(e|ing) an?)( \w+){0,2}? (?P<way>left|right)\b)"
     r"|\b(?P<before>left|right)[- ](?P<kind>nudge|shift|swerve|lane change|turn)\b"
 )
 

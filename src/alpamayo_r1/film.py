@@ -1,0 +1,64 @@
+"""A short film: t0 rolls through a clip, and with it the plan on the road, the words, the view from above, speed and curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data.source import Source
+from .draw import page
+from .planner import Planner
+from .results import result
+
+SIZE = (1440, 810)
+"""Width and height of the film in pixels: the page of 16 x 9 inches at 90 dots."""
+
+
+def film(
+    source: Source,
+    clip_id: str,
+    planner: Planner,
+    out: Path,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    step: float = 0.1,
+    seed: int = 42,
+    **options: Any,
+) -> Iterator[np.ndarray]:
+    """Plans the clip every `step` seconds from start to end (None: as far as the clip goes) and writes an mp4 (H.264) at real speed.
+
+    Yields each picture u8[h, w, 3] when it is in the film; the file is whole once the iterator is at its end. The seed is the same for
+    every t0. options: of Planner.plan. Raises OutOfRange where the clip does not reach; ValueError where start comes after end.
+    """
+    import av
+
+    with source.clip(clip_id) as clip:
+        low, high = clip.valid_t0(need_future=False)
+        first = low if start is None else round(start * 1e6)
+        last = high if end is None else round(end * 1e6)
+        if first > last:
+            raise ValueError(f"the film would start at {first / 1e6:g} s and end at {last / 1e6:g} s: give a start before its end")
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(out), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=round(1 / step))
+            stream.width, stream.height = SIZE
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": "20", "preset": "fast", "movflags": "+faststart"}
+            for t0_us in range(first, last + 1, round(step * 1e6)):
+                sample = clip.sample(t0_us, need_future=False)
+                plan = planner.plan(sample.observation, seed=seed, **options)
+                picture = pixels(page(sample, plan, result(sample, plan, seed)))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                yield picture
+            container.mux(stream.encode())
+
+
+def pixels(figure) -> np.ndarray:
+    """A figure of 16 x 9 inches as u8[SIZE[1], SIZE[0], 3]."""
+    figure.set_dpi(SIZE[0] / 16)
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()

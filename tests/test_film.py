@@ -1,0 +1,60 @@
+"""The film: as long as its t0 range, in H.264, and its pictures change with t0."""
+
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+
+from alpamayo_r1.data.errors import OutOfRange
+from alpamayo_r1.data.source import open_source
+from alpamayo_r1.evaluate.loop import threads
+from alpamayo_r1.film import SIZE, film
+from alpamayo_r1.planner import load
+from alpamayo_r1.world.clips import write_clips
+from conftest import GOLDEN
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """One clip that can be planned from 5.05 to 5.45 s."""
+    out = tmp_path_factory.mktemp("film") / "clips"
+    with threads(1):
+        write_clips([810_010], out, width=128, height=72, seconds=0.7, t_start=4.75, supersample=1, threads=1)
+    with open_source(out) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def planner():
+    with threads(1):
+        yield load(GOLDEN / "checkpoint")
+
+
+OPTIONS = {"samples": 2, "max_tokens": 4, "steps": 2}
+
+
+@pytest.mark.filterwarnings("ignore:.*did not reach")
+def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
+    (clip,) = source.clip_ids
+    pictures = list(film(source, clip, planner, tmp_path / "film.mp4", start=5.1, end=5.3, step=0.1, **OPTIONS))
+    assert len(pictures) == 3 and all(p.shape == (SIZE[1], SIZE[0], 3) and p.dtype == np.uint8 for p in pictures)
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        (stream,) = container.streams.video
+        assert stream.codec_context.name == "h264" and stream.average_rate == 10
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(shown) == 3 and abs(float(shown[2].mean()) - float(pictures[2].mean())) < 2
+    assert all(np.abs(a.astype(int) - b).mean() > 0.1 for a, b in pairwise(pictures))
+    assert all(np.abs(a.astype(int) - b).mean() < np.abs(a.astype(int) - c).mean() for a, b, c in zip(pictures, shown, shown[1:]))
+
+
+@pytest.mark.filterwarnings("ignore:.*did not reach")
+def test_ranges(source, planner, tmp_path):
+    (clip,) = source.clip_ids
+    low, high = (t / 1e6 for t in source.clip(clip).valid_t0(need_future=False))
+    whole = sum(1 for _ in film(source, clip, planner, tmp_path / "film.mp4", step=0.25, **OPTIONS))
+    assert whole == int((high - low) / 0.25 + 1e-9) + 1 == 2
+    with pytest.raises(ValueError, match=r"start at 5.2 s and end at 5 s"):
+        list(film(source, clip, planner, tmp_path / "film.mp4", start=5.2, end=5.0, **OPTIONS))
+    with pytest.raises(OutOfRange):
+        list(film(source, clip, planner, tmp_path / "film.mp4", start=1.0, end=1.0, **OPTIONS))

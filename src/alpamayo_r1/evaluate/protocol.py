@@ -140,7 +140,10 @@ def _table(spec: str) -> list[tuple[str, int | None]]:
         times = table["t0_us"] if "t0_us" in table else (table["t0"] * 1e6).round() if "t0" in table else [None] * len(table)
         return [(str(clip_id), None if t is None else int(t)) for clip_id, t in zip(table[column], times)]
     rows = [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    return [(row[0], round(float(row[1]) * 1e6) if len(row) > 1 else None) for row in rows]
+    try:
+        return [(row[0], round(float(row[1]) * 1e6) if len(row) > 1 else None) for row in rows]
+    except ValueError as error:
+        raise ValueError(f"{spec} has a line that is not `clip_id` or `clip_id t0` with t0 in seconds: {error}") from None
 
 
 def _grid(source: Source, clip_id: str) -> list[int]:

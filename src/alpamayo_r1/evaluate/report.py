@@ -263,7 +263,7 @@ def _rows(table: pa.Table) -> str:
 def _errors(summary: dict[str, Any]) -> str:
     if not summary["errors"]:
         return ""
-    listed = "".join(f"<li>{count} × {_e(text)}" for text, count in summary["errors"].items())
+    listed = "".join(f"<li>{count} × {_e(text)}</li>" for text, count in summary["errors"].items())
     return f"<section><h2>Failed</h2><ul class=bad>{listed}</ul></section>"
 
 

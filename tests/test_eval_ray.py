@@ -1,0 +1,45 @@
+"""Ray: two local nodes, one killed on the way, give the bytes of the local run."""
+
+from __future__ import annotations
+
+import pytest
+
+from alpamayo_r1.evaluate import EvalConfig, evaluate
+from alpamayo_r1.evaluate.loop import threads
+from alpamayo_r1.world.clips import write_clips
+from conftest import GOLDEN
+
+
+def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with threads(1):
+        write_clips([810_030], tmp_path / "clips", width=128, height=72, seconds=0.5, t_start=4.75, supersample=1, threads=1)
+    config = EvalConfig(str(GOLDEN / "checkpoint"), str(tmp_path / "clips"), samples=1, max_tokens=2, threads=1)
+    with pytest.raises(ValueError, match=r"pip install 'alpamayo-r1\[ray\]'"):
+        list(evaluate(config, tmp_path / "out", ray="local"))
+
+
+@pytest.mark.timeout(240)
+def test_a_node_dies(tmp_path):
+    ray = pytest.importorskip("ray", reason="needs the extra: pip install 'alpamayo-r1[ray]'")
+    from ray.cluster_utils import Cluster
+
+    with threads(1):
+        write_clips(range(810_031, 810_039), tmp_path / "clips", width=128, height=72, seconds=0.5, t_start=4.75, supersample=1, threads=1)
+    config = EvalConfig(str(GOLDEN / "checkpoint"), str(tmp_path / "clips"), samples=2, max_tokens=8, steps=2, threads=1)
+    list(evaluate(config, tmp_path / "here"))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        for progress in evaluate(config, tmp_path / "there", ray=cluster.address):
+            if progress.done == 2:
+                cluster.remove_node(second, allow_graceful=False)
+        assert (progress.done, progress.failed) == (8, 0)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    here, there = ((tmp_path / where / "results.parquet").read_bytes() for where in ("here", "there"))
+    assert here == there

@@ -1,0 +1,159 @@
+"""The report: whole in one file, its structure, its pictures; and opened in Chromium where there is one."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from alpamayo_r1.evaluate import EvalConfig, evaluate, summarise
+from alpamayo_r1.evaluate.loop import threads
+from alpamayo_r1.evaluate.report import choose, histogram, write_report
+from alpamayo_r1.evaluate.summary import ok, read
+from alpamayo_r1.world.clips import write_clips
+from conftest import GOLDEN
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    """An evaluation of three clips and one that does not exist, with its report."""
+    root = tmp_path_factory.mktemp("report")
+    with threads(1):
+        ids = write_clips(
+            range(810_020, 810_023), root / "clips", width=128, height=72, seconds=0.5, t_start=4.75, supersample=1, threads=1
+        )
+        (root / "list.txt").write_text("\n".join([*ids, "<b>no-such-clip</b>"]))
+        config = EvalConfig(
+            str(GOLDEN / "checkpoint"), str(root / "clips"), str(root / "list.txt"), samples=2, max_tokens=4, steps=2, threads=1
+        )
+        list(evaluate(config, root / "out", command="alpamayo-r1 eval --out out"))
+        write_report(root / "out", summarise(root / "out"))
+    return root / "out"
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements that are not closed, addresses, pictures, cells of the table of rows."""
+
+    VOID = ("meta", "link", "img", "rect", "line", "th", "br")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.addresses, self.pictures, self.rows, self.text = [], [], [], 0, ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        self.pictures += [dict(attrs)["src"]] if tag == "img" else []
+        self.rows += tag == "tr" and "tbody" in self.open
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_one_file_with_everything_in_it(out):
+    page = Page((out / "report.html").read_text())
+    assert page.open == [] and page.rows == 4
+    assert all(address.startswith("data:") for address in page.addresses), "something would be fetched"
+    assert len(page.pictures) == 3
+    for picture in page.pictures:
+        image = Image.open(io.BytesIO(base64.b64decode(picture.split(",", 1)[1])))
+        image.load()
+        assert image.format == "JPEG" and image.size == (1920, 1080)
+
+
+def test_what_it_says(out):
+    text = Page((out / "report.html").read_text()).text
+    summary = json.loads((out / "summary.json").read_text())
+    assert f"{summary['figures']['min_ade']['mean']:.3f} m" in text and f"{summary['figures']['cv_min_ade']['mean']:.3f} m" in text
+    assert "alpamayo-r1 eval --out out" in text and summary["versions"]["torch"] in text
+    assert "free to share" in text and "1 failed" in text and 'UnknownClip: no clip "<b>no-such-clip</b>"' in text
+    for clip_id in pq.read_table(out / "results.parquet")["clip_id"].to_pylist()[:3]:
+        assert clip_id[:8] in text
+
+
+def test_the_notice_of_real_data(out, tmp_path):
+    shutil.copytree(out, tmp_path / "real")
+    settings = json.loads((out / "config.json").read_text())
+    (tmp_path / "real" / "config.json").write_text(json.dumps(settings | {"source": "physical-ai-av"}))
+    summary = summarise(tmp_path / "real")
+    summary["config"]["data"] = "/nowhere"
+    text = (write_report(tmp_path / "real", summary)).read_text()
+    assert 'class="notice"' in text and "forbids redistributing" in text
+    assert "None: the data set can&#x27;t be opened here" in text or "None: the data set can't be opened here" in text
+
+
+def test_each_clip_is_shown_once(out):
+    table = ok(read(out))
+    chosen = choose(table)
+    places = [place for some in chosen.values() for place in some]
+    assert sorted(places) == [0, 1, 2]
+    errors = table["min_ade"].to_pylist()
+    assert all(errors[b] <= errors[w] for b in chosen["Best"] for w in chosen["Worst"])
+
+
+def test_a_histogram_counts_every_value():
+    import numpy as np
+
+    values = np.array([0.0, 1.0, 1.0, 2.0, math.nan, 100.0])
+    shown = histogram(values, "x")
+    assert sum(int(n) for n in re.findall(r": (\d+)</title>", shown)) == 5
+    assert histogram(np.array([math.nan]), "x") == ""
+
+
+PROBE = """
+<script>
+window.addEventListener("load", () => {
+  const body = document.querySelector("#rows tbody"), place = 3, seen = [];
+  const values = () => [...body.rows].map(row => row.cells[place].textContent);
+  const head = document.querySelectorAll("#rows th")[place];
+  seen.push(values()); head.click(); seen.push(values()); head.click(); seen.push(values());
+  const pictures = [...document.images].map(image => image.complete && image.naturalWidth);
+  const told = document.createElement("pre");
+  told.id = "probe"; told.textContent = JSON.stringify({seen, pictures, heading: head.textContent, errors: window.errors});
+  document.body.append(told);
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+def test_in_chromium(out, tmp_path):
+    page = (out / "report.html").read_text()
+    catch = "<script>window.errors = []; window.addEventListener('error', e => window.errors.push(e.message));</script>"
+    (tmp_path / "probe.html").write_text(page.replace("<head>", "<head>" + catch, 1).replace("</body>", PROBE + "</body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom"]
+    command = [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "probe.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    told = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.S)[1])
+    assert told["errors"] == [] and "CONSOLE" not in done.stderr
+    assert told["pictures"] == [1920, 1920, 1920] and told["heading"] == "minADE"
+    _, up, down = told["seen"]
+    numbers = [float(v) for v in up if v != "-"]
+    assert len(numbers) == 3 and numbers == sorted(numbers) and up[-1] == "-"
+    assert [float(v) for v in down if v != "-"] == numbers[::-1] and down[-1] == "-"
+
+
+def test_the_protocol_can_be_read_back(out):
+    from alpamayo_r1.evaluate.protocol import read_config
+
+    config = read_config(out / "config.json")
+    assert config.samples == 2 and dataclasses.asdict(config) == json.loads((out / "config.json").read_text())["config"]

@@ -21,4 +21,4 @@ lint: setup
 	$(BIN)/ruff format --check src tests
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --durations=15

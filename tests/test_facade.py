@@ -98,6 +98,7 @@ def test_the_simulators_calls(autocast):
     inputs = processor.apply_chat_template(helper.create_message(g["image_frames"]), **HOW)
     data = {"tokenized_data": inputs, "ego_history_xyz": g["ego_history_xyz"], "ego_history_rot": g["ego_history_rot"]}
     data = helper.to_device(data, device)
+    torch.manual_seed(0)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast), pytest.warns(UserWarning, match="unfinished"):
         pred_xyz, pred_rot, extra = model.sample_trajectories_from_data_with_vlm_rollout(
             data=data, top_p=0.98, temperature=0.6, num_traj_samples=1, max_generation_length=8, return_extra=True

@@ -42,7 +42,7 @@ def test_action_space():
 
 
 def test_trajectory_tokens(tiny):
-    model, vocabulary = tiny
+    model, _ = tiny
     g = golden("trajectory_tokens")
     tokens = model.config.tokens
     assert torch.equal(history_ids(g["history_xyz"], tokens), g["history_token_ids"])

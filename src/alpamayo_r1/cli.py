@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""Threads sleep where they would spin: a plan takes 0.7 s on two busy cores instead of 6 to 30, and 0.65 s on idle ones instead of 0.5."""
 
 app = typer.Typer(
     help="Alpamayo-R1: four cameras and 1.6 s of the car's past in, reasoning and the next 6.4 s out.",
@@ -131,8 +135,6 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train the small model on the world, and write a checkpoint in the released layout. Under torchrun: one process a GPU."""
-    import os
-
     from alpamayo_r1.planner import pick_device
     from alpamayo_r1.train.loop import TrainConfig
     from alpamayo_r1.train.loop import train as run_training

@@ -43,7 +43,7 @@ class Taps:
 
 @cache
 def taps(size: int, new: int, device: torch.device) -> Taps:
-    """The taps of a bicubic (a = -0.5) antialiased resize from `size` to `new` pixels, rounded to 16-bit integers as torch's CPU code does."""
+    """The taps of a bicubic (a = -0.5) antialiased resize from `size` to `new` pixels, in torch's 16-bit integers."""
     scale = size / new
     stretch = max(scale, 1.0)
     center = scale * (torch.arange(new, dtype=torch.float64) + 0.5)

@@ -72,7 +72,7 @@ class Vocabulary:
     def _check(self, tokens: TokenConfig) -> None:
         if (self.first_trajectory, len(self)) != (tokens.first, tokens.vocab):
             raise ConfigError(
-                f"the tokenizer has {len(self)} tokens with <i0> at {self.first_trajectory}; the checkpoint's config says {tokens.vocab} and "
+                f"the tokenizer has {len(self)} tokens with <i0> at {self.first_trajectory}; the config says {tokens.vocab} and "
                 f"{tokens.first}. The tokenizer files are not the ones this checkpoint was trained with."
             )
 

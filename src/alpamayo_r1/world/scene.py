@@ -112,7 +112,7 @@ class SceneBatch:
     prop_kind: torch.Tensor  # (B, M) Kind
     prop_size: torch.Tensor  # (B, M, 3) length, width, height m
     prop_colour: torch.Tensor  # (B, M, 3)
-    prop_pose: torch.Tensor  # (B, M, 3) x, y, yaw of its centre on the ground; yaw: the way it faces (a light or sign faces oncoming ego traffic)
+    prop_pose: torch.Tensor  # (B, M, 3) x, y, yaw of its centre on the ground; lights and signs face the ego
     light: torch.Tensor  # (B, T) Light, the state of every TRAFFIC_LIGHT prop of the scene
     sun: torch.Tensor  # (B, 2) azimuth and elevation, radians, world frame
     sky: torch.Tensor  # (B,) 0 clear .. 1 overcast

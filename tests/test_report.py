@@ -26,6 +26,8 @@ from conftest import GOLDEN
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*did not reach")
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> Path:

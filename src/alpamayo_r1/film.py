@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def film(
             raise ValueError(f"the film would start at {first / 1e6:g} s and end at {last / 1e6:g} s: give a start before its end")
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(out), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=round(1 / step))
+            stream = container.add_stream("libx264", rate=Fraction(1 / step).limit_denominator(1000))
             stream.width, stream.height = SIZE
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": "20", "preset": "fast", "movflags": "+faststart"}

@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from .protocol import EvalConfig, Item
@@ -44,7 +46,7 @@ def cluster_rows(config: EvalConfig, todo: Sequence[Item], address: str, workers
 
     address: "local", "auto", or a cluster's own. workers None: one a GPU of the cluster, or one a node where there are none. Data and
     checkpoint must have the same paths on all machines.
-    Raises ValueError without Ray; RuntimeError where no actor can be started at all.
+    Raises ValueError without Ray, without that cluster, or where no actor can be started at all.
     """
     try:
         import ray
@@ -52,9 +54,14 @@ def cluster_rows(config: EvalConfig, todo: Sequence[Item], address: str, workers
         raise ValueError("--ray needs Ray on every machine: pip install 'alpamayo-r1[ray]'") from None
     started = not ray.is_initialized()
     if started:
-        ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+        try:
+            ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+        except ConnectionError as error:
+            raise ValueError(
+                f"there is no Ray cluster at {address!r} ({error}): start one with `ray start --head`, or give --ray local"
+            ) from None
     try:
-        yield from _rows(ray, config, todo, workers)
+        yield from _rows(ray, replace(config, data=_absolute(config.data), checkpoint=_absolute(config.checkpoint)), todo, workers)
     finally:
         if started:
             ray.shutdown()
@@ -77,7 +84,7 @@ def _rows(ray, config: EvalConfig, todo: Sequence[Item], workers: int | None) ->
         actor, item = running.pop(finished)
         try:
             yield ray.get(finished)
-        except ray.exceptions.RayActorError as problem:
+        except ray.exceptions.RayError as problem:
             crew.replace(actor)
             held = [ref for ref, (other, _) in running.items() if other is actor]
             lost = [item, *(running.pop(ref)[1] for ref in held)]
@@ -103,15 +110,15 @@ class Crew:
         self.starting[actor.__ray_ready__.remote()] = actor
 
     def started(self, ref: Any) -> None:
-        """An actor is ready, or could not be made. Raises RuntimeError where none can."""
+        """An actor is ready, or could not be made. Raises ValueError where none can."""
         actor = self.starting.pop(ref)
         try:
             self.ray.get(ref)
             self.ready.append(actor)
-        except self.ray.exceptions.RayActorError as problem:
+        except self.ray.exceptions.RayError as problem:
             self.failures += 1
             if not self.ready and self.failures >= ATTEMPTS:
-                raise RuntimeError(f"no worker could be started on the Ray cluster: {problem}") from None
+                raise ValueError(f"no worker could be started on the Ray cluster: {problem}") from None
             self.start()
 
     def replace(self, actor: Any) -> None:
@@ -127,6 +134,11 @@ def _again(item: Item, problem: Exception, tries: dict[int, int], waiting: deque
         waiting.appendleft(item)
     else:
         yield {"index": item.index, "clip_id": item.clip_id, "t0_us": item.t0_us, "error": f"{ATTEMPTS} workers died on it: {problem}"}
+
+
+def _absolute(spec: str) -> str:
+    """A folder by its full path, for workers that stand elsewhere; anything else as it is."""
+    return str(Path(spec).resolve()) if Path(spec).is_dir() else spec
 
 
 def _default(ray, gpus: bool) -> int:

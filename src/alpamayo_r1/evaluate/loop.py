@@ -29,8 +29,11 @@ from .protocol import EvalConfig, Item, check_same, identity, work
 from .score import score
 from .store import Store, opened, write_durably
 
-AHEAD = 4
+AHEAD = 8
 """Clips decoded or being decoded while one is planned."""
+
+READERS = max(2, min(8, (os.cpu_count() or 1) // 4))
+"""Threads that read clips; each uses one more a camera."""
 
 A, B = TypeVar("A"), TypeVar("B")
 
@@ -93,7 +96,7 @@ def rows(config: EvalConfig, todo: Sequence[Item], ray: str | None, workers: int
 
 def local_rows(config: EvalConfig, todo: Sequence[Item]) -> Iterator[dict[str, Any]]:
     """The rows of the items in order, planned here."""
-    with threads(config.threads), open_source(config.data) as source, ThreadPoolExecutor(2) as pool:
+    with threads(config.threads), open_source(config.data) as source, ThreadPoolExecutor(READERS) as pool:
         worker = Worker(config)
         began = time.perf_counter()
         for item, (read, wait_ms) in ahead(pool, lambda item: read_item(source, item), todo):
@@ -190,23 +193,18 @@ def resolve(config: EvalConfig) -> EvalConfig:
 
 
 def begin(config: EvalConfig, store: Store, command: str) -> list[Item]:
-    """The work list: of the folder where it holds this evaluation, else a new one that is written there."""
+    """The work list, written to a new folder with the protocol; ValueError where the folder holds another evaluation."""
     settings, listed = store.folder / "config.json", store.folder / "work.parquet"
-    if settings.exists():
-        stored = json.loads(settings.read_text())
-        items = [Item(**row) for row in pq.read_table(listed).to_pylist()]
-        same_lists = all(stored["config"][name] == getattr(config, name) for name in ("data", "clips", "t0"))
-        if not same_lists:
-            with open_source(config.data) as source:
-                items = work(config, source)
-        check_same(stored["identity"], identity(config, items), store.folder)
-        return items
     with open_source(config.data) as source:
         items, kind = work(config, source), source.kind
+    depends = identity(config, items)
+    if settings.exists():
+        check_same(json.loads(settings.read_text())["identity"], depends, store.folder)
+        return items
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([asdict(item) for item in items]), buffer)
     write_durably(listed, buffer.getvalue().to_pybytes())
-    record = {"config": asdict(config), "identity": identity(config, items), "source": kind, "versions": versions(), "command": command}
+    record = {"config": asdict(config), "identity": depends, "source": kind, "versions": versions(), "command": command}
     write_durably(settings, (json.dumps(record, indent=2) + "\n").encode())
     return items
 

@@ -190,7 +190,7 @@ def check_same(stored: dict[str, Any], wanted: dict[str, Any], out: Path) -> Non
 
 
 def _short(value: Any) -> str:
-    return f"{value[:8]}..." if isinstance(value, str) and len(value) > 40 else str(value)
+    return f"{value[:8]}…" if isinstance(value, str) and len(value) > 40 else str(value)
 
 
 def read_config(path: Path) -> EvalConfig:

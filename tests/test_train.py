@@ -14,7 +14,7 @@ from alpamayo_r1.config import read_config
 from alpamayo_r1.train import measure
 from alpamayo_r1.train.loop import Losses, Pool, TrainConfig, arguments, fresh_model, make_layout, render_rows, train
 from alpamayo_r1.train.presets import write_skeleton
-from alpamayo_r1.train.stream import StreamConfig, make_chunk
+from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, chunks, make_chunk
 from alpamayo_r1.vocab import load_vocabulary
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import TEXTS, classify
@@ -49,6 +49,21 @@ def test_directed_rows_say_and_do_otherwise(skeleton):
     assert torch.equal(natural.history_ids, directed.history_ids)
     for words, length in zip(directed.words, directed.length, strict=True):
         assert classify(vocabulary.between(words[:length].tolist(), "cot_start", "cot_end")) is not None
+
+
+def test_the_stream_stays_among_the_training_seeds(skeleton):
+    folder, config, _ = skeleton
+    chunk = StreamConfig(first_seed=LAST_TRAINING_SEED - 10, chunk=4)
+    stream = chunks(chunk, config, str(folder), workers=0)
+    seeds = torch.cat([next(stream).scene.seeds for _ in range(4)])
+    assert seeds.max() <= LAST_TRAINING_SEED and seeds.min() < 100
+
+
+def test_processes_take_different_seeds(skeleton):
+    folder, config, _ = skeleton
+    streams = [chunks(StreamConfig(chunk=4), config, str(folder), 0, rank, 2) for rank in range(2)]
+    seeds = [next(stream).scene.seeds.tolist() for _ in range(2) for stream in streams]
+    assert sorted(sum(seeds, [])) == list(range(16))
 
 
 def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):

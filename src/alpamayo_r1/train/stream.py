@@ -42,7 +42,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """What a training stream draws. Seeds run from first_seed on, without repetition."""
+    """What a training stream draws. Seeds run from first_seed on; after the last one they start again, with other moments and directives."""
 
     first_seed: int = 0
     chunk: int = 512
@@ -116,9 +116,8 @@ class Stream(IterableDataset):
         s = self.stream
         while True:
             first = s.first_seed + number * s.chunk
-            if first + s.chunk - 1 > LAST_TRAINING_SEED:
-                raise ValueError(f"the stream has used all training seeds up to {LAST_TRAINING_SEED}: start it at a lower first_seed")
-            draw = np.random.default_rng([first, 3])
+            lap, first = divmod(first, LAST_TRAINING_SEED + 1 - s.chunk)
+            draw = np.random.default_rng([first, 3, lap])
             elsewhere = draw.random() < s.other_t0
             step = int(draw.integers(45, 91)) if elsewhere else T0_STEP
             directed = draw.random(s.chunk) < (0.0 if elsewhere else s.directed)

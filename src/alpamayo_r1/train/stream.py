@@ -42,7 +42,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """What a training stream draws. Seeds run from first_seed on; after the last one they start again, with other moments and directives."""
+    """What a training stream draws. Seeds run from first_seed on; after the last they start again with other moments and directives."""
 
     first_seed: int = 0
     chunk: int = 512

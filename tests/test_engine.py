@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from alpamayo_r1.config import VisionConfig
 from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Capacity, DoesNotFit
 from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
-from alpamayo_r1.engine.pixels import resize_to_patches
+from alpamayo_r1.engine.graphs import Graphs
+from alpamayo_r1.engine.pixels import patches, resize_to_patches
 from alpamayo_r1.engine.planner import Engine
 from alpamayo_r1.engine.weights import fuse_stack
 from alpamayo_r1.images import to_patches
@@ -130,6 +132,51 @@ def test_weights_are_fused_in_place(pair):
     assert torch.equal(torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight]), fused.gate_up)
     again = fuse_stack(engine.model.vla.language).layers[0]
     assert again.qkv.data_ptr() == fused.qkv.data_ptr() and again.gate_up.shape == fused.gate_up.shape
+
+
+def test_fused_weights_stay_the_module_s():
+    """They can be written to and loaded into outside inference_mode, and the engine sees it."""
+    model, vocabulary = load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32)
+    engine = Engine(model, vocabulary)
+    model.load_state_dict({name: 2 * tensor for name, tensor in model.state_dict().items()})
+    projection = model.language.layers[0].self_attn.q_proj.weight
+    assert torch.equal(engine.model.text.layers[0].qkv[: len(projection)], projection)
+
+
+def test_graphs_never_share_a_pool_with_forgotten_ones(monkeypatch):
+    """The allocator refuses a capture into a pool whose graphs have all been destroyed."""
+    handles = count()
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    graphs = Graphs(enabled=True)
+    before = graphs._pool
+    graphs.clear()
+    assert graphs._pool != before
+
+
+def test_buffers_for_this_plan_alone_where_both_do_not_fit(pair, monkeypatch):
+    """Two samples, then two scenes: buffers for two by two would be too large, but nobody asked for those."""
+    _, engine, vocabulary = pair
+
+    def check(arena):
+        if arena.capacity.rows > 2:
+            raise DoesNotFit(str(arena.capacity))
+
+    monkeypatch.setattr(Arena, "_check", check)
+    mine = Engine(engine.model.vla, vocabulary)
+    scene = bench.random_observation(1, 64, 64)
+    arguments = {"seed": 1, "max_tokens": 2, "steps": 1}
+    assert mine.plan(scene, samples=2, **arguments).xyz.shape == (2, 64, 3)
+    assert len(mine.plan([scene, scene], samples=1, **arguments)) == 2
+    with pytest.raises(DoesNotFit):
+        mine.plan(scene, samples=3, **arguments)
+
+
+def test_frames_are_checked_before_they_are_uploaded(tiny):
+    """The buffer of bytes would take floats in 0..1 as black pictures."""
+    upload = lambda frames: frames  # noqa: E731
+    upload.device = torch.device("cuda")
+    with pytest.raises(TypeError, match="uint8"):
+        patches(torch.rand(1, 3, 64, 96), tiny[0].config.vision, (4096, 8192), upload, torch.float32)
 
 
 def test_memory_is_said_before_the_run(monkeypatch):

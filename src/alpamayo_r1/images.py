@@ -118,10 +118,15 @@ def to_patches(frames: torch.Tensor, vision: VisionConfig, min_pixels: int, max_
     Raises:
         TypeError, ValueError: frames that are not uint8 RGB of shape [N, 3, h, w].
     """
+    check_frames(frames)
+    height, width = target_size(frames.shape[-2], frames.shape[-1], min_pixels, max_pixels, vision.patch * vision.merge)
+    pixels = normalise(resize(frames, height, width))
+    return patchify(pixels, vision), (height // vision.patch, width // vision.patch)
+
+
+def check_frames(frames: torch.Tensor) -> None:
+    """Raises TypeError, ValueError unless frames are u8[N, 3, h, w]."""
     if frames.dtype != torch.uint8:
         raise TypeError(f"frames are {frames.dtype}, expected torch.uint8 in 0..255 (RGB)")
     if frames.ndim != 4 or frames.shape[1] != 3:
         raise ValueError(f"frames have shape {tuple(frames.shape)}, expected [N, 3, height, width]")
-    height, width = target_size(frames.shape[-2], frames.shape[-1], min_pixels, max_pixels, vision.patch * vision.merge)
-    pixels = normalise(resize(frames, height, width))
-    return patchify(pixels, vision), (height // vision.patch, width // vision.patch)

@@ -14,7 +14,7 @@ class Graphs:
     def __init__(self, enabled: bool, capacity: int = 48):
         self.enabled, self.capacity = enabled, capacity
         self._graphs: OrderedDict[Hashable, torch.cuda.CUDAGraph] = OrderedDict()
-        self._pool = torch.cuda.graph_pool_handle() if enabled else None
+        self.clear()
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
         """Runs the function, from its graph where there is one. Equal keys must mean equal kernels on equal addresses."""
@@ -36,5 +36,6 @@ class Graphs:
         return graph
 
     def clear(self) -> None:
-        """Forgets all graphs: their buffers are about to go."""
+        """Forgets all graphs: their buffers are about to go. The allocator takes no new graph into a pool whose graphs are all gone."""
         self._graphs.clear()
+        self._pool = torch.cuda.graph_pool_handle() if self.enabled else None

@@ -9,7 +9,7 @@ import torch
 
 from alpamayo_r1.config import VisionConfig
 from alpamayo_r1.engine.ops import _triton, ceil_div, on_gpu
-from alpamayo_r1.images import normalise, patchify, resize, taps, target_size, to_patches
+from alpamayo_r1.images import check_frames, normalise, patchify, resize, taps, target_size, to_patches
 
 
 def resize_to_patches(frames: torch.Tensor, vision: VisionConfig, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
@@ -40,6 +40,7 @@ class Uploader:
     def __init__(self, device: torch.device):
         self.device = device
         self._pinned = torch.empty(0, dtype=torch.uint8)
+        self._sent = torch.cuda.Event() if device.type == "cuda" else None
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """frames u8[N, 3, h, w] anywhere -> on the device."""
@@ -49,17 +50,24 @@ class Uploader:
             return frames.to(self.device, non_blocking=True).contiguous()
         if self._pinned.numel() < frames.numel():
             self._pinned = torch.empty(frames.numel(), dtype=torch.uint8, pin_memory=True)
+        self._sent.synchronize()  # the buffer's last contents have left it
         staged = self._pinned[: frames.numel()].view(frames.shape)
         out = torch.empty(frames.shape, dtype=torch.uint8, device=self.device)
         for i, frame in enumerate(frames):
             out[i].copy_(staged[i].copy_(frame), non_blocking=True)
+        self._sent.record()
         return out
 
 
 def patches(
     frames: torch.Tensor, vision: VisionConfig, budget: tuple[int, int], upload: Uploader, dtype: torch.dtype, exact_cpu: bool = False
 ) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Frames u8[N, 3, h, w] -> patches on the device and the grid of every image. exact_cpu: resized on the CPU, as the specification."""
+    """Frames u8[N, 3, h, w] -> patches on the device and the grid of every image. exact_cpu: resized on the CPU, as the specification.
+
+    Raises:
+        TypeError, ValueError: frames that are not uint8 RGB of shape [N, 3, h, w].
+    """
+    check_frames(frames)
     if exact_cpu or upload.device.type == "cpu":
         made, grid = to_patches(frames, vision, *budget)
         return made.to(upload.device), grid

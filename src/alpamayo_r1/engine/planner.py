@@ -9,15 +9,15 @@ end flags reach the host while its forward pass runs, so the host never makes th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, wraps
 
 import torch
 
 from alpamayo_r1.engine import forward
-from alpamayo_r1.engine.arena import Arena, Buffers, Capacity
+from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, DoesNotFit
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.pixels import Uploader, patches
 from alpamayo_r1.plan import Request, drive, force, request, trajectory_mask, warn_unfinished
@@ -26,6 +26,17 @@ from alpamayo_r1.sampling import SamplingConfig, sample_token
 from alpamayo_r1.types import Observation, Plan, Trajectory
 from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary
+
+
+def on_its_gpu(method: Callable) -> Callable:
+    """Runs an engine's method with the model's GPU as the current one: kernels, events and graphs go there. On the CPU: as it is."""
+
+    @wraps(method)
+    def run(engine: Engine, *arguments, **options):
+        with torch.cuda.device_of(engine.model.zero):
+            return method(engine, *arguments, **options)
+
+    return run
 
 
 class Engine:
@@ -38,13 +49,14 @@ class Engine:
     def __init__(self, model: VLA, vocabulary: Vocabulary, *, graphs: bool | None = None, exact_cpu: bool = False):
         self.config, self.vocabulary, self.exact_cpu = model.config, vocabulary, exact_cpu
         self.device, self.dtype = model.device, model.dtype
-        with torch.inference_mode():
+        with torch.no_grad():  # no inference_mode: the fused weights stay the module's, which others may write to
             self.model = forward.Model(model)
         self.upload = Uploader(self.device)
         self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs)
         self.arena: Arena | None = None
         self._layouts: dict[tuple, tuple[torch.Tensor, torch.Tensor, int]] = {}
 
+    @on_its_gpu
     def plan(
         self,
         observation: Observation | Sequence[Observation],
@@ -82,6 +94,7 @@ class Engine:
         plans = self.plan_prompts(prompts, [one.history for one in observations], how, clock)
         return plans[0] if isinstance(observation, Observation) else plans
 
+    @on_its_gpu
     @torch.inference_mode()
     def prompt(self, observation: Observation) -> Prompt:
         """The prompt of one observation, its patches on the device; token layouts are kept by image grid."""
@@ -103,6 +116,7 @@ class Engine:
             self._layouts[grids] = ids, *rope_positions(ids, grids, self.vocabulary.id(c.image_token), c.vision.merge)
         return self._layouts[grids]
 
+    @on_its_gpu
     @torch.inference_mode()
     def plan_prompts(
         self, prompts: Sequence[Prompt], histories: Sequence[Trajectory], how: Request, clock: Stopwatch | None = None
@@ -149,6 +163,8 @@ class Engine:
     def reserve(self, scenes: int, samples: int, tokens: int, prompt: int) -> Buffers:
         """Buffers for a plan of this size. Larger ones than there are replace them, and all graphs with them.
 
+        New buffers hold the earlier plans too where there is room, else this plan alone.
+
         Raises:
             DoesNotFit: the device lacks the memory; says what would fit.
         """
@@ -157,7 +173,10 @@ class Engine:
             joined = wanted if self.arena is None else wanted.joined(self.arena.capacity)
             self.graphs.clear()
             self.arena = None
-            self.arena = Arena(self.config, joined, self.device, self.dtype)
+            try:
+                self.arena = Arena(self.config, joined, self.device, self.dtype)
+            except DoesNotFit:
+                self.arena = Arena(self.config, wanted, self.device, self.dtype)
             self.model.line_ropes(self._positions)
         return self.arena.view(scenes, samples)
 

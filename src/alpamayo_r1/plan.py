@@ -246,6 +246,8 @@ def make_draws(seed: int | None, noise: torch.Tensor | None, samples: int, waypo
         return draws
     if noise.shape != (samples, waypoints, 2):
         raise ValueError(f"noise has shape {tuple(noise.shape)}, expected ({samples}, {waypoints}, 2)")
+    if not noise.isfinite().all():
+        raise ValueError("noise holds NaN or infinity, expected draws of N(0, 1)")
     return Draws(noise.float(), draws.uniform)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from alpamayo_r1.config import ModelConfig
 from alpamayo_r1.images import to_patches
-from alpamayo_r1.types import Observation, Trajectory
+from alpamayo_r1.types import DT, Observation, Trajectory
 from alpamayo_r1.vocab import Vocabulary, history_ids
 
 SYSTEM = "You are a driving assistant that generates safe and accurate actions."
@@ -118,12 +118,21 @@ def check_observation(observation: Observation) -> None:
         raise ValueError(f"frames have shape {tuple(frames.shape)}, expected u8[cameras, frames, 3, height, width]")
     if frames.shape[0] != len(observation.cameras):
         raise ValueError(f"{frames.shape[0]} cameras of frames, but {len(observation.cameras)} names: {observation.cameras}")
+    if frames.shape[:2].numel() == 0:
+        raise ValueError(f"{frames.shape[0]} cameras with {frames.shape[1]} frames: expected at least one picture")
     check_history(observation.history)
+    last = observation.history.xyz[-1]
+    if last.norm() > 0.5:
+        raise ValueError(
+            f"history ends at {tuple(round(x, 2) for x in last.tolist())} m, expected the origin: give positions in the ego frame at t0"
+        )
 
 
 def check_history(history: Trajectory) -> None:
-    """Raises if a history has another shape than [T, 3] and [T, 3, 3], or is not finite."""
+    """Raises if a history has another shape than [T, 3] and [T, 3, 3], is not at 10 Hz, or is not finite."""
     if history.xyz.ndim != 2 or history.xyz.shape[-1] != 3 or history.rot.shape != (*history.xyz.shape, 3):
         raise ValueError(f"history xyz {tuple(history.xyz.shape)} and rot {tuple(history.rot.shape)}: expected [16, 3] and [16, 3, 3]")
+    if abs(history.dt - DT) > 1e-3:
+        raise ValueError(f"history has {history.dt} s between its steps, expected {DT} s: resample it to 10 Hz, or speeds come out wrong")
     if not (torch.isfinite(history.xyz).all() and torch.isfinite(history.rot).all()):
         raise ValueError("history holds NaN or infinity: check the ego motion log")

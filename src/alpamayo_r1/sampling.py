@@ -15,7 +15,7 @@ class SamplingConfig:
     """How to draw from the logits. top_k None: no limit. temperature 0 or top_k 1: the most likely token.
 
     Raises:
-        ValueError: a temperature below 0, top_p outside (0, 1], or top_k below 1.
+        ValueError: a temperature below 0 or not finite, top_p outside (0, 1], or top_k below 1.
     """
 
     temperature: float = 0.6
@@ -23,8 +23,8 @@ class SamplingConfig:
     top_k: int | None = None
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}, expected 0 (greedy) or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}, expected 0 (greedy) or a finite number above")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, expected a number in (0, 1]")
         if self.top_k is not None and self.top_k < 1:

@@ -66,6 +66,7 @@ class Vocabulary:
         self.ids = {name: self.id(special(name)) for name in SPECIAL}
         self.eos_token_id, self.pad_token_id = self.id(self.eos_token), self.id(self.pad_token)
         self.first_trajectory = self.id("<i0>")
+        self._extra = frozenset(self.backend.get_added_tokens_decoder())
         if tokens is not None:
             self._check(tokens)
 
@@ -101,12 +102,9 @@ class Vocabulary:
             ValueError: the text itself contains a special or trajectory token.
         """
         ids = self.encode(text)
-        if any(self._is_extra(i) for i in ids):
+        if not self._extra.isdisjoint(ids):
             raise ValueError(f"reasoning must be plain words; got a special token in {text!r}")
         return [*ids, self.ids["cot_end"], self.ids["traj_future_start"]]
-
-    def _is_extra(self, i: int) -> bool:
-        return i >= self.first_trajectory or i in (self.eos_token_id, self.pad_token_id)
 
     def between(self, ids: Sequence[int], start: str, end: str) -> str:
         """The stripped text between `<|start|>` and `<|end|>`; "" where the end token is absent.

@@ -1,0 +1,72 @@
+"""The edges of what a plan may be asked: odd observations, one token, no words, values that would mislead without notice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alpamayo_r1 import bench
+from alpamayo_r1.plan import plan
+
+SCENE = bench.random_observation(0, 64, 96)
+HISTORY = SCENE.history
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        replace(SCENE, frames=SCENE.frames[:1], cameras=SCENE.cameras[:1]),
+        replace(SCENE, frames=SCENE.frames[:, :1]),
+        replace(SCENE, frames=SCENE.frames[..., :37, :91]),
+        replace(SCENE, frames=SCENE.frames[..., :1, :1]),
+        replace(SCENE, frames=SCENE.frames.flip(-1).mT),
+        replace(SCENE, history=replace(HISTORY, xyz=0 * HISTORY.xyz)),
+    ],
+    ids=["one camera", "one frame", "odd size", "one pixel", "strided", "standing"],
+)
+@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+def test_unusual_observations_are_planned(tiny, observation):
+    done = plan(*tiny, observation, seed=0, max_tokens=1, steps=1)
+    assert done.xyz.isfinite().all() and done.xyz.shape == (1, 64, 3) and len(done.tokens[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "observation,words",
+    [
+        (replace(SCENE, frames=SCENE.frames[:0], cameras=()), "at least one picture"),
+        (replace(SCENE, frames=SCENE.frames[:, :0]), "at least one picture"),
+        (replace(SCENE, frames=SCENE.frames[:, :, :1]), "expected u8"),
+        (replace(SCENE, history=replace(HISTORY, dt=0.05)), "resample it to 10 Hz"),
+        (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz + 1000)), "ego frame at t0"),
+        (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz * torch.nan)), "NaN"),
+        (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz[8:], rot=HISTORY.rot[8:])), "expected 16 steps"),
+    ],
+    ids=["no camera", "no frame", "grey", "20 Hz", "world frame", "NaN", "short"],
+)
+def test_observations_that_would_mislead_are_refused(tiny, observation, words):
+    with pytest.raises(ValueError, match=words):
+        plan(*tiny, observation, seed=0, max_tokens=1, steps=1)
+
+
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        ({"noise": torch.full((1, 64, 2), torch.nan)}, "NaN"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"reasoning": "go <|image_pad|> now"}, "special token"),
+        ({"reasoning": "go <|im_start|>"}, "special token"),
+        ({"reasoning": "go <i7>"}, "special token"),
+        ({"reasoning": "", "max_tokens": 1}, "takes 2 tokens"),
+    ],
+)
+def test_arguments_that_would_mislead_are_refused(tiny, options, words):
+    with pytest.raises(ValueError, match=words):
+        plan(*tiny, SCENE, seed=0, steps=1, **options)
+
+
+@pytest.mark.parametrize("text", ["", "über 🚗 停"])
+def test_any_plain_words_can_be_said(tiny, text):
+    done = plan(*tiny, SCENE, seed=0, steps=1, reasoning=text)
+    assert done.reasoning == (text,) and done.ended == (True,)

@@ -149,9 +149,38 @@ def test_a_config_is_never_called(folder, section, path, monkeypatch):
 
 
 def test_a_nested_target_is_refused(folder):
-    change_config(folder, traj_tokenizer_cfg={"action_space_cfg": {"_target_": "os.system"}})
-    with pytest.raises(ConfigError, match=r"os\.system"):
+    for section in (
+        {"traj_tokenizer_cfg": {"action_space_cfg": {"_target_": "os.system"}}},
+        {"diffusion_cfg": {"solver": {"_target_": "os.system"}}},
+        {"diffusion_cfg": {"solvers": [{"_target_": "os.system"}]}},
+        {"diffusion_cfg": {"_target_": ["os.system"]}},
+    ):
+        shutil.copy(TINY / "config.json", folder)
+        change_config(folder, **section)
+        with pytest.raises(ConfigError, match=r"os\.system"):
+            read_config(folder)
+
+
+@pytest.mark.parametrize(
+    "name,content,words",
+    [
+        ("config.json", b"\xff\xfe", "not valid JSON"),
+        ("model.safetensors.index.json", b"{", "not valid JSON"),
+        ("model.safetensors.index.json", b"{}", "weight_map"),
+    ],
+)
+def test_damaged_json_is_named(folder, name, content, words):
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}.*{words}"):
+        load_model(folder)
+
+
+def test_a_dtype_that_weights_cannot_have_is_refused(folder):
+    change_config(folder, model_dtype="float64")
+    with pytest.raises(ConfigError, match="float64"):
         read_config(folder)
+    change_config(folder, model_dtype="torch.bfloat16")
+    assert read_config(folder).dtype == "bfloat16"
 
 
 def test_unknown_vlm_and_repository(folder, monkeypatch):

@@ -20,13 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from alpamayo_r1.config import ModelConfig, local_vlm, read_config
+from alpamayo_r1.config import DTYPES as DTYPE_NAMES
+from alpamayo_r1.config import ModelConfig, local_vlm, read_config, read_json
 from alpamayo_r1.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.vocab import Vocabulary, load_vocabulary
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
 SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -122,7 +123,9 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 
 def shards(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder, from its index where there is one."""
-    index = json.loads((folder / INDEX).read_text()) if (folder / INDEX).is_file() else {"weight_map": {"": SINGLE}}
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {"weight_map": {"": SINGLE}}
+    if "weight_map" not in index:
+        raise CheckpointError(f"{folder / INDEX} has no weight_map: the file is damaged; fetch it again")
     names = sorted(set(index["weight_map"].values()))
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:

@@ -25,6 +25,9 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
 MIN_PIXELS, MAX_PIXELS = 163840, 196608
 """The release's pixel budget of one resized picture."""
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What weights may be computed in."""
+
 PACKAGES = ("alpamayo_r1.", "alpamayo1_5.", "")
 
 
@@ -248,7 +251,7 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
         flow_steps=(released.get("diffusion_cfg") or {}).get("num_inference_steps") or 10,
         image_token="<|image_pad|>",
         vlm=required(released, "vlm_name_or_path"),
-        dtype=released.get("model_dtype") or released.get("dtype") or "bfloat16",
+        dtype=dtype_name(released.get("model_dtype") or released.get("dtype") or "bfloat16"),
         model_type=released.get("model_type", "alpamayo_r1"),
     )
 
@@ -295,26 +298,35 @@ def action_config(section: Mapping[str, Any]) -> ActionConfig:
     return ActionConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in section.items() if k in known})
 
 
+def dtype_name(said: Any) -> str:
+    """A config's dtype without torch's prefix. Raises ConfigError unless it is one of DTYPES."""
+    name = str(said).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ConfigError(f"the config's dtype is {said!r}, expected one of {', '.join(DTYPES)}.")
+    return name
+
+
 def check_target(section: str, config: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Refuses a `_target_` that is not one of the release's names for this section."""
+    """Refuses a section that is no object, and a `_target_` that is not one of the release's names for it."""
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{section} is {config!r}: expected an object.")
     target = config.get("_target_")
-    if target is not None and target not in {package + name for package in PACKAGES for name in known}:
+    if target is not None and target not in [package + name for package in PACKAGES for name in known]:
         raise ConfigError(
             f"{section}._target_ is {target!r}, expected one of {known}. A config is data here: what it names is never imported or called."
         )
 
 
 def refuse_targets(config: Any, path: str = "") -> None:
-    """Refuses `_target_` anywhere outside the sections of TARGETS."""
+    """Refuses `_target_` anywhere but where `parse_config` compares it with TARGETS."""
     if isinstance(config, Mapping):
-        section = path.split(".")[0]
-        if "_target_" in config and section not in TARGETS:
+        if "_target_" in config and path not in (*TARGETS, "traj_tokenizer_cfg.action_space_cfg"):
             raise ConfigError(f"{path or 'config'}._target_ is {config['_target_']!r}: no class is expected here; remove it.")
         for key, value in config.items():
             refuse_targets(value, f"{path}.{key}" if path else key)
     elif isinstance(config, list):
-        for value in config:
-            refuse_targets(value, path)
+        for i, value in enumerate(config):
+            refuse_targets(value, f"{path}[{i}]")
 
 
 def required(config: Mapping[str, Any], key: str) -> Any:
@@ -327,8 +339,8 @@ def required(config: Mapping[str, Any], key: str) -> Any:
 def read_json(path: Path) -> Mapping[str, Any]:
     """A JSON object from a file, with errors that name the file."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: expected a checkpoint folder with config.json, safetensors and an index.") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from None

@@ -57,6 +57,8 @@ def test_help_imports_nothing_heavy():
         (["--data", "/no/such/folder"], "/no/such/folder"),
         (["--clip", "not-a-clip"], "not-a-clip"),
         (["--device", "cuda:9"], "cuda:9"),
+        (["--device", "gpu"], "expected 'auto'"),
+        (["--out", __file__], "choose another folder"),
         (["--t0", "0.2"], "0.2"),
         (["--top-p", "1.5"], "top_p"),
     ],

@@ -22,7 +22,7 @@ from alpamayo_r1.checkpoint import build_meta, derived_value, place
 from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, parse_config
 from alpamayo_r1.engine.cost import Cost, decode_cost, flow_step_cost, prefill_cost, vision_cost
 from alpamayo_r1.images import target_size
-from alpamayo_r1.planner import Planner, make_engine
+from alpamayo_r1.planner import Planner, make_engine, pick_device
 from alpamayo_r1.prompt import chat_text
 from alpamayo_r1.train.presets import PRESETS, QWEN_SPECIAL, released_config, vlm_config
 from alpamayo_r1.types import CAMERAS, FRAMES, H, Observation, Trajectory
@@ -212,7 +212,9 @@ def bench(
     samples, tokens: every pair is measured. batch: scenes a plan. fast: the engine or the specification (None: the engine on a GPU).
     """
     began = time.perf_counter()
-    config, where = size_config(size), torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    config, where = size_config(size), pick_device(device or "auto")
+    for n in tokens:
+        words(n)  # refuses too few before the long work
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     top = ceilings(where, dtype)
     card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
@@ -259,12 +261,12 @@ def bench_one(
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     stages, wall = measure(planner, observations, samples, tokens, repeats)
-    peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else float("nan")
+    peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
     stages["token"] = stages.pop("reasoning") / tokens
     stages["euler_step"] = stages.pop("flow") / config.flow_steps
     scenes = len(observations)
     costs = stage_costs(config, *prompt_shape(config, observations[0]), scenes, samples, tokens, planner.model.dtype.itemsize)
-    say(f"\nB={scenes} S={samples} tokens={tokens}: {wall:.1f} ms from frames to trajectory, peak {peak:.2f} GB")
+    say(f"\nB={scenes} S={samples} tokens={tokens}: {wall:.1f} ms from frames to trajectory{f', peak {peak:.2f} GB' if cuda else ''}")
     rows = {}
     for stage, ms in stages.items():
         cost = costs.get(stage)

@@ -63,6 +63,7 @@ def run(
     from rich.table import Table
 
     from alpamayo_r1.planner import load
+    from alpamayo_r1.results import writable_folder
     from alpamayo_r1.run import choose, means, open_source
     from alpamayo_r1.run import run as plan_clips
 
@@ -72,6 +73,7 @@ def run(
     with teaching():
         source = open_source(data)
         clips = choose(source, clip or [])
+        writable_folder(out)
         with console.status(f"loading {checkpoint}"):
             planner = load(checkpoint, device=device, fast=fast)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -149,7 +151,7 @@ def train(
 @app.command()
 def measure(
     checkpoint: Checkpoint = "small",
-    scenes: Annotated[int, typer.Option(min=1, help="Test scenes, seeds from 800,000 on.")] = 512,
+    scenes: Annotated[int, typer.Option(min=1, max=50_000, help="Test scenes, seeds from 800,000 on.")] = 512,
     samples: int = 6,
     batch: int = 8,
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
@@ -159,12 +161,16 @@ def measure(
     import json
 
     from alpamayo_r1.planner import load
+    from alpamayo_r1.results import writable_folder
     from alpamayo_r1.train.measure import TEST_SEEDS, cut, table
     from alpamayo_r1.train.measure import measure as run_measure
 
     with teaching():
+        if out is not None:
+            writable_folder(out.parent)
         planner = load(checkpoint, device=device, fast=False)
-    result = run_measure(planner.model, planner.vocabulary, seeds=TEST_SEEDS[:scenes], samples=samples, batch=batch, supersample=1)
+    seeds = range(TEST_SEEDS.start, TEST_SEEDS.start + scenes)
+    result = run_measure(planner.model, planner.vocabulary, seeds=seeds, samples=samples, batch=batch, supersample=1)
     typer.echo(table(result))
     if out is not None:
         out.write_text(json.dumps(cut(result), indent=2) + "\n")

@@ -49,11 +49,15 @@ def fetch(
     except GatedRepoError:
         reason = f"access to it is gated: ask for access at https://huggingface.co/{repo}, then log in with `hf auth login`"
     except RepositoryNotFoundError:
-        reason = "no such repository, or it is private and you are not logged in: check the name, then `hf auth login`"
+        reason = (
+            "no such folder here, no such repository (or a private one and you are not logged in): check the name, then `hf auth login`"
+        )
     except HFValidationError:
         reason = "it is neither a folder here nor a repository name like 'nvidia/Alpamayo-R1-10B'"
     except LocalEntryNotFoundError:
-        reason = f"it is not in the local cache and the network was not used or not reached: run `hf download {repo}` where there is one"
+        reason = (
+            f"no folder here, not in the local cache, and the network was not used or not reached: run `hf download {repo}` where it is"
+        )
     except (HfHubHTTPError, OSError) as error:
         reason = f"the Hub could not be reached ({error}): check the network, or run `hf download {repo}` elsewhere and pass the folder"
     raise HubError(f"{repo!r} could not be fetched: {reason}")

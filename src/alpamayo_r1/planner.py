@@ -65,10 +65,13 @@ def make_engine(model: VLA, vocabulary: Vocabulary):
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is here."""
+    """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is here. Raises ValueError where there is none of that name."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device is {name!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices: use 'cpu' or 'auto'")
     return device

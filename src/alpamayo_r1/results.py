@@ -53,6 +53,20 @@ def write_result(record: Mapping[str, Any], path: str | Path) -> Path:
     return write_atomically(path, (json.dumps(record, allow_nan=False) + "\n").encode())
 
 
+def writable_folder(path: Path) -> Path:
+    """The folder, made where it is not there yet: what runs for long asks for its place first.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise ValueError(f"nothing can be written to {path} ({error.strerror}): choose another folder") from None
+
+
 def write_atomically(path: str | Path, content: bytes) -> Path:
     """Writes a file beside its place and moves it there."""
     path = Path(path)

@@ -1,0 +1,62 @@
+"""The world's promises over many seeds: no collisions, no infeasible actions, one label a family at t0, and how fast scenes are made.
+
+    python bench/world_check.py --scenes 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+
+import torch
+
+from alpamayo_r1.action import initial_speed, to_action, to_trajectory
+from alpamayo_r1.config import ActionConfig
+from alpamayo_r1.types import Trajectory
+from alpamayo_r1.world.families import T0_STEP
+from alpamayo_r1.world.language import labels
+from alpamayo_r1.world.samples import paths
+from alpamayo_r1.world.simulate import collisions, infeasible, simulate
+
+
+def check(first: int, scenes: int, batch: int = 500) -> dict[str, object]:
+    """Figures over the scenes of seeds first .. first + scenes - 1."""
+    collided = unfeasible = 0
+    seconds, worst = 0.0, 0.0
+    said: Counter[str] = Counter()
+    for start in range(first, first + scenes, batch):
+        began = time.perf_counter()
+        scene = simulate(range(start, min(start + batch, first + scenes)))
+        seconds += time.perf_counter() - began
+        collided += int(collisions(scene).any(1).sum())
+        unfeasible += int(infeasible(scene).any(1).sum())
+        said.update(f"{label.family}: {label.decision}/{label.cause}" for label in labels(scene, T0_STEP))
+        worst = max(worst, round_trip(scene))
+    return {
+        "scenes": scenes,
+        "with a collision": collided,
+        "with an infeasible action": unfeasible,
+        "scenes per second": round(scenes / seconds),
+        "largest ADE of encode and decode, m": round(worst, 4),
+        "labels at t0": dict(sorted(said.items())),
+    }
+
+
+def round_trip(scene) -> float:
+    """Largest ADE between driven futures and the same through actions and back, m: what the action space itself costs."""
+    at = paths(scene, torch.full((len(scene.seeds),), T0_STEP))
+    history, future = Trajectory(at.history_xyz, at.history_rot), Trajectory(at.future_xyz, at.future_rot)
+    config = ActionConfig()
+    v0 = initial_speed(history, config)
+    back = to_trajectory(to_action(history, future, config), v0, torch.zeros_like(v0), config.dt)
+    return (back.xyz - future.xyz)[..., :2].norm(dim=-1).mean(-1).max().item()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0, help="first seed; below 900,000")
+    given = parser.parse_args()
+    print(json.dumps(check(given.first, given.scenes), indent=2))

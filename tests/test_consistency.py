@@ -173,7 +173,7 @@ def test_what_cannot_be_judged_is_unclear():
 )
 def test_intervals_cover_the_truth(draw, truth):
     sets = draw(np.random.default_rng(3), (150, 2000))
-    found = intervals(sets, resamples=1000)
+    found = intervals(sets, shares=[truth == 0.25] * 2000, resamples=1000)
     assert 0.93 <= np.mean([i.low <= truth <= i.high for i in found]) <= 0.97
 
 
@@ -184,8 +184,9 @@ def test_masks_small_sets_and_constants():
     assert few.mean == 4.0 and np.isnan(few.low) and np.isnan(few.high)
     same = interval(np.full(50, 2.5))
     assert (same.mean, same.low, same.high) == (2.5, 2.5, 2.5)
-    never = interval(np.zeros(50))
+    never = interval(np.zeros(50), share=True)
     assert never.low == 0 and 0.05 < never.high < 0.1
+    assert interval(np.zeros(50)).high == 0, "differences that are all zero are no share"
     nothing = interval(np.full(5, np.nan))
     assert np.isnan(nothing.mean) and nothing.masked == 5
 

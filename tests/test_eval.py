@@ -305,18 +305,23 @@ def test_summary(done):
 def test_compare_finds_a_difference_and_none(done, tmp_path):
     rng, many = np.random.default_rng(0), pd.concat([rows(done)] * 5, ignore_index=True)
     many["clip_id"] = [f"clip {i}" for i in range(len(many))]
-    for name in ("first", "second"):
+    settings = json.loads((done / "config.json").read_text())
+    for name, seed in (("first", 42), ("second", 7)):
         (tmp_path / name).mkdir()
+        changed = settings | {"config": settings["config"] | {"seed": seed}}
+        (tmp_path / name / "config.json").write_text(json.dumps(changed))
     many.to_parquet(tmp_path / "first" / "results.parquet", index=False)
     other = many.iloc[::-1].iloc[:28].assign(min_ade=lambda t: t["min_ade"] - rng.normal(1, 0.1, len(t)))
     other["jerk"] += rng.normal(0, 1, len(other))
     other.to_parquet(tmp_path / "second" / "results.parquet", index=False)
     result = compare(tmp_path / "first", tmp_path / "second")
     assert (result["pairs"], result["only_first"], result["only_second"]) == (28, 2, 0)
+    assert result["differs"] == {"seed": [42, 7]}
     found = result["figures"]["min_ade"]
     assert found["clear"] and found["difference"]["low"] < -1 < found["difference"]["high"] < -0.9
     assert found["second"] - found["first"] == pytest.approx(found["difference"]["mean"])
-    assert not result["figures"]["jerk"]["clear"] and result["figures"]["min_fde"]["difference"]["mean"] == 0
+    assert not result["figures"]["jerk"]["clear"] and result["figures"]["min_fde"]["difference"]["high"] == 0
+    assert not result["figures"]["min_fde"]["clear"], "nothing differs"
 
 
 def test_compare_needs_rows_in_common(done, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +27,12 @@ class Interval:
     masked: int
 
 
-def intervals(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
+def intervals(values: np.ndarray, *, shares: Sequence[bool] | None = None, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
     """One interval for each column of values f64[n clips, k]; NaN values are masked and counted. The same input gives the same output.
 
     Bootstrap-t: clips are drawn with replacement, each resample's mean is measured in its own standard errors, and the quantiles of that
-    are laid around the mean; unlike plain percentiles it covers small and skewed sets. Columns of only 0 and 1 (miss) get Wilson's
-    interval, which also knows that none of 50 isn't never. Where no value is negative, no bound is.
+    are laid around the mean; unlike plain percentiles it covers small and skewed sets. Columns of `shares` bool[k] that hold only 0 and
+    1 get Wilson's interval, which also knows that none of 50 isn't never.
     """
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
@@ -44,18 +45,17 @@ def intervals(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) 
         centred = np.where(known, filled - mean, 0.0)
         ratio = _studentised(centred, known, resamples, seed)
         low, high = mean - error * np.nanquantile(ratio, [0.975, 0.025], axis=0) if len(values) > 1 else np.full((2, len(mean)), np.nan)
-        share = ((values == 0) | (values == 1) | ~known).all(0)
+        share = ((values == 0) | (values == 1) | ~known).all(0) & (False if shares is None else np.asarray(shares))
         low, high = np.where(share, _wilson(mean, count), [low, high])
     constant = (error == 0) & ~share
     low, high = (np.where(count < FEWEST, np.nan, np.where(constant, mean, bound)) for bound in (low, high))
-    low = np.where((filled >= 0).all(0), np.maximum(low, 0.0), low)
     masked = len(values) - count
     return [Interval(*map(float, three), int(n), int(m)) for *three, n, m in zip(mean, low, high, count, masked)]
 
 
-def interval(values: np.ndarray, **options) -> Interval:
+def interval(values: np.ndarray, *, share: bool = False, **options) -> Interval:
     """The interval of one set f64[n]; see `intervals`."""
-    return intervals(np.asarray(values, np.float64)[:, None], **options)[0]
+    return intervals(np.asarray(values, np.float64)[:, None], shares=[share], **options)[0]
 
 
 def _studentised(centred: np.ndarray, known: np.ndarray, resamples: int, seed: int) -> np.ndarray:

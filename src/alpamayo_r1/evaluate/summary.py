@@ -77,12 +77,9 @@ def figures(table: pa.Table) -> dict[str, dict[str, float]]:
     """Every figure's mean, interval, count and number of masked rows; baselines under cv_ and ctra_."""
     names = (*FIGURES, *BASELINES)
     values = np.stack([column(table, name) for name in names], 1) if len(table) else np.empty((0, len(names)))
-    return {name: asdict(_share(name, found)) for name, found in zip(names, intervals(values))}
-
-
-def _share(name: str, found: Interval) -> Interval:
-    """The interval of a share ends at 1."""
-    return replace(found, high=min(found.high, 1.0)) if UNITS.get(name) == "share" and found.high > 1 else found
+    shares = [UNITS[name.removeprefix("cv_").removeprefix("ctra_")] == "share" for name in names]
+    found = zip(names, intervals(values, shares=shares), shares)
+    return {name: asdict(replace(one, low=max(one.low, 0.0), high=min(one.high, 1.0) if share else one.high)) for name, one, share in found}
 
 
 def min_ade_by_k(table: pa.Table) -> list[float]:
@@ -129,9 +126,10 @@ def throughput(timing: pa.Table) -> dict[str, float]:
 
 
 def compare(first: Path, second: Path) -> dict[str, Any]:
-    """Paired differences second - first over the (clip, t0) that both have: {"pairs", "only_first", "only_second", "figures": {...}}.
+    """Paired differences second - first over the (clip, t0) that both have.
 
-    Each figure has both means over the pairs, the mean difference with its interval, and "clear" where that interval excludes 0.
+    {"pairs", "only_first", "only_second", "differs": {option: [first's, second's]}, "figures": {name: ...}}. Each figure has both means
+    over the pairs, the mean difference with its interval, and "clear" where that interval excludes 0.
     """
     tables = [ok(read(out)) for out in (first, second)]
     keys = [list(zip(t["clip_id"].to_pylist(), t["t0_us"].to_pylist())) for t in tables]
@@ -149,8 +147,14 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
             "difference": asdict(difference),
             "clear": difference.low > 0 or difference.high < 0,
         }
-    result = {"pairs": len(both), "only_first": len(keys[0]) - len(both), "only_second": len(keys[1]) - len(both), "figures": found}
-    return _plain(result)
+    left_out = {"only_first": len(keys[0]) - len(both), "only_second": len(keys[1]) - len(both)}
+    return _plain({"pairs": len(both), **left_out, "differs": _differs(first, second), "figures": found})
+
+
+def _differs(first: Path, second: Path) -> dict[str, list[Any]]:
+    """Options that the two evaluations don't share."""
+    a, b = (json.loads((Path(out) / "config.json").read_text())["config"] for out in (first, second))
+    return {name: [a[name], b[name]] for name in a if a[name] != b.get(name)}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- tables
@@ -190,7 +194,9 @@ def comparison_table(result: dict[str, Any]):
     """A comparison for a terminal: a rich Table."""
     from rich.table import Table
 
-    shown = Table(title=f"{result['pairs']} pairs ({result['only_first']} only in the first, {result['only_second']} only in the second)")
+    differs = "; ".join(f"{name}: {a} -> {b}" for name, (a, b) in result["differs"].items()) or "the same options"
+    counts = f"{result['pairs']} pairs ({result['only_first']} only in the first, {result['only_second']} only in the second)"
+    shown = Table(title=f"{counts}\n{differs}")
     for name in ("figure", "first", "second", "difference", "95 % interval", ""):
         shown.add_column(name, justify="left" if name in ("figure", "") else "right")
     for name, row in result["figures"].items():

@@ -440,7 +440,8 @@ def _scenery(script: Script, draw: Draw) -> tuple[np.ndarray, ...]:
     away = 4.5 + draw.uniform("scenery_away", count=SCENERY) ** 2 * 14.0 + np.where(kind == Kind.BUILDING, 6.0, 0.0) + size[..., 1] / 2
     away = np.where(kind == Kind.LAMP, 4.2, away)
     d = np.where(side > 0, script.left_edge()[:, None] + away, script.right_edge()[:, None] - away)
-    return kind, size, s, d, np.where(side > 0, np.pi, 0.0), colour
+    facing = np.where(side > 0, np.pi, 0.0) + np.where(kind == Kind.LAMP, np.pi / 2, 0.0)  # a lamp's arm reaches over the road
+    return kind, size, s, d, facing, colour
 
 
 # ---- checks

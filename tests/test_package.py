@@ -68,3 +68,26 @@ def test_bad_arguments_are_said_without_a_traceback(tmp_path, arguments, words):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_broken_clip_is_passed_over(tmp_path):
+    import alpamayo_r1
+    from alpamayo_r1.data.errors import BadVideo
+    from alpamayo_r1.run import Done, Failed, run
+
+    source = alpamayo_r1.open_source("sample")
+    broken, whole = source.clip_ids[:2]
+
+    class Half:
+        def clip(self, clip_id):
+            if clip_id == broken:
+                raise BadVideo(given="a truncated video", expected="151 frames", do="fetch it again")
+            return source.clip(clip_id)
+
+    outcomes = list(run(alpamayo_r1.load("small"), Half(), [broken, whole], tmp_path, samples=1))
+    assert [type(one) for one in outcomes] == [Failed, Done]
+    assert outcomes[0].clip_id == broken and "truncated" in str(outcomes[0].error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{whole}.json", f"{whole}.png"]
+    record = json.loads((tmp_path / f"{whole}.json").read_text())
+    wanted = "clip_id t0_us seed reasoning pred_xyz pred_rot gt_xyz min_ade ade_by_horizon baselines timing_ms".split()
+    assert set(wanted) <= set(record) and len(record["pred_xyz"]) == 1 and len(record["pred_xyz"][0]) == len(record["gt_xyz"]) == 64

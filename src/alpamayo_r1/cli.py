@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alpamayo_r1.run import Done
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 """Threads sleep where they would spin: a plan takes 0.7 s on two busy cores instead of 6 to 30, and 0.65 s on idle ones instead of 0.5."""
@@ -60,19 +65,22 @@ def run(
     """Plan clips: reasoning, trajectory, minADE, and a page of pictures for each."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Table
 
     from alpamayo_r1.planner import load
     from alpamayo_r1.results import writable_folder
-    from alpamayo_r1.run import choose, means, open_source
+    from alpamayo_r1.run import Done, choose, open_source, read
     from alpamayo_r1.run import run as plan_clips
+    from alpamayo_r1.sampling import SamplingConfig
 
     console = Console()
     options = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens, "steps": steps}
-    done = []
+    outcomes = []
     with teaching():
+        SamplingConfig(temperature, top_p, top_k)
         source = open_source(data)
         clips = choose(source, clip or [])
+        if len(clips) == 1:
+            read(source, clips[0], round(t0 * 1e6))
         writable_folder(out)
         with console.status(f"loading {checkpoint}"):
             planner = load(checkpoint, device=device, fast=fast)
@@ -83,9 +91,26 @@ def run(
                 planner, source, clips, out, t0_us=round(t0 * 1e6), samples=samples, seed=seed, reasoning=reasoning, **options
             )
             for one in finished:
-                done.append(one)
+                outcomes.append(one)
                 progress.advance(task)
-    table = Table(title=f"{checkpoint} on {data}, t0 {t0:g} s, {samples} samples, seed {seed}")
+    done = [one for one in outcomes if isinstance(one, Done)]
+    if done:
+        show(console, done, f"{checkpoint} on {data}, t0 {t0:g} s, {samples} samples, seed {seed}")
+        console.print(f"open [bold]{out.resolve()}[/bold]: one page (png) and one record (json) per clip")
+    for one in outcomes:
+        if one not in done:
+            typer.secho(f"error: {one.clip_id}: {one.error}", fg="red", err=True)
+    if len(done) < len(outcomes):
+        raise typer.Exit(1 if done else 2)
+
+
+def show(console: Console, done: list[Done], title: str) -> None:
+    """Prints a row per clip and the means."""
+    from rich.table import Table
+
+    from alpamayo_r1.run import means
+
+    table = Table(title=title)
     for name, justify in (("clip", "left"), ("reasoning of sample 1", "left"), ("minADE", "right"), ("CV", "right"), ("CTRA", "right")):
         table.add_column(name, justify=justify, no_wrap=name == "clip")
     table.add_column("plan ms", justify="right")
@@ -100,7 +125,6 @@ def run(
         table.add_row("mean", "", *(f"{value:.2f}" for value in averages.values()), "")
     console.print(table)
     console.print("metres; CV: constant velocity, CTRA: constant turn rate and acceleration")
-    console.print(f"open [bold]{out.resolve()}[/bold]: one page (png) and one record (json) per clip")
 
 
 @app.command()

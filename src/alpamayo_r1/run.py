@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.draw import page, png
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.results import result, write_atomically, write_result
-from alpamayo_r1.types import CAMERAS
+from alpamayo_r1.types import CAMERAS, FRAMES, Sample
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class Done:
     draw_ms: float
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A clip that could not be read, and why."""
+
+    clip_id: str
+    error: DataError
+
+
 def run(
     planner: Planner,
     source: Source,
@@ -36,13 +45,15 @@ def run(
     samples: int = 1,
     seed: int | None = 42,
     **options: Any,
-) -> Iterator[Done]:
-    """Plans every clip at t0 and writes out/<clip>.json and out/<clip>.png as each is finished."""
+) -> Iterator[Done | Failed]:
+    """Plans every clip at t0; writes out/<clip>.json and out/<clip>.png as each is finished. A clip that cannot be read is passed over."""
     for clip_id in clips:
         began = time.perf_counter()
-        with source.clip(clip_id) as clip:
-            lowest, highest = clip.valid_t0(cameras=CAMERAS, frames=4, need_future=True)
-            sample = clip.sample(t0_us, need_future=lowest <= t0_us <= highest)
+        try:
+            sample = read(source, clip_id, t0_us)
+        except DataError as error:
+            yield Failed(clip_id, error)
+            continue
         loaded = time.perf_counter()
         plan = planner.plan(sample.observation, samples=samples, seed=seed, **options)
         planned = time.perf_counter()
@@ -51,6 +62,13 @@ def run(
         picture = write_atomically(out / f"{clip_id}.png", png(page(sample, plan, record)))
         drawn = time.perf_counter()
         yield Done(record, (written, picture), 1e3 * (loaded - began), 1e3 * (drawn - planned))
+
+
+def read(source: Source, clip_id: str, t0_us: int) -> Sample:
+    """One clip at t0, with its future where the log reaches that far."""
+    with source.clip(clip_id) as clip:
+        lowest, highest = clip.valid_t0(cameras=CAMERAS, frames=FRAMES, need_future=True)
+        return clip.sample(t0_us, need_future=lowest <= t0_us <= highest)
 
 
 def choose(source: Source, wanted: Sequence[str]) -> list[str]:
@@ -79,4 +97,4 @@ def means(done: Sequence[Done]) -> dict[str, float]:
     return {name: statistics.fmean(values) for name, values in rows.items()}
 
 
-__all__ = ["Done", "choose", "means", "open_source", "run"]
+__all__ = ["Done", "Failed", "choose", "means", "open_source", "read", "run"]

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 import torch
+from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
 
 from alpamayo_r1.checkpoint import DTYPES, CheckpointError, build_meta, inspect, load_checkpoint, load_model, read_header, save_checkpoint
@@ -191,6 +192,15 @@ def test_unknown_vlm_and_repository(folder, monkeypatch):
         AlpamayoR1.from_pretrained("nobody/nothing", local_files_only=True, cache_dir=folder)
     with pytest.raises(HubError, match="neither a folder"):
         AlpamayoR1.from_pretrained("/no/such/folder")
+
+
+def test_a_network_that_breaks_off_is_said(monkeypatch):
+    def breaks_off(*_, **options):
+        raise HTTPError("read timeout")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", breaks_off)
+    with pytest.raises(HubError, match=r"read timeout.*pass the folder"):
+        AlpamayoR1.from_pretrained("a/b")
 
 
 def test_hub_arguments_reach_the_hub(monkeypatch):

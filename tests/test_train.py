@@ -120,3 +120,18 @@ def test_moved_reads_the_direction():
     assert measure.moved("nudge_left", straight, left) and not measure.moved("nudge_right", straight, left)
     assert measure.moved("stop", straight, straight * 0.5) and not measure.moved("stop", straight, straight)
     assert measure.moved("proceed", straight * 0.5, straight)
+
+
+def test_a_save_that_is_cut_off_leaves_the_last_state(skeleton, tmp_path, monkeypatch):
+    _, config, vocabulary = skeleton
+    (tmp_path / "state.pt").write_bytes(b"the last state")
+
+    def cut_off(state, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.torch, "save", cut_off)
+    losses = Losses(fresh_model(config, torch.device("cpu"), 0), make_layout(config, vocabulary), 1)
+    with pytest.raises(KeyboardInterrupt):
+        loop.finish(tmp_path, losses, TrainConfig(), StreamConfig(), 1, 1, 0.0, loop.Group())
+    assert (tmp_path / "state.pt").read_bytes() == b"the last state"

@@ -38,7 +38,7 @@ def fetch(
         HubError: unknown or gated repository, no login, offline and not in the cache.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         return Path(
@@ -58,6 +58,6 @@ def fetch(
         reason = (
             f"no folder here, not in the local cache, and the network was not used or not reached: run `hf download {repo}` where it is"
         )
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         reason = f"the Hub could not be reached ({error}): check the network, or run `hf download {repo}` elsewhere and pass the folder"
     raise HubError(f"{repo!r} could not be fetched: {reason}")

@@ -1,8 +1,7 @@
 """The engine's memory, planned before the first token: static buffers for a capacity, views of them for a plan's shape.
 
 prefix   [L, 2, B, Hkv, T, d]        keys and values of the prompt, once a scene
-suffix   [L, 2, R, Hkv, N, d]        of what each row says; R = B S
-own      [2, R, Hkv, F, d]           of the action tokens, one layer at a time
+suffix   [L, 2, R, Hkv, N + F, d]    of what each row says, R = B S, and behind it of its F action tokens, anew at each Euler step
 """
 
 from __future__ import annotations

@@ -376,11 +376,12 @@ def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:
 def finish(
     out: Path, losses: Losses, config: TrainConfig, stream: StreamConfig, step: int, seed: int, seconds: float, group: Group
 ) -> None:
-    """Writes the checkpoint in bf16, shards of at most 15 MB, the state to go on from and the run's settings."""
+    """Writes the state to go on from (whole or not at all), the checkpoint in bf16, shards of at most 15 MB, and the run's settings."""
+    torch.save({"losses": losses.state_dict(), "step": step, "next_seed": seed}, out / "state.new")
+    os.replace(out / "state.new", out / "state.pt")
     model = losses.model
     stored = build_meta(model.config).to_empty(device="cpu").to(torch.bfloat16)
     stored.load_state_dict(model.state_dict())
     save_checkpoint(out, stored, (out / "config.json").read_text(), shard_bytes=15 * 2**20)
-    torch.save({"losses": losses.state_dict(), "step": step, "next_seed": seed}, out / "state.pt")
     run = {"train": asdict(config), "stream": asdict(stream), "processes": group.size, "steps": step, "next_seed": seed}
     (out / "run.json").write_text(json.dumps(run | {"seconds": round(seconds, 1)}, indent=2) + "\n")

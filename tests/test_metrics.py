@@ -65,6 +65,11 @@ def test_by_hand():
     assert metrics.spread(pred[:1]).value == 0
 
 
+def test_a_horizon_beyond_the_path_is_not_valid():
+    by = metrics.ade_by_horizon(torch.zeros(2, 30, 3), torch.zeros(30, 3))
+    assert {horizon: bool(m.valid) for horizon, m in by.items()} == {0.5: True, 1.0: True, 3.0: True, 5.0: False}
+
+
 def test_horizon_keeps_the_sample_that_is_best_in_the_end():
     truth = torch.zeros(F, 3)
     early, late = torch.zeros(F, 3), torch.ones(F, 3) * 0.1

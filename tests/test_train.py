@@ -135,3 +135,8 @@ def test_a_save_that_is_cut_off_leaves_the_last_state(skeleton, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         loop.finish(tmp_path, losses, TrainConfig(), StreamConfig(), 1, 1, 0.0, loop.Group())
     assert (tmp_path / "state.pt").read_bytes() == b"the last state"
+
+
+def test_a_batch_larger_than_a_round_is_refused():
+    with pytest.raises(ValueError, match="lower batch"):
+        TrainConfig(batch=1024)

@@ -58,12 +58,12 @@ def best_sample(pred: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def ade_by_horizon(
     pred: torch.Tensor, truth: torch.Tensor, horizons: Sequence[float] = HORIZONS, *, dt: float = DT
 ) -> Mapping[float, Metric]:
-    """seconds -> ADE [...] up to that time of the sample that is best over *all* steps."""
+    """seconds -> ADE [...] up to that time of the sample that is best over *all* steps; not valid where the path is shorter than that."""
     distance, counts = _distance(pred, truth)
     best = best_sample(pred, truth)[..., None, None]
     distance, counts = (t.take_along_dim(best, -2)[..., 0, :] for t in (distance, counts))
     steps = {horizon: round(horizon / dt) for horizon in horizons}
-    return {horizon: _mean(distance[..., :n], counts[..., :n]) for horizon, n in steps.items()}
+    return {horizon: _mean(distance[..., :n], counts[..., :n] & (n <= distance.shape[-1])) for horizon, n in steps.items()}
 
 
 def fde(pred: torch.Tensor, truth: torch.Tensor) -> Metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import cached_property
 
 import torch
 
@@ -29,9 +30,14 @@ class Graphs:
             if len(self._graphs) > self.capacity:
                 self._graphs.popitem(last=False)
 
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        """Where graphs are captured: of this GPU. torch's own default is one stream, of the GPU that captured first."""
+        return torch.cuda.Stream()
+
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             function()
         return graph
 

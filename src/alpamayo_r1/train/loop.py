@@ -43,6 +43,9 @@ class TrainConfig:
 
     Scenes are rendered `fresh` at a time into a pool of the latest `pool` scenes, and each is trained on about `reuse` times.
     Numbers count per process.
+
+    Raises:
+        ValueError: a batch larger than a round.
     """
 
     minutes: float = 9.0
@@ -59,6 +62,13 @@ class TrainConfig:
     compile: bool = True  # torch.compile the blocks of the model (on a GPU): a third of the launches after half a minute
     save_every: float = 90.0  # seconds
     max_rounds: int = 10**9
+
+    def __post_init__(self):
+        if self.reuse * self.fresh < self.batch:
+            raise ValueError(
+                f"batch is {self.batch}, but a round of {self.fresh} fresh scenes, each used {self.reuse} times, has no more than "
+                f"{self.reuse * self.fresh}: lower batch or raise reuse"
+            )
 
 
 @dataclass(frozen=True)

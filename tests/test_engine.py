@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +28,7 @@ from alpamayo_r1.plan import fork, plan
 from alpamayo_r1.prompt import build_prompt
 from conftest import CASES, GOLDEN, golden, golden_observation
 
+ROOT = Path(__file__).parents[1]
 PIPELINES = ["forced_1", "forced_2_ragged", "forced_5_steps", "greedy_no_end", "stationary"]
 
 
@@ -177,6 +182,16 @@ def test_frames_are_checked_before_they_are_uploaded(tiny):
     upload.device = torch.device("cuda")
     with pytest.raises(TypeError, match="uint8"):
         patches(torch.rand(1, 3, 64, 96), tiny[0].config.vision, (4096, 8192), upload, torch.float32)
+
+
+def test_kernels_equal_their_twins_in_the_interpreter():
+    """Every Triton kernel on small shapes in fp32, without a GPU."""
+    pytest.importorskip("triton", reason="needs Triton, which PyTorch brings along on Linux with CUDA")
+    command = [sys.executable, str(ROOT / "bench" / "kernel_check.py")]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    errors = {line[:40].strip(): float(line[40:]) for line in lines}
+    assert len(errors) >= 14 and max(errors.values()) < 1e-5, errors
 
 
 def test_memory_is_said_before_the_run(monkeypatch):

@@ -87,6 +87,7 @@ def test_samples(pair, samples, options):
 def test_scenes_at_once_equal_scenes_alone(pair):
     _, engine, _ = pair
     scenes = [bench.random_observation(1, 64, 96), bench.random_observation(2, 80, 80)]
+    assert engine.plan([]) == []
     together = engine.plan(scenes, samples=2, seed=4, max_tokens=5, steps=3)
     for got, scene in zip(together, scenes, strict=True):
         equal(got, engine.plan(scene, samples=2, seed=4, max_tokens=5, steps=3))

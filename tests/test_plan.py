@@ -61,7 +61,8 @@ def test_observations_that_would_mislead_are_refused(tiny, observation, words):
         ({"reasoning": "", "max_tokens": 1}, "takes 2 tokens"),
     ],
 )
-def test_arguments_that_would_mislead_are_refused(tiny, options, words):
+def test_arguments_that_would_mislead_are_refused_before_any_work(tiny, options, words, monkeypatch):
+    monkeypatch.setattr("alpamayo_r1.plan.build_prompt", None)
     with pytest.raises(ValueError, match=words):
         plan(*tiny, SCENE, seed=0, steps=1, **options)
 

@@ -46,7 +46,7 @@ class Request:
     samples: int
     draws: Draws
     sampling: SamplingConfig
-    texts: tuple[str, ...] | None  # reasoning given instead of sampled, one a sample
+    forced: torch.Tensor | None  # (S, max_tokens) i64: reasoning given instead of sampled, padded after its end
     max_tokens: int
     steps: int
 
@@ -76,6 +76,7 @@ def plan(
     """
     how = request(
         model.config,
+        vocabulary,
         samples=samples,
         seed=seed,
         noise=noise,
@@ -101,7 +102,7 @@ def plan_prompt(model: VLA, vocabulary: Vocabulary, prompt: Prompt, history: Tra
         rows = fork(prefix, how.samples)
     with clock("reasoning"):
         said, kv = reason(
-            model, vocabulary, prompt, logits.expand(how.samples, -1), rows, how.draws, how.sampling, how.texts, how.max_tokens
+            model, vocabulary, prompt, logits.expand(how.samples, -1), rows, how.draws, how.sampling, how.forced, how.max_tokens
         )
     with clock("flow"):
         actions = act(model, prompt, said, kv, how.draws.noise, how.steps)
@@ -114,6 +115,7 @@ def plan_prompt(model: VLA, vocabulary: Vocabulary, prompt: Prompt, history: Tra
 
 def request(
     config: ModelConfig,
+    vocabulary: Vocabulary,
     *,
     samples: int,
     seed: int | None,
@@ -134,8 +136,9 @@ def request(
         raise ValueError(f"steps is {steps}, expected None (the config's {config.flow_steps}) or at least 1")
     sampling = SamplingConfig(temperature, top_p, top_k)
     texts = as_texts(reasoning, samples)
+    forced = None if texts is None else force(vocabulary, texts, max_tokens)
     draws = make_draws(seed, noise, samples, config.action.n_waypoints, max_tokens)
-    return Request(samples, draws, sampling, texts, max_tokens, steps or config.flow_steps)
+    return Request(samples, draws, sampling, forced, max_tokens, steps or config.flow_steps)
 
 
 def fork(prefix: Sequence[KV], samples: int) -> list[KV]:
@@ -151,7 +154,7 @@ def reason(
     kv: list[KV],
     draws: Draws,
     sampling: SamplingConfig,
-    texts: Sequence[str] | None,
+    forced: torch.Tensor | None,
     max_tokens: int,
 ) -> tuple[Reasoning, list[KV]]:
     """Writes S rows of reasoning token by token until every row has ended (spec section 4).
@@ -159,7 +162,6 @@ def reason(
     A row ends at `<|traj_future_start|>`, whose keys and values must be in the cache, at `<|im_end|>`, or after max_tokens.
     """
     ends = torch.tensor([vocabulary.ids["traj_future_start"], vocabulary.eos_token_id])
-    forced = force(vocabulary, texts, max_tokens) if texts is not None else None
     blocked = trajectory_mask(model.config.tokens, logits.device)
     uniform = draws.uniform.to(logits.device)
     said: list[torch.Tensor] = []
@@ -195,7 +197,7 @@ def warn_unfinished(ended: torch.Tensor, max_tokens: int) -> None:
 
 
 def force(vocabulary: Vocabulary, texts: Sequence[str], max_tokens: int) -> torch.Tensor:
-    """Given reasoning as ids [S, max_tokens], padded after its end."""
+    """Given reasoning as ids [S, max_tokens], padded after its end. Raises ValueError where it is too long, or not plain words."""
     rows = [vocabulary.reasoning_ids(text) for text in texts]
     longest = max(map(len, rows))
     if longest > max_tokens:

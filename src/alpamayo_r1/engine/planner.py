@@ -20,7 +20,7 @@ from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, DoesNotFit
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.pixels import Uploader, patches
-from alpamayo_r1.plan import Request, drive, force, request, trajectory_mask, warn_unfinished
+from alpamayo_r1.plan import Request, drive, request, trajectory_mask, warn_unfinished
 from alpamayo_r1.prompt import Prompt, chat_text, check_observation, fuse_history, rope_positions
 from alpamayo_r1.sampling import SamplingConfig, sample_token
 from alpamayo_r1.types import Observation, Plan, Trajectory
@@ -78,6 +78,7 @@ class Engine:
         observations = [observation] if isinstance(observation, Observation) else list(observation)
         how = request(
             self.config,
+            self.vocabulary,
             samples=samples,
             seed=seed,
             noise=noise,
@@ -88,6 +89,8 @@ class Engine:
             max_tokens=max_tokens,
             steps=steps,
         )
+        if not observations:
+            return []
         clock = Stopwatch(self.device)
         with clock("preprocess"):
             prompts = [self.prompt(one) for one in observations]
@@ -188,8 +191,8 @@ class Engine:
         buffers.uniform[:, :limit].copy_(how.draws.uniform.repeat(scenes, 1))
         buffers.noise.copy_(how.draws.noise.repeat(scenes, 1, 1))
         buffers.forced.fill_(-1)
-        if how.texts is not None:
-            buffers.forced[:, :limit].copy_(force(self.vocabulary, how.texts, limit).repeat(scenes, 1))
+        if how.forced is not None:
+            buffers.forced[:, :limit].copy_(how.forced.repeat(scenes, 1))
         for state in (buffers.step, buffers.length, buffers.over, buffers.ended):
             state.zero_()
 

@@ -162,6 +162,7 @@ class AlpamayoR1:
         requests = [
             request(
                 self.model.config,
+                self.vocabulary,
                 samples=rows,
                 seed=seed,
                 noise=None if noise is None else noise[i : i + rows],

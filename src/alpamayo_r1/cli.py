@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from alpamayo_r1.cli_eval import register
+from alpamayo_r1.terminal import Checkpoint, Data, Device, teaching
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,22 +27,6 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
-Checkpoint = Annotated[str, typer.Option(help="'small' (bundled), a checkpoint folder, or a Hub repository.")]
-Data = Annotated[str, typer.Option(help="'sample' (bundled), a folder in the data set's layout, or REPO_ID[@REVISION].")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-@contextmanager
-def teaching() -> Iterator[None]:
-    """Errors a person can act on are printed without a traceback, exit code 2; anything else is a bug and keeps its traceback."""
-    from alpamayo_r1.data.errors import DataError
-    from alpamayo_r1.hub import HubError
-
-    try:
-        yield
-    except (ValueError, MemoryError, DataError, HubError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -217,8 +202,6 @@ def bench(
         counts = [tuple(int(n) for n in text.split(",")) for text in (samples, tokens)]
         run_bench(size, *counts, batch, repeats=repeats, fast=fast, device=device)
 
-
-from alpamayo_r1.cli_eval import register  # noqa: E402
 
 register(app)
 

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-Checkpoint = Annotated[str, typer.Option(help="'small' (bundled), a checkpoint folder, or a Hub repository.")]
-Data = Annotated[str, typer.Option(help="'sample' (bundled), a folder in the data set's layout, or REPO_ID[@REVISION].")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+from alpamayo_r1.terminal import Checkpoint, Data, Device, teaching
+
 Temperature = Annotated[float, typer.Option(help="Of the reasoning.")]
 TopP = Annotated[float, typer.Option(help="Nucleus of the reasoning.")]
 
@@ -43,7 +42,6 @@ def eval_command(
 
     from rich.console import Console
 
-    from alpamayo_r1.cli import teaching
     from alpamayo_r1.evaluate import EvalConfig, evaluate
 
     warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ rows did not reach")  # counted as malformed
@@ -111,7 +109,6 @@ def compare_command(
 
     from rich.console import Console
 
-    from alpamayo_r1.cli import teaching
     from alpamayo_r1.evaluate.summary import compare, comparison_table
 
     with teaching():
@@ -137,7 +134,6 @@ def film_command(
     """Roll t0 through a clip: an mp4 with the plan on the road, the words and the view from above."""
     from rich.progress import track
 
-    from alpamayo_r1.cli import teaching
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.film import film
     from alpamayo_r1.planner import load

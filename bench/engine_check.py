@@ -1,8 +1,8 @@
 """One visit to a GPU: kernels against twins, engine against specification (tiny fp32, 10B bf16), then where the time goes.
 
-    python bench/engine_check.py [--minutes 3.75]
+    python bench/engine_check.py [--minutes 3.75] [--out DIR]
 
-Prints a short table last and one JSON line; details go to $OUT/engine_check.json. A section that fails says so and the rest goes on.
+Prints a short table last and one JSON line; details go to DIR/engine_check.json. A section that fails says so and the rest goes on.
 """
 
 from __future__ import annotations
@@ -413,9 +413,10 @@ def finish() -> None:
     """The table again, one JSON line, the details to a file."""
     print("\n" + "=" * 100)
     print("\n".join(LINES))
-    if os.environ.get("OUT"):
-        (Path(os.environ["OUT"]) / "engine_check.json").write_text(json.dumps(RESULT, default=str, indent=1))
-        (Path(os.environ["OUT"]) / "engine_check.txt").write_text("\n".join(LINES))
+    if "--out" in sys.argv:
+        folder = Path(sys.argv[sys.argv.index("--out") + 1])
+        (folder / "engine_check.json").write_text(json.dumps(RESULT, default=str, indent=1))
+        (folder / "engine_check.txt").write_text("\n".join(LINES))
     keep = {k: v for k, v in RESULT.items() if isinstance(v, dict) and "wall" in v}
     print(json.dumps({k: {a: round(b, 3) for a, b in v.items()} for k, v in keep.items()}))
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from alpamayo_r1 import bench
+from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.plan import plan
+from alpamayo_r1.planner import Planner, make_engine
+from conftest import GOLDEN
 
 SCENE = bench.random_observation(0, 64, 96)
 HISTORY = SCENE.history
@@ -71,3 +74,14 @@ def test_arguments_that_would_mislead_are_refused_before_any_work(tiny, options,
 def test_any_plain_words_can_be_said(tiny, text):
     done = plan(*tiny, SCENE, seed=0, steps=1, reasoning=text)
     assert done.reasoning == (text,) and done.ended == (True,)
+
+
+@pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
+@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+def test_damaged_weights_are_said(engine):
+    model, vocabulary = load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32)
+    model.language.norm.weight.fill_(torch.nan)
+    model.expert.norm.weight.fill_(torch.nan)
+    planner = Planner(model, vocabulary, make_engine(model, vocabulary) if engine else None)
+    with pytest.raises(ValueError, match="actions are not finite"):
+        planner.plan(SCENE, seed=0, max_tokens=2, steps=1)

@@ -224,7 +224,16 @@ def act(model: VLA, prompt: Prompt, said: Reasoning, kv: Sequence[KV], noise: to
 
 
 def drive(model: VLA, history: Trajectory, actions: torch.Tensor) -> Trajectory:
-    """Physical actions [S, F, 2] -> trajectory [S, F] in the ego frame, on the CPU: kinematics from the history's speed and height."""
+    """Physical actions [S, F, 2] -> trajectory [S, F] in the ego frame, on the CPU: kinematics from the history's speed and height.
+
+    Raises:
+        ValueError: actions that are not numbers.
+    """
+    if not actions.isfinite().all():
+        raise ValueError(
+            f"the model's actions are not finite numbers: its weights are damaged, or too large for {model.dtype}; "
+            "fetch the checkpoint again, or load it in bfloat16 or float32"
+        )
     history = Trajectory(history.xyz.cpu(), history.rot.cpu(), history.dt)
     samples = len(actions)
     v0 = initial_speed(history, model.config.action).expand(samples)

@@ -65,7 +65,7 @@ def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingCo
     share = ordered.double().softmax(-1)
     mass = share.cumsum(-1)
     before = mass - share
-    kept = (before < config.top_p).sum(-1, keepdim=True)  # a prefix: before is increasing
+    kept = (before < config.top_p).sum(-1, keepdim=True).clamp_min(1)  # a prefix: before is increasing; none only where logits are NaN
     total = mass.gather(-1, kept - 1)
     rank = torch.searchsorted(mass, uniform[:, None].to(mass) * total, right=True).minimum(kept - 1)
     return index.gather(-1, rank)[:, 0]

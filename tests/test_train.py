@@ -11,6 +11,7 @@ import torch
 import alpamayo_r1.train.loop as loop
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.config import read_config
+from alpamayo_r1.planner import load
 from alpamayo_r1.train import measure
 from alpamayo_r1.train.loop import Losses, Pool, TrainConfig, arguments, fresh_model, make_layout, render_rows, train
 from alpamayo_r1.train.presets import write_skeleton
@@ -18,6 +19,8 @@ from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, chunks, m
 from alpamayo_r1.vocab import load_vocabulary
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import TEXTS, classify
+from alpamayo_r1.world.samples import sample_batch
+from alpamayo_r1.world.simulate import simulate
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,20 @@ def test_train_writes_a_checkpoint_that_loads_and_goes_on(tmp_path, monkeypatch)
     assert result["scenes"] == 3 and result["min_ade"] <= result["ade"]
     assert sum(family["scenes"] for family in result["by_family"].values()) == 3
     assert "nudge" in measure.table(result) or "stop" in measure.table(result)
+
+
+def test_the_measurement_drives_as_the_specification():
+    planner = load("small", device="cpu", fast=False)
+    layout = make_layout(planner.model.config, planner.vocabulary)
+    with torch.inference_mode():
+        seen = measure.look(planner.model, planner.vocabulary, layout, [800_000, 800_001], supersample=1)
+        words, xyz = measure.drive(planner.model, planner.vocabulary, layout, seen, samples=2)
+    width, height = measure.PICTURE_SIZE
+    samples = sample_batch(simulate([800_000, 800_001], seconds=5.2), T0_STEP, width=width, height=height, supersample=1)
+    for row, sample in enumerate(samples):
+        plan = planner.plan(sample.observation, samples=2, seed=42)
+        assert words[row] == list(plan.reasoning)
+        torch.testing.assert_close(xyz[row], plan.xyz, atol=1e-3, rtol=0)
 
 
 def test_moved_reads_the_direction():

@@ -86,18 +86,20 @@ def drive(
         )
     said: list[torch.Tensor] = []
     over = torch.zeros(scenes * samples, dtype=torch.bool, device=device)
+    length = torch.zeros(scenes * samples, dtype=torch.long, device=device)
     for i in range(max_tokens):
         free = sample_token(logits.float().masked_fill(blocked, -torch.inf), uniform[:, i], SamplingConfig())
         token = torch.where(over, vocabulary.pad_token_id, free if forced is None else forced[:, i])
         said.append(token)
-        over = over | (token == end)
+        length += ~over
+        over = over | (token == end) | (token == vocabulary.eos_token_id)
         logits, kv = model.next_logits(token, layout.next_position + i, kv)
         if bool(over.all()):
             break
     ids = torch.stack(said, 1)
-    length = torch.where(over, (ids == end).int().argmax(1) + 1, ids.shape[1])
+    ended = (ids == end).any(1)
     keys = torch.arange(kv[0][0].shape[2], device=device)
-    mask = keys < len(layout.ids) + length[:, None]
+    mask = keys < len(layout.ids) + (length - (~ended).long())[:, None]
     noise = draws.noise.repeat(scenes, 1, 1).to(device)
     action = integrate(lambda x, t: model.velocity(x, t, kv, layout.next_position + length, mask), noise, model.config.flow_steps)
     physical = model.action_space.scale().physical(action).cpu()

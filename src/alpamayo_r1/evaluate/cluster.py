@@ -25,12 +25,12 @@ class Node:
     def __init__(self, config: EvalConfig):
         from alpamayo_r1.data.source import open_source
 
-        from .loop import Worker, threads
+        from .loop import load_worker, threads
 
         self.open = ExitStack()
         self.open.enter_context(threads(config.threads))
         self.source = self.open.enter_context(open_source(config.data))
-        self.config, self.worker, self.turn = config, Worker(config), threading.Lock()
+        self.config, self.worker, self.turn = config, load_worker(config), threading.Lock()
 
     def row(self, item: Item) -> dict[str, Any]:
         """One row: the clip is read while another thread of this actor plans."""

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ import torch
 
 from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.source import Source, open_source
-from alpamayo_r1.planner import load, pick_device
+from alpamayo_r1.planner import Planner, load, pick_device
 from alpamayo_r1.types import Sample
 
 from .protocol import EvalConfig, Item, check_same, identity, work
@@ -94,10 +94,10 @@ def rows(config: EvalConfig, todo: Sequence[Item], ray: str | None, workers: int
     return local_rows(config, todo)
 
 
-def local_rows(config: EvalConfig, todo: Sequence[Item]) -> Iterator[dict[str, Any]]:
-    """The rows of the items in order, planned here."""
+def local_rows(config: EvalConfig, todo: Sequence[Item], worker: Worker | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of the items in order, planned here (by a worker of the config's checkpoint if none is given)."""
     with threads(config.threads), open_source(config.data) as source, ThreadPoolExecutor(READERS) as pool:
-        worker = Worker(config)
+        worker = worker or load_worker(config)
         began = time.perf_counter()
         for item, (read, wait_ms) in ahead(pool, lambda item: read_item(source, item), todo):
             row = worker.row(item, read) | {"wait_ms": wait_ms}
@@ -140,8 +140,8 @@ def read_item(source: Source, item: Item) -> Read:
 class Worker:
     """A loaded model that turns what was read into rows."""
 
-    def __init__(self, config: EvalConfig):
-        self.planner, self.options = load(config.checkpoint, device=config.device, fast=config.fast), config.options()
+    def __init__(self, planner: Planner, options: Mapping[str, Any]):
+        self.planner, self.options = planner, options
 
     def row(self, item: Item, read: Read) -> dict[str, Any]:
         """The row of an item; a plan that fails becomes a row with its error."""
@@ -158,6 +158,11 @@ class Worker:
                     raise
                 found = {"error": told(problem)}
         return asdict(item) | found | {"load_ms": read.load_ms, "plan_ms": plan_ms}
+
+
+def load_worker(config: EvalConfig) -> Worker:
+    """A worker with the config's checkpoint."""
+    return Worker(load(config.checkpoint, device=config.device, fast=config.fast), config.options())
 
 
 def told(problem: Exception) -> str:

@@ -121,6 +121,13 @@ def test_dense_and_listed_paths_agree(monkeypatch):
     assert difference.mean() < 0.05 and (difference > 8).float().mean() < 0.002
 
 
+@pytest.mark.slow
+def test_every_fused_piece_traces_whole(monkeypatch):
+    scene, options = toy_scene(), {"width": 56, "height": 32, "frames": 1, "cameras": [WIDE], "supersample": 1}
+    monkeypatch.setattr(renderer, "_compiled", lambda function: torch.compile(function, fullgraph=True, dynamic=False, backend="eager"))
+    assert torch.equal(render(scene, STEP, compile=True, **options), render(scene, STEP, dense=True, **options))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_draws_the_same_picture():

@@ -1,0 +1,117 @@
+"""A camera's picture cut into tiles: the rays of its pixels, and which bounding spheres a tile may see."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from ..geometry import FTheta
+from .rig import RIG
+
+TILE = {"cpu": (8, 14), "cuda": (16, 28)}
+"""Target height and width of a tile in pixels of a 224x128 picture; larger pictures have larger tiles."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera at one size, cut into n tiles of m pixels: everything that does not depend on the scene.
+
+    ray: camera-frame unit rays (n, m * q) x 3, q sub-rays a pixel; look: ego-frame rays through the pixel centres (n, m) x 3;
+    pixel: radians per pixel; axis, angle: cones around the tiles, axes in the camera frame (n, 3) and half angles (n,);
+    ground, sky: numbers of the tiles that show some of it; position, rot: the camera in the ego frame.
+    """
+
+    width: int
+    height: int
+    tile: tuple[int, int]
+    tiles: tuple[int, int]
+    q: int
+    pixel: torch.Tensor
+    ray: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    look: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    axis: torch.Tensor
+    angle: torch.Tensor
+    ground: torch.Tensor
+    sky: torch.Tensor
+    position: torch.Tensor
+    rot: torch.Tensor
+
+    def untile(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., n, m) -> (..., height, width)."""
+        x = x.unflatten(-1, self.tile).unflatten(-3, self.tiles).transpose(-3, -2)
+        return x.flatten(-4, -3).flatten(-2)[..., : self.height, : self.width]
+
+
+@cache
+def view_of(camera: str, width: int, height: int, supersample: int, device: torch.device) -> View:
+    """The camera of the rig as seen by supersample^2 sub-rays a pixel."""
+    record = RIG[camera]
+    lens = record.lens.resized(width, height)
+    scale = max(1.0, math.sqrt(width * height / (224 * 128)) * 0.8)
+    tiles = tuple(max(1, round(size / (t * scale))) for size, t in zip((height, width), TILE.get(device.type, TILE["cuda"])))
+    tile = tuple(-(-size // n) for size, n in zip((height, width), tiles))
+
+    fine, centre = _rays(lens, tiles, tile, supersample).flatten(1, 2), _rays(lens, tiles, tile, 1)[:, :, 0]
+    axis = torch.nn.functional.normalize(fine.mean(1), dim=-1)
+    angle = (fine @ axis[:, :, None])[..., 0].clamp(-1, 1).arccos().amax(1)
+    rot = torch.tensor(record.rot, dtype=torch.float64)
+    look = centre @ rot.T
+    falling = look[..., 2] < -1e-4
+
+    def put(t: torch.Tensor) -> torch.Tensor:
+        return t.to(device, torch.float32).contiguous()
+
+    return View(
+        width=width,
+        height=height,
+        tile=tile,
+        tiles=tiles,
+        q=supersample**2,
+        pixel=put(torch.tensor(1 / lens.fw[1])),
+        ray=tuple(put(v) for v in fine.unbind(-1)),
+        look=tuple(put(v) for v in look.unbind(-1)),
+        axis=put(axis),
+        angle=put(angle),
+        ground=falling.any(1).nonzero()[:, 0].to(device),
+        sky=(~falling).any(1).nonzero()[:, 0].to(device),
+        position=put(torch.tensor(record.position)),
+        rot=put(rot),
+    )
+
+
+def _rays(lens: FTheta, tiles: tuple[int, int], tile: tuple[int, int], sub: int) -> torch.Tensor:
+    """Camera-frame rays (n, m, sub^2, 3)."""
+    at = (torch.arange(sub, dtype=torch.float64) + 0.5) / sub - 0.5
+    rows = torch.arange(tiles[0] * tile[0], dtype=torch.float64)[:, None] + at
+    cols = torch.arange(tiles[1] * tile[1], dtype=torch.float64)[:, None] + at
+    y, x = torch.broadcast_tensors(rows[:, None, :, None], cols[None, :, None, :])
+    r = lens.rays(torch.stack([x, y], -1))  # (H, W, sub, sub, 3)
+    r = r.unflatten(1, (tiles[1], tile[1])).unflatten(0, (tiles[0], tile[0])).transpose(1, 2)
+    return r.flatten(4, 5).flatten(2, 3).flatten(0, 1)
+
+
+def turned(look, ego) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ego-frame rays (n, m) x 3 in the world frame of pictures with poses ego (I, 3): (I, n, m) x 3."""
+    cos, sin = ego[:, 2].cos()[:, None, None], ego[:, 2].sin()[:, None, None]
+    x, y, z = look
+    return cos * x - sin * y, sin * x + cos * y, z.expand(len(ego), -1, -1)
+
+
+def select(centre: torch.Tensor, radius: torch.Tensor, view: View, position, rot, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The up to `most` bounding spheres a tile may see, widest first: indices and validity, both (I, n, P)."""
+    seen = (centre - position[:, None]) @ rot
+    distance = seen.norm(dim=-1).clamp_min(1e-6)
+    width = torch.where(distance > radius, (radius / distance).clamp_max(1).asin(), math.pi)
+    off = ((seen / distance[..., None]) @ view.axis.T).clamp(-1, 1).acos()  # (I, N, n)
+    score = torch.where((off < width[..., None] + view.angle) & (radius > 0)[..., None], width[..., None], 0.0)
+    top = score.transpose(1, 2).topk(min(most, radius.shape[1]), dim=-1)
+    return top.indices, top.values > 0
+
+
+def gather(parameters: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """(I, N, F) at (I, n, P) -> (I, n, P, F)."""
+    flat = index.flatten(1)[..., None].expand(-1, -1, parameters.shape[-1])
+    return parameters.gather(1, flat).unflatten(1, index.shape[1:])

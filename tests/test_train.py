@@ -58,7 +58,9 @@ def test_the_stream_stays_among_the_training_seeds(skeleton):
     folder, config, _ = skeleton
     chunk = StreamConfig(first_seed=LAST_TRAINING_SEED - 10, chunk=4)
     stream = chunks(chunk, config, str(folder), workers=0)
+    before = torch.get_num_threads()
     seeds = torch.cat([next(stream).scene.seeds for _ in range(4)])
+    assert torch.get_num_threads() == before, "the process that trains keeps its threads"
     assert seeds.max() <= LAST_TRAINING_SEED and seeds.min() < 100
 
 

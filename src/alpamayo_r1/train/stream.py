@@ -108,7 +108,6 @@ class Stream(IterableDataset):
 
         from alpamayo_r1.vocab import load_vocabulary
 
-        torch.set_num_threads(1)
         vocabulary = load_vocabulary(Path(self.folder) / self.config.vlm, self.config.tokens)
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)

@@ -131,6 +131,23 @@ def prefill(
     return linear(normed, model.head, final=True)[0]
 
 
+def run_layers(
+    stack: Stack, x: torch.Tensor, rope, at: torch.Tensor, start: torch.Tensor, visible: torch.Tensor, buffers: Buffers
+) -> torch.Tensor:
+    """Tokens x [N, hidden] (changed in place) through all layers over prompt and suffix -> final norm [N, hidden].
+
+    at [N]: positions. start [R]: where each row's new keys go in its suffix. visible [R]: suffix keys each row then sees.
+    """
+    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    for i, layer in enumerate(stack.layers):
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], start, stack.heads)
+        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], visible), stack.heads)
+        normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
+        normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
+    return normed
+
+
 def decode(model: Model, buffers: Buffers, positions: int) -> None:
     """One token further for every row: reads `token`, writes its keys and values, `logits` and `step`."""
     stack = model.text
@@ -138,14 +155,7 @@ def decode(model: Model, buffers: Buffers, positions: int) -> None:
     at = buffers.next + buffers.step
     step = buffers.step.expand(len(at))
     seen = (buffers.step + 1).expand(len(at))
-    x = nnf.embedding(buffers.token, model.embedding)
-    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
-    for i, layer in enumerate(stack.layers):
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], step, stack.heads)
-        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], seen), stack.heads)
-        normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
-        delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
-        normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
+    normed = run_layers(stack, nnf.embedding(buffers.token, model.embedding), rope, at, step, seen, buffers)
     buffers.logits.copy_(linear(normed, model.head, final=True)[0])
     buffers.step.add_(1)
 
@@ -157,14 +167,7 @@ def velocity(model: Model, x: torch.Tensor, t: float, at: torch.Tensor, seen: to
     """
     stack, vla = model.expert, model.vla
     hidden = vla.action_in_proj(x, torch.full((len(x),), t, device=x.device)).flatten(0, 1)
-    visible = seen + x.shape[1]
-    normed = rms_norm(hidden, stack.layers[0].input_norm, stack.eps)
-    for i, layer in enumerate(stack.layers):
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], seen, stack.heads)
-        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], visible), stack.heads)
-        normed = add_rms_norm(hidden, linear(out, layer.out), layer.mlp_norm, stack.eps)
-        delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
-        normed = add_rms_norm(hidden, delta, stack.norm_after(i), stack.eps)
+    normed = run_layers(stack, hidden, rope, at, seen, seen + x.shape[1], buffers)
     return vla.action_out_proj(normed).float().view(x.shape)
 
 

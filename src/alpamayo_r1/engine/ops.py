@@ -140,16 +140,23 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile, final: bool) -> to
         _triton().linear_kernel,
         (ceil_div(m, cut.rows), ceil_div(n, cut.columns), parts),
         *(x, weight, out, m, n, k, x.stride(0), span),
-        BM=cut.rows,
-        BN=cut.columns,
-        BK=cut.depth,
-        EVEN=k % cut.depth == 0,
-        AHEAD=cut.ahead if PDL else 0,
-        IEEE=x.dtype == torch.float32,
-        warps=cut.warps,
-        stages=cut.stages,
+        **tiling(cut, x),
     )
     return out
+
+
+def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
+    """What a product kernel over rows x [M, K] takes from its tile."""
+    return {
+        "BM": cut.rows,
+        "BN": cut.columns,
+        "BK": cut.depth,
+        "EVEN": x.shape[1] % cut.depth == 0,
+        "AHEAD": cut.ahead if PDL else 0,
+        "IEEE": x.dtype == torch.float32,
+        "warps": cut.warps,
+        "stages": cut.stages,
+    }
 
 
 def swiglu_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -166,14 +173,7 @@ def _swiglu_linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Te
         _triton().swiglu_linear_kernel,
         (ceil_div(m, cut.rows), ceil_div(n, cut.columns)),
         *(x, weight, out, m, n, k, x.stride(0)),
-        BM=cut.rows,
-        BN=cut.columns,
-        BK=cut.depth,
-        EVEN=k % cut.depth == 0,
-        AHEAD=cut.ahead if PDL else 0,
-        IEEE=x.dtype == torch.float32,
-        warps=cut.warps,
-        stages=cut.stages,
+        **tiling(cut, x),
     )
     return out
 

@@ -311,7 +311,6 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
     vocabulary = load_vocabulary(out / shape.vlm, shape.tokens)
     layout = make_layout(shape, vocabulary)
     losses = Losses(fresh_model(shape, device, config.seed), layout, config.draws)
-    parameters = list(losses.parameters())
     step, seed = 0, stream.first_seed
     if resume is not None:
         step, seed = go_on(losses, resume, stream.first_seed)
@@ -343,18 +342,7 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
             rate = config.rate * schedule(step - first_step, share, config)
             for one in optimiser.param_groups:
                 one["lr"] = rate
-            given = arguments(pool.draw(config.batch, generator), layout, shape, generator)
-            noise = torch.randn(config.batch, config.draws, 64, 2, device=device, generator=generator)
-            t = torch.rand(config.batch, config.draws, device=device, generator=generator)
-            with torch.autocast(device.type, torch.bfloat16):
-                language, flow, readout = losses(*given, noise, t)
-                loss = language + flow + readout
-            loss.backward()
-            group.share(parameters)
-            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            sums += torch.stack([language.detach(), flow.detach(), readout.detach(), norm])
+            sums += learn(losses, pool.draw(config.batch, generator), optimiser, group, generator)
             step += 1
         seed += config.fresh * group.size
         if log is not None:
@@ -370,6 +358,23 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
                 saved = now - began
     if group.rank == 0:
         finish(out, losses, config, stream, step, seed, time.monotonic() - began, group)
+
+
+def learn(losses: Losses, rows: Rows, optimiser: torch.optim.Optimizer, group: Group, generator: torch.Generator) -> torch.Tensor:
+    """One optimiser step on the rows; the three losses and the gradient's norm before clipping at 1, f32[4]."""
+    parameters, device = list(losses.parameters()), generator.device
+    given = arguments(rows, losses.layout, losses.model.config, generator)
+    noise = torch.randn(len(rows.length), losses.draws, 64, 2, device=device, generator=generator)
+    t = torch.rand(len(rows.length), losses.draws, device=device, generator=generator)
+    with torch.autocast(device.type, torch.bfloat16):
+        language, flow, readout = losses(*given, noise, t)
+        loss = language + flow + readout
+    loss.backward()
+    group.share(parameters)
+    norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return torch.stack([language.detach(), flow.detach(), readout.detach(), norm])
 
 
 def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import alpamayo_r1.train.loop as loop
+from alpamayo_r1.action import to_trajectory
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.config import read_config
 from alpamayo_r1.planner import load
@@ -86,11 +87,22 @@ def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):
         given = arguments(pool.draw(8, generator), layout, config, generator)
         noise, t = torch.randn(8, 2, 64, 2, generator=generator), torch.rand(8, 2, generator=generator)
         parts = losses(*given, noise, t)
-        sum(parts).backward()
+        sum(weight * part for weight, part in zip((1, 1, loop.PATH, 1), parts, strict=True)).backward()
         optimiser.step()
         optimiser.zero_grad()
         seen.append([part.item() for part in parts])
     assert all(last < 0.9 * first for first, last in zip(seen[0], seen[-1], strict=True)), (seen[0], seen[-1])
+
+
+def test_the_path_error_is_how_far_wrong_actions_lead(skeleton):
+    action = skeleton[1].action
+    speed = torch.tensor([12.0])
+    for error in (torch.tensor([0.3, 0.0]).expand(64, 2), torch.tensor([0.05, -0.2]).expand(64, 2)):
+        straight = to_trajectory(torch.zeros(1, 64, 2), speed, torch.zeros(1), 0.1).xyz
+        scale = torch.tensor([action.accel_std, action.curvature_std])
+        driven = to_trajectory((error * scale)[None], speed, torch.zeros(1), 0.1).xyz
+        off = (driven - straight)[0, :, :2].square().sum(-1).mean().item()
+        assert loop.path_error(error[None, None], speed, action).item() == pytest.approx(off, rel=0.1)
 
 
 def test_neighbouring_history_bins_start_alike(skeleton):

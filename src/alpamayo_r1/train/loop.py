@@ -1,7 +1,10 @@
 """The training loop of the bundled model: one GPU, a budget of minutes, everything drawn from the world on the fly.
 
-loss = cross-entropy of the reasoning (natural rows) + flow-matching error of the actions (all rows)
+loss = cross-entropy of the reasoning (natural rows) + flow-matching error of the actions (all rows) + PATH * that error as a path
      + smooth L1 of a linear read-out of the future from the prompt's last state (natural rows; the read-out is thrown away)
+
+Every quadratic form of the flow's error has the same minimiser, the mean velocity. The error of the path that the actions add up to weighs
+slow errors, which carry a car metres off, as much as the many fast ones that cancel.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import torch.nn.functional as nnf
 from torch import nn
 
 from alpamayo_r1.checkpoint import build_meta, load_model, save_checkpoint
-from alpamayo_r1.config import ModelConfig, read_config
+from alpamayo_r1.config import ActionConfig, ModelConfig, read_config
 from alpamayo_r1.flow import training_pair
 from alpamayo_r1.images import normalise, patchify, resize, target_size
 from alpamayo_r1.prompt import chat_text, rope_positions
@@ -33,6 +36,8 @@ from alpamayo_r1.world.render import render
 
 RENDER_SIZE = (224, 126)
 """Width and height of training pictures: 16:9 like the clips, then resized like them."""
+PATH = 0.02
+"""Weight of the path's squared error in 1/m^2."""
 READOUT = tuple(range(7, 64, 8))
 """Future steps of the auxiliary read-out: 0.8, 1.6 .. 6.4 s."""
 
@@ -130,7 +135,7 @@ def embed_numbers(model: VLA, config: ModelConfig) -> None:
 
 
 class Losses(nn.Module):
-    """The model with the throw-away read-out; forward gives the three losses."""
+    """The model with the throw-away read-out; forward gives the four losses."""
 
     def __init__(self, model: VLA, layout: Layout, draws: int):
         super().__init__()
@@ -147,14 +152,15 @@ class Losses(nn.Module):
         counted = (torch.arange(said, device=ids.device) < length[:, None]) & natural[:, None]
         nll = nnf.cross_entropy(logits.float().flatten(0, 1), words.flatten(), reduction="none").view_as(words)
         language = (nll * counted).sum() / counted.sum().clamp_min(1)
-        flow = self.flow(kv, prompt + length, length, action, noise, t)
+        error = self.flow_error(kv, prompt + length, length, action, noise, t)
+        path = path_error(error, future[:, 0, :2].norm(dim=-1) / 0.1, self.model.config.action)
         guess = self.readout(hidden[:, prompt - 1].float()).view(rows, -1, 2)
         off = nnf.smooth_l1_loss(guess, future[:, list(READOUT), :2] / 10, reduction="none", beta=0.1).mean((1, 2))
         readout = (off * natural).sum() / natural.sum().clamp_min(1)
-        return language, flow, readout
+        return language, error.square().mean(), path, readout
 
-    def flow(self, kv, seen, length, action, noise, t):
-        """Flow-matching error: K draws per row side by side, each seeing the row's prompt and words and itself."""
+    def flow_error(self, kv, seen, length, action, noise, t):
+        """The flow's error [B, K, 64, 2]: K draws per row side by side, each seeing the row's prompt and words and itself."""
         rows, k, steps = noise.shape[:3]
         x, velocity = training_pair(action[:, None], noise, t[..., None, None])
         embeds = self.model.action_in_proj(x.flatten(1, 2), t[..., None].expand(-1, -1, steps).flatten(1))
@@ -163,8 +169,18 @@ class Losses(nn.Module):
         own = torch.block_diag(*[torch.ones(steps, steps, dtype=torch.bool, device=x.device)] * k).expand(rows, 1, -1, -1)
         place = self.layout.next_position + length[:, None] + torch.arange(steps, device=x.device).repeat(k)
         hidden, _ = self.model.expert(embeds, place.expand(3, -1, -1), past=kv, mask=torch.cat([past, own.bool()], -1))
-        error = (self.model.action_out_proj(hidden).float() - velocity.flatten(1, 2)) ** 2
-        return error.mean()
+        return (self.model.action_out_proj(hidden).float() - velocity.flatten(1, 2)).view_as(noise)
+
+
+def path_error(error: torch.Tensor, speed: torch.Tensor, action: ActionConfig) -> torch.Tensor:
+    """Mean squared displacement in m^2 that errors of normalised actions [B, K, 64, 2] add up to for a car at speed [B] m/s.
+
+        along_t = dt sum_{j<=t} dt sum_{i<=j} da_i          across_t = v dt sum_{j<=t} v dt sum_{i<=j} dkappa_i
+    """
+    step = speed.clamp_min(3.0)[:, None, None] * action.dt
+    along = (error[..., 0] * (action.accel_std * action.dt**2)).cumsum(-1).cumsum(-1)
+    across = (error[..., 1] * action.curvature_std * step**2).cumsum(-1).cumsum(-1)
+    return (along.square() + across.square()).mean()
 
 
 @dataclass(frozen=True)
@@ -336,7 +352,7 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
         if device.type == "cuda":
             torch.cuda.synchronize()
         rendered = time.monotonic()
-        sums = torch.zeros(4, device=device)
+        sums = torch.zeros(5, device=device)
         steps = config.reuse * config.fresh // config.batch
         for _ in range(steps):
             rate = config.rate * schedule(step - first_step, share, config)
@@ -347,7 +363,8 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
         seed += config.fresh * group.size
         if log is not None:
             means, now = (sums / steps).tolist(), time.monotonic()
-            line = {"step": step, "seconds": now - began, "language": means[0], "flow": means[1], "readout": means[2], "gradient": means[3]}
+            line = {"step": step, "seconds": now - began}
+            line |= dict(zip(("language", "flow", "path_m2", "readout", "gradient"), means, strict=True))
             line |= {"rate": rate, "wait_s": waited - start, "render_s": rendered - waited, "train_s": now - rendered}
             log.write(json.dumps({key: round(value, 5) for key, value in line.items()}) + "\n")
             log.flush()
@@ -361,20 +378,20 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
 
 
 def learn(losses: Losses, rows: Rows, optimiser: torch.optim.Optimizer, group: Group, generator: torch.Generator) -> torch.Tensor:
-    """One optimiser step on the rows; the three losses and the gradient's norm before clipping at 1, f32[4]."""
+    """One optimiser step on the rows; the four losses and the gradient's norm before clipping at 1, f32[5]."""
     parameters, device = list(losses.parameters()), generator.device
     given = arguments(rows, losses.layout, losses.model.config, generator)
     noise = torch.randn(len(rows.length), losses.draws, 64, 2, device=device, generator=generator)
     t = torch.rand(len(rows.length), losses.draws, device=device, generator=generator)
     with torch.autocast(device.type, torch.bfloat16):
-        language, flow, readout = losses(*given, noise, t)
-        loss = language + flow + readout
+        language, flow, path, readout = losses(*given, noise, t)
+        loss = language + flow + PATH * path + readout
     loss.backward()
     group.share(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, 1.0)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return torch.stack([language.detach(), flow.detach(), readout.detach(), norm])
+    return torch.stack([language.detach(), flow.detach(), path.detach(), readout.detach(), norm])
 
 
 def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:

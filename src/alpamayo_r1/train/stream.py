@@ -47,8 +47,8 @@ class StreamConfig:
     first_seed: int = 0
     chunk: int = 512
     words: int = 24
-    other_t0: float = 0.25  # share of chunks whose t0 is drawn from 45 .. 90 instead of 5.1 s
-    directed: float = 0.3  # share of scenes at 5.1 s that are driven against the expert's decision
+    other_t0: float = 0.2  # share of chunks whose t0 is drawn from 45 .. 90 instead of 5.1 s
+    directed: float = 0.4  # share of scenes at 5.1 s that are driven against the expert's decision
 
 
 def window(scene: SceneBatch, step: int) -> SceneBatch:

@@ -414,7 +414,7 @@ def _signals(script: Script) -> tuple[np.ndarray, ...]:
     count, slots = len(script.target), PROPS - SCENERY
     beyond = script.crossing + script.crossing_half_width + 1.0
     lit = ~np.isnan(script.green_from)
-    right, left = script.right_edge() - 0.7, (script.left + 0.5) * script.lane_width + 0.2
+    right, left = script.right_edge() - 0.7, script.left_edge() + 0.7
     kind = np.zeros((count, slots), np.int64)
     kind[lit, :3] = Kind.TRAFFIC_LIGHT
     kind[script.stop_sign, 0] = Kind.STOP_SIGN

@@ -72,12 +72,12 @@ def section(name: str, function: Callable[[], object]) -> object:
 def worker(index: int) -> None:
     """Checks every WORKERS-th kernel case and product tile; prints JSON. What it compiles, the main process finds compiled."""
     rows = []
+    ops.PDL = False
     for cases, dtype in ((kernel_check.BIG, torch.bfloat16), (kernel_check.LITTLE, torch.float32)):
         rows += kernel_check.check(cases[index::WORKERS], DEVICE, dtype, seed=100 * index)
-    ops.PDL = CUDA
+    ops.PDL = True
     rows += kernel_check.check(kernel_check.BIG[index::WORKERS], DEVICE, torch.bfloat16, seed=100 * index + 50) if CUDA else []
-    ops.PDL = False
-    rows += sweep.check(index, WORKERS) if CUDA else []
+    rows += sweep.check_all(index, WORKERS) if CUDA else []
     print("ROWS " + json.dumps(rows))
 
 
@@ -92,6 +92,7 @@ def run_workers() -> dict:
     rows = []
     for i, job in enumerate(jobs):
         out = job.communicate()[0]
+        LINES.extend(f"  {line}" for line in out.splitlines() if line.startswith("tiny"))
         found = [json.loads(line[5:]) for line in out.splitlines() if line.startswith("ROWS ")]
         if job.returncode or not found:
             say(f"FAILED worker {i}: {out[-600:]}")
@@ -118,6 +119,8 @@ def tiny() -> None:
     folder = ROOT / "tests/data/golden/checkpoint"
     model, vocabulary = load_checkpoint(folder, dtype=torch.float32, device=DEVICE)
     tame(model)
+    slow = load_checkpoint(folder, dtype=torch.float32)[0]
+    tame(slow)
     rows = []
     for graphs in (False, True) if CUDA else (False,):
         engine = Engine(model, vocabulary, graphs=graphs)
@@ -134,6 +137,9 @@ def tiny() -> None:
                 got = engine.plan(observation, samples=samples, seed=3, **options)
                 label = f"tiny S={samples} {height}x{width} {'replay' if graphs and repeat else 'graphs' if graphs else 'eager'}"
                 same = "" if got.tokens == want.tokens and got.ended == want.ended else " TOKENS DIFFER"
+                if CUDA and not graphs and not repeat:
+                    far = plan(slow, vocabulary, observation, samples=samples, seed=3, **options).xyz
+                    print(f"{label}: specification on CPU and GPU {(far - want.xyz).abs().max():.1e} m apart")
                 rows.append((label + same, (got.xyz - want.xyz).abs().max().item() if not same else "tokens differ"))
         scenes = [tiny_observation(96, 160, 7), tiny_observation(96, 160, 8)]
         for one, scene in zip(engine.plan(scenes, samples=2, seed=5, max_tokens=12), scenes, strict=True):
@@ -167,7 +173,7 @@ def synchronize() -> None:
 def tame(model) -> None:
     """Damps the actions' Fourier features: with random weights ten Euler steps amplify the last bit by millions."""
     with torch.no_grad():
-        model.action_in_proj.encoder.trunk[0].weight[:, : 2 * model.config.projection.features] *= 0.02
+        model.action_in_proj.encoder.trunk[0].weight[:, : 2 * model.config.projection.features] *= 0.01
 
 
 def tiny_observation(height: int, width: int, seed: int) -> Observation:
@@ -199,7 +205,7 @@ def events(function: Callable[[], object], repeats: int = 7, warmup: int = 2) ->
     return bench.median_ms(function, repeats, warmup)
 
 
-def stages(engine: Engine, observation: Observation, samples: int, tokens: int, repeats: int = 4) -> dict:
+def stages(engine: Engine, observation: Observation, samples: int, tokens: int, repeats: int = 11) -> dict:
     """Medians of a whole plan's stages, with peak memory."""
     options = {"samples": samples, "reasoning": bench.words(tokens), "max_tokens": 64}
     for _ in range(2):
@@ -213,6 +219,7 @@ def stages(engine: Engine, observation: Observation, samples: int, tokens: int, 
         walls.append(1e3 * (time.perf_counter() - started))
     timing = {k: sorted(p.timing[k] for p in plans)[repeats // 2] for k in plans[0].timing}
     timing |= {"wall": sorted(walls)[repeats // 2], "peak_gb": peak()}
+    timing["pres"] = sorted(round(p.timing["preprocess"], 1) for p in plans)
     timing |= {"token": timing["reasoning"] / tokens, "euler": timing["flow"] / 10}
     return timing
 
@@ -229,7 +236,7 @@ def show(label: str, t: dict) -> None:
     """One line of stages."""
     say(
         f"{label}: wall {t['wall']:.1f} | pre {t['preprocess']:.1f} vision {t['vision']:.1f} prefill {t['prefill']:.1f} "
-        f"token {t['token']:.3f} flow {t['flow']:.2f} kin {t['kinematics']:.2f} | peak {t['peak_gb']:.2f} GB"
+        f"token {t['token']:.3f} flow {t['flow']:.2f} kin {t['kinematics']:.2f} | peak {t['peak_gb']:.2f} GB | preprocessing {t['pres']}"
     )
 
 
@@ -259,8 +266,16 @@ def spread(engine: Engine, observation: Observation) -> dict:
 
         found["resize to patches"] = events(lambda: resize_to_patches(on_device, engine.config.vision, 320, 576, torch.bfloat16))
         found["vision"] = events(lambda: forward.encode(engine.model, prompt.patches, prompt.grids), 5)
-        features, deep = forward.encode(engine.model, prompt.patches, prompt.grids)
-        found["prefill"] = events(lambda: forward.prefill(engine.model, prompt, features, deep, buffers, 0), 5)
+        images = forward.encode(engine.model, prompt.patches, prompt.grids)
+        found["prefill"] = events(lambda: forward.prefill(engine.model, prompt, list(images), buffers, 0), 5)
+        for rows in (1024, 1536, 3072):
+            kept, forward.MLP_ROWS = forward.MLP_ROWS, rows
+            found[f"prefill by {rows}"] = events(lambda: forward.prefill(engine.model, prompt, list(images), buffers, 0), 5)
+            forward.MLP_ROWS = kept
+        fc1 = engine.model.vla.vision.blocks[0].mlp.linear_fc1
+        x = torch.randn(16, 720, 1152, device=DEVICE, dtype=torch.bfloat16) if CUDA else torch.randn(1, 8, fc1.in_features)
+        found["fc1 and gelu"] = events(lambda: torch.ops.aten.gelu_(fc1(x), approximate="tanh"))
+        found["fc1 with gelu"] = events(lambda: ops.linear_gelu(x, fc1))
     for key, ms in found.items():
         say(f"  {key}: {ms:.3f} ms")
     found["backends"] = {str(k): str(v) for k, v in backends().items()}
@@ -295,18 +310,39 @@ def sampling():
     return SamplingConfig()
 
 
-def profile(engine: Engine, observation: Observation) -> dict:
+def uploads(engine: Engine, observation: Observation) -> None:
+    """Milliseconds of bringing the frames in after plans, sorted: by our threads, and by torch's copy."""
+    frames = observation.frames.flatten(0, 1)
+    staged, out = (torch.empty(frames.shape, dtype=torch.uint8, **where) for where in ({"pin_memory": CUDA}, {"device": DEVICE}))
+
+    def by_torch():
+        for i, frame in enumerate(frames):
+            out[i].copy_(staged[i].copy_(frame), non_blocking=True)
+
+    for name, bring in (("ours", lambda: engine.upload(frames)), ("torch", by_torch)) * 2:
+        times = []
+        for i in range(12):
+            engine.plan(observation, seed=i, reasoning=bench.words(3), max_tokens=64)
+            synchronize()
+            started = time.perf_counter()
+            bring()
+            synchronize()
+            times.append(round(1e3 * (time.perf_counter() - started), 1))
+        say(f"  upload {name}: {sorted(times)}")
+
+
+def profile(engine: Engine, observation: Observation, samples: int) -> dict:
     """Microseconds by kernel name of one plan, from the profiler."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
     with record(activities=[ProfilerActivity.CUDA if CUDA else ProfilerActivity.CPU]) as recorded:
-        engine.plan(observation, seed=0, samples=1, reasoning=bench.words(4), max_tokens=64)
+        engine.plan(observation, seed=0, samples=samples, reasoning=bench.words(4), max_tokens=64)
     rows = sorted(
-        ((e.key[:70], e.device_time_total, e.count) for e in recorded.key_averages() if e.device_time_total > 0), key=lambda row: -row[1]
+        ((e.key[:160], e.device_time_total, e.count) for e in recorded.key_averages() if e.device_time_total > 0), key=lambda row: -row[1]
     )
-    for name, us, count in rows[:16]:
-        say(f"  {us / 1e3:8.2f} ms {count:5d} x {us / count:8.1f} us  {name}")
+    for name, us, count in rows[:24]:
+        say(f"  {us / 1e3:8.2f} ms {count:5d} x {us / count:8.1f} us  {name[:90]}")
     return {name: (us, count) for name, us, count in rows[:80]}
 
 
@@ -357,13 +393,6 @@ def widen(model):
     return wide.eval()
 
 
-def prefetch(engine: Engine, lines: int) -> None:
-    """All products ask for so many cache lines a row before they wait for their predecessor."""
-    for key, cut in list(ops.TILES.items()):
-        ops.TILES[key] = sweep.replace(cut, ahead=lines)
-    engine.graphs.clear()
-
-
 def main() -> None:
     """The whole visit."""
     say(f"{torch.cuda.get_device_name() if CUDA else 'CPU'}, torch {torch.__version__}, {os.cpu_count()} cores")
@@ -389,23 +418,19 @@ def main() -> None:
 
         section(label, run)
 
-    measured("default tiles S=1", 1)
+    measured("as it stands S=1", 1)
+    measured("as it stands S=16", 16)
+    section("upload", lambda: uploads(engine, observation))
     section("spread", lambda: spread(engine, observation))
-    section("fidelity", lambda: fidelity(model, engine, observation))
-    section("sweep", lambda: sweep.run(model, say) if CUDA else None)
+    section("sweep", lambda: sweep.run(engine, say) if CUDA else None)
     engine.graphs.clear()
-    measured("best tiles S=1", 1)
-    section("bits", lambda: same_bits(engine, observation, "best tiles"))
-    ops.PDL = CUDA
-    for ahead in (0, 4, 16):
-        prefetch(engine, ahead)
-        measured(f"PDL ahead={ahead} S=1", 1)
-        section("bits", lambda: same_bits(engine, observation, "best tiles"))
-    prefetch(engine, min((0, 4, 16), key=lambda a: (RESULT.get(f"PDL ahead={a} S=1") or {}).get("wall", 1e9)))
-    measured("S=6", 6)
-    measured("S=16", 16)
-    measured("S=1 41 tokens", 1, 41)
-    section("profile", lambda: profile(engine, observation))
+    for key, cut in (*ops.TILES.items(), *ops.CUTS.items()):
+        say(f"  {key}: {cut},")
+    for samples, tokens in ((1, 16), (6, 16), (16, 16), (1, 41)):
+        measured(f"tuned S={samples} {tokens} tokens", samples, tokens)
+    section("bits", lambda: same_bits(engine, observation, "tuned"))
+    section("fidelity", lambda: fidelity(model, engine, observation))
+    section("bits", lambda: same_bits(engine, observation, "tuned"))
     RESULT["tiles"] = {str(k): str(v) for k, v in ops.TILES.items()}
 
 
@@ -418,7 +443,7 @@ def finish() -> None:
         (folder / "engine_check.json").write_text(json.dumps(RESULT, default=str, indent=1))
         (folder / "engine_check.txt").write_text("\n".join(LINES))
     keep = {k: v for k, v in RESULT.items() if isinstance(v, dict) and "wall" in v}
-    print(json.dumps({k: {a: round(b, 3) for a, b in v.items()} for k, v in keep.items()}))
+    print(json.dumps({k: {a: round(b, 3) for a, b in v.items() if isinstance(b, float)} for k, v in keep.items()}))
 
 
 if __name__ == "__main__":

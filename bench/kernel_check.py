@@ -56,6 +56,25 @@ def norms(case: Case, m: int, width: int, parts: int) -> list[float]:
     return [error(a, b) for a, b in zip(got, want, strict=True)]
 
 
+def layer_norms(case: Case, m: int, width: int) -> list[float]:
+    """add_layer_norm."""
+    norm = torch.nn.LayerNorm(width, eps=1e-6, device=case.device, dtype=case.dtype).requires_grad_(False)
+    norm.weight.copy_(case(width)), norm.bias.copy_(case(width))
+    x, delta = case(m, width, scale=3) + 5, case(m, width)
+    x1, x2 = x.clone(), x.clone()
+    got = ops.add_layer_norm(x1, delta, norm), x1
+    with twins():
+        want = ops.add_layer_norm(x2, delta, norm), x2
+    return [error(a, b) for a, b in zip(got, want, strict=True)]
+
+
+def gelus(case: Case, m: int, n: int, k: int) -> list[float]:
+    """linear_gelu."""
+    layer = torch.nn.Linear(k, n, device=case.device, dtype=case.dtype).requires_grad_(False)
+    x = case(1, m, k)
+    return [error(ops.linear_gelu(x, layer), torch.nn.functional.gelu(layer.float()(x.float()), approximate="tanh"))]
+
+
 def products(case: Case, m: int, n: int, k: int) -> list[float]:
     """linear, its final form, swiglu_linear, and swiglu in place."""
     x, weight, both = case(m, 2 * k)[:, :k], case(n, k, scale=k**-0.5), case(2 * n, k, scale=k**-0.5)
@@ -117,14 +136,16 @@ def pictures(case: Case, n: int, h: int, w: int, height: int, width: int) -> lis
     frames = torch.randint(0, 256, (n, 3, h, w), device=case.device, dtype=torch.uint8, generator=case.generator)
     got = pixels.resize_to_patches(frames, VISION, height, width, case.dtype)
     with twins():
-        want = pixels.resize_to_patches(frames, VISION, height, width, case.dtype)
-    return [(got != want).sum().item()]
+        want = pixels.resize_to_patches(frames.cpu(), VISION, height, width, case.dtype)
+    return [(got.cpu() != want).sum().item()]
 
 
 TEXT, EXPERT, TINY, SMALL = Heads(32, 8, 128, 1e-6), Heads(16, 8, 128, 1e-6), Heads(4, 2, 16, 1e-6), Heads(6, 3, 64, 1e-6)
 
 LITTLE: list[tuple[str, Callable, tuple]] = [
     ("norms tiny", norms, (5, 48, 3)),
+    ("layer norms tiny", layer_norms, (5, 48)),
+    ("gelus tiny", gelus, (5, 40, 48)),
     ("products tiny", products, (5, 40, 48)),
     ("products thin", products, (1, 130, 512)),
     ("products 37 rows", products, (37, 96, 1056)),
@@ -143,6 +164,8 @@ BIG: list[tuple[str, Callable, tuple]] = [
     ("norms 1 x 4096", norms, (1, 4096, 3)),
     ("norms 3006 x 4096", norms, (3006, 4096, 1)),
     ("norms 64 x 2048", norms, (64, 2048, 4)),
+    ("layer norms 11520 x 1152", layer_norms, (11520, 1152)),
+    ("gelus 11520 x 4304 x 1152", gelus, (11520, 4304, 1152)),
     *((f"products {m} x {n} x {k}", products, (m, n, k)) for m in (1, 6, 16) for n, k in ((6144, 4096), (4096, 4096), (4096, 12288))),
     *((f"products 64 x {n} x {k}", products, (64, n, k)) for n, k in ((4096, 2048), (2048, 2048), (2048, 8256), (8256, 2048))),
     ("rope_write 3006", ropes, (1, 3006, TEXT, 1)),

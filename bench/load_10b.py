@@ -31,7 +31,8 @@ import torch
 from alpamayo_r1.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index
 from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, read_config
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
-from alpamayo_r1.plan import plan, total_ms
+from alpamayo_r1.plan import total_ms
+from alpamayo_r1.planner import Planner, make_engine
 from alpamayo_r1.types import CAMERAS, FRAMES, H, Observation, Trajectory
 
 RELEASED = {
@@ -127,7 +128,7 @@ def write_tokenizer(file: Path, words: int) -> None:
 
 
 def measure(folder: Path, device: str, plan_tokens: int) -> dict[str, float]:
-    """Loads the checkpoint and plans once; seconds and GB."""
+    """Loads the checkpoint and plans once, as the facade does; seconds and GB."""
     cuda = device.startswith("cuda")
     torch.zeros(1, device=device)
     with peak_memory() as memory:
@@ -142,7 +143,8 @@ def measure(folder: Path, device: str, plan_tokens: int) -> dict[str, float]:
         result["load_gpu_gb"] = torch.cuda.max_memory_allocated() / 1e9
     with peak_memory() as memory, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        done = plan(model.model, model.vocabulary, observation(), seed=0, max_tokens=plan_tokens)
+        engine = make_engine(model.model, model.vocabulary) if cuda else None
+        done = Planner(model.model, model.vocabulary, engine).plan(observation(), seed=0, max_tokens=plan_tokens)
     assert done.xyz.isfinite().all()
     result |= {"plan_ms": total_ms(done.timing)} | {f"plan_{name}": value for name, value in memory.items()}
     if cuda:
@@ -201,7 +203,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the checkpoint is written (default: a temporary folder)")
     parser.add_argument("--keep", action="store_true", help="leave the checkpoint in --folder")
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache before the load")
-    parser.add_argument("--plan-tokens", type=int, default=24, help="tokens of reasoning in the plan after the load")
+    parser.add_argument("--plan-tokens", type=int, default=256, help="most tokens of reasoning in the plan after the load")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

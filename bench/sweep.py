@@ -1,128 +1,241 @@
-"""Which tile is fastest for each thin product of the 10B: every candidate checked, then timed on all layers' real weights in a graph."""
+"""Which tile is fastest for each product of the 10B, and which cut for its attention: measured alone, then within whole passes.
+
+Alone: every candidate on all layers' real weights in a graph. Within: the best few of each, with and without prefetch, one after the other
+in a graph of a whole decoded token or of two Euler steps, with programmatic launches; what makes the pass fastest stays.
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
+from kernel_check import EXPERT, TEXT, attends, check
 
-from alpamayo_r1.engine import ops
-from alpamayo_r1.engine.ops import Tile
-from alpamayo_r1.engine.weights import fuse_stack
+from alpamayo_r1.engine import forward, ops
+from alpamayo_r1.engine.ops import Cut, Tile
+from alpamayo_r1.engine.planner import Engine
 
-# columns, depth, warps, stages
-CUTS: dict[tuple[str, int], list[tuple[int, int, int, int]]] = {
-    ("linear", 16): [
-        (16, 256, 4, 4), (16, 512, 4, 4), (32, 128, 4, 4), (32, 128, 4, 6), (32, 256, 4, 4), (32, 256, 8, 4), (32, 512, 8, 3),
-        (64, 128, 4, 4), (64, 128, 8, 5), (64, 256, 8, 3),
-    ],
-    ("swiglu", 16): [
-        (16, 128, 4, 5), (16, 256, 4, 4), (16, 256, 8, 4), (32, 128, 4, 4), (32, 128, 8, 5), (32, 256, 8, 3), (64, 128, 8, 3),
-    ],
+# rows, columns, depth, warps, stages; splits are tried besides. For 384 and 1,024 rows the library won against all that we tried.
+CANDIDATES: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = {
+    ("linear", 16): [(16, 16, 512, 4, 4), (16, 32, 128, 4, 4), (16, 32, 128, 4, 6), (16, 32, 256, 4, 4), (16, 64, 128, 4, 4)],
+    ("swiglu", 16): [(16, 16, 256, 4, 4), (16, 32, 128, 4, 4), (16, 32, 128, 8, 5)],
     ("linear", 64): [
-        (32, 64, 4, 6), (32, 128, 4, 4), (32, 128, 4, 6), (32, 256, 4, 3), (64, 64, 4, 4), (64, 64, 4, 6), (64, 128, 4, 4), (64, 128, 8, 4),
-        (128, 64, 4, 4), (128, 64, 8, 5),
+        (64, 32, 128, 4, 4), (64, 32, 128, 4, 6), (64, 32, 256, 4, 3), (64, 64, 64, 4, 6), (64, 64, 128, 4, 4), (64, 64, 128, 8, 4),
     ],
-    ("swiglu", 64): [
-        (32, 64, 4, 6), (32, 128, 4, 4), (64, 64, 4, 4), (64, 64, 4, 6), (64, 64, 8, 5), (64, 128, 8, 3), (64, 128, 4, 3), (128, 64, 8, 3),
-    ],
+    ("swiglu", 64): [(64, 32, 128, 4, 4), (64, 64, 64, 4, 4), (64, 64, 128, 8, 3), (64, 64, 128, 4, 3)],
 }  # fmt: skip
+CUTS: dict[int, list[Cut]] = {
+    16: [
+        *(Cut(16, 64, 4, 3, ahead=a) for a in (0, 1e-6, 8, 16, 32, 50)),
+        Cut(16, 32, 2, 4, 528, ahead=16), Cut(16, 64, 4, 2, 528, ahead=16),
+    ],
+    128: [
+        *(Cut(128, 64, 8, 3, 112, ahead=a) for a in (0, 1e-6, 4, 8, 12, 16, 24)),
+        Cut(128, 64, 8, 3, 56, ahead=8), Cut(128, 64, 4, 3, 112, ahead=8),
+    ],
+    1024: [Cut(128, 64, 8, 3, 132), Cut(128, 64, 8, 2, 132), Cut(128, 64, 8, 4, 132), Cut(128, 64, 8, 3, 192)],
+    2048: [Cut(128, 64, 8, 3, 264), Cut(128, 64, 8, 4, 264), Cut(128, 64, 8, 2, 264), Cut(128, 64, 8, 3, 132)],
+}  # fmt: skip
+AHEAD = {16: 4, 64: 8}
+"""Cache lines a row that are tried to be fetched before the predecessor ends, by rows of a tile."""
 
 
 def tiles(kind: str, rows: int) -> list[Tile]:
-    """The candidates of one kind of product."""
-    return [Tile(rows, columns, depth, 1, warps, stages) for columns, depth, warps, stages in CUTS[kind, rows]]
+    """The candidates of one kind of product, without prefetch and splits."""
+    return [Tile(cut[0], cut[1], cut[2], 1, cut[3], cut[4]) for cut in CANDIDATES[kind, rows]]
 
 
-def product(kind: str, x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Tensor:
-    """The product by our kernel with this tile."""
+def product(kind: str, x: torch.Tensor, weight: torch.Tensor, cut: Tile | None) -> torch.Tensor:
+    """The product by our kernel with this tile, or by the vendor's library."""
+    if cut is None:
+        return nnf.linear(x, weight) if kind == "linear" else ops.swiglu(nnf.linear(x, weight))
     return ops._linear(x, weight, cut, False) if kind == "linear" else ops._swiglu_linear(x, weight, cut)
 
 
-def check(index: int, workers: int) -> list[tuple[str, float | str]]:
+def check_all(index: int, workers: int) -> list[tuple[str, float | str]]:
     """This worker's share of the candidates on small shapes with the real divisibility; also compiles them."""
-    jobs = [(kind, rows, cut) for kind, rows in CUTS for cut in tiles(kind, rows)]
-    found = []
-    for kind, rows, cut in jobs[index::workers]:
-        k, n = (4096, 512) if rows == 16 else (8256 if kind == "linear" else 2048, 512)
-        label = f"tile {kind} {cut} bfloat16"
-        try:
-            generator = torch.Generator("cuda").manual_seed(index)
-            x, w = (torch.randn(a, k, device="cuda", generator=generator).bfloat16() for a in (min(rows, 13) if rows == 16 else 64, n))
-            w *= k**-0.5
-            if kind == "linear":
-                got, want = product(kind, x, w, replace(cut, splits=2)).sum(0), nnf.linear(x.float(), w.float())
-            else:
-                gate, up = nnf.linear(x.float(), w.float()).chunk(2, 1)
-                got, want = product(kind, x, w, cut), nnf.silu(gate) * up
-            found.append((label, ((got.float() - want).norm() / want.norm()).item()))
-        except Exception as problem:
-            found.append((label, f"{type(problem).__name__}: {str(problem)[:100]}"))
+    unique = {(kind, cut): None for kind, rows in CANDIDATES for cut in tiles(kind, rows)}
+    jobs = [(kind, replace(cut, ahead=a)) for kind, cut in unique for a in dict.fromkeys((0, AHEAD.get(cut.rows, 0)))]
+    cuts = [(rows, cut) for rows in CUTS for cut in CUTS[rows]]
+    found = [check_tile(kind, cut) for kind, cut in jobs[index::workers]] + [check_cut(rows, cut) for rows, cut in cuts[index::workers]]
+    ops.CUTS.clear()
     return found
 
 
-def graph_us(function: Callable[[], object], count: int) -> float:
-    """Microseconds of one of `count` products, from graph replays."""
+def check_cut(rows: int, cut: Cut) -> tuple[str, float | str]:
+    """(label, relative error) of a cut of attention at the rows that it is for."""
+    samples, per, heads = {16: (1, 1, TEXT), 128: (1, 64, EXPERT), 1024: (6, 64, EXPERT), 2048: (16, 64, EXPERT)}[rows]
+    ops.CUTS[rows] = cut
+    return check([(f"attend {rows} {cut}", attends, (1, samples, per, heads, 3006, 3008))], "cuda", torch.bfloat16)[0]
+
+
+def check_tile(kind: str, cut: Tile) -> tuple[str, float | str]:
+    """(label, relative error) of a candidate."""
+    k, n, m = (
+        (4096, 512, 13) if cut.rows == 16 else (2048 if kind == "swiglu" else 8256, 512, min(cut.rows * 2 - 7, 64 if cut.ahead else 200))
+    )
+    label = f"tile {kind} {cut} bfloat16"
+    try:
+        generator = torch.Generator("cuda").manual_seed(cut.columns)
+        x, w = (torch.randn(a, k, device="cuda", generator=generator).bfloat16() for a in (m, n))
+        w *= k**-0.5
+        if kind == "linear":
+            got, want = product(kind, x, w, replace(cut, splits=2)).float().sum(0), nnf.linear(x.float(), w.float())
+            product(kind, x, w, cut)
+        else:
+            gate, up = nnf.linear(x.float(), w.float()).chunk(2, 1)
+            got, want = product(kind, x, w, cut), nnf.silu(gate) * up
+        return label, ((got.float() - want).norm() / want.norm()).item()
+    except Exception as problem:
+        return label, f"{type(problem).__name__}: {str(problem)[:100]}"
+
+
+def graph_us(function: Callable[[], object], repeats: int = 4) -> float:
+    """Microseconds of a function from replays of its graph."""
     function()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         function()
-    for _ in range(2):
+    graph.replay()
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
         graph.replay()
-    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    for _ in range(4):
-        graph.replay()
-    stop.record()
-    stop.synchronize()
-    return start.elapsed_time(stop) * 1e3 / 4 / count
+        mark.record()
+    marks[-1].synchronize()
+    return 1e3 * min(a.elapsed_time(b) for a, b in pairwise(marks))
 
 
-def shapes(model) -> Iterator[tuple[str, int, str, list[torch.Tensor]]]:
-    """(kind, rows, name, all layers' weights) of every thin product."""
-    text, expert = fuse_stack(model.language), fuse_stack(model.expert)
-    for rows, stack, name in ((16, text, "text"), (64, expert, "expert")):
+@dataclass(frozen=True)
+class Shape:
+    """A product in all layers: kind, rows, name, weights."""
+
+    kind: str
+    m: int
+    name: str
+    weights: list[torch.Tensor]
+
+    @property
+    def rows(self) -> int:
+        return ops.power(self.m, 16)
+
+    @property
+    def key(self) -> tuple[str, int, int, int]:
+        n, k = self.weights[0].shape
+        return self.kind, self.rows, n // (2 if self.kind == "swiglu" else 1), k
+
+
+def shapes(model: forward.Model) -> Iterator[Shape]:
+    """Every product of decoding and of the flow at S=1."""
+    for m, stack, name in (
+        (1, model.text, "text"),
+        (64, model.expert, "expert"),
+        (384, model.expert, "expert"),
+        (1024, model.expert, "expert"),
+    ):
         for part, kind in (("qkv", "linear"), ("out", "linear"), ("gate_up", "swiglu"), ("down", "linear")):
-            yield kind, rows, f"{name} {part}", [getattr(layer, part) for layer in stack.layers]
-    yield "linear", 16, "head", [model.vlm["lm_head"].weight]
+            yield Shape(kind, m, f"{name} {part} M={m}", [getattr(layer, part) for layer in stack.layers])
+    yield Shape("linear", 1, "head", [model.head])
 
 
-def run(model, say: Callable[[str], None]) -> dict:
-    """Times every candidate, puts the best into ops.TILES, prints a line a shape."""
-    found = {}
+def alone(shape: Shape) -> list[tuple[Tile | None, float]]:
+    """Candidates with their microseconds, fastest first; None: the library."""
+    (n, k), count = shape.weights[0].shape, len(shape.weights)
+    x = torch.randn(shape.m, k, device="cuda").bfloat16()
+    times: dict[Tile | None, float] = {}
+    for cut in [None, *tiles(shape.kind, shape.rows)]:
+        for splits in (1, 2, 3, 4, 6, 8) if shape.kind == "linear" and shape.name != "head" and cut else (1,):
+            candidate = cut and replace(cut, splits=splits)
+            programs = ops.ceil_div(n, cut.columns) * ops.ceil_div(shape.m, cut.rows) * splits if cut else 0
+            if splits > 1 and (programs > 1100 or k // splits < 2 * cut.depth):
+                continue
+            try:
+                run = lambda: [product(shape.kind, x, w, candidate) for w in shape.weights]  # noqa: B023, E731
+                times[candidate] = graph_us(run) / count
+            except Exception:
+                continue
+    return sorted(times.items(), key=lambda item: item[1])
+
+
+Slot = tuple[dict, Any, Sequence[Any]]
+"""A table, a key of it, and the values to try; None: no entry."""
+
+
+def descend(run: Callable[[], object], slots: Sequence[Slot], say: Callable[[str], None], name: str) -> float:
+    """Tries every slot's values one slot after the other, keeps what is fastest. Microseconds in the end."""
+
+    def put(table: dict, key: Any, value: Any) -> None:
+        table.pop(key, None)
+        if value is not None:
+            table[key] = value
+
+    best = graph_us(run)
+    for table, key, values in slots:
+        times = {}
+        for value in values:
+            put(table, key, value)
+            try:
+                times[value] = graph_us(run)
+            except Exception as problem:
+                say(f"    {name} {key} {value}: {type(problem).__name__} {str(problem)[:80]}")
+        fastest = min(times, key=times.get)
+        put(table, key, fastest)
+        best = times[fastest]
+        say(f"    {name} {key}: {best:.0f} us with {fastest}; " + ", ".join(f"{us:.0f}" for us in times.values()))
+    return best
+
+
+def few(found: list[tuple[Tile | None, float]], count: int) -> list[Tile]:
+    """The best few of our own, with and without prefetch."""
+    best = [cut for cut, _ in found if cut is not None][:count]
+    return [replace(cut, ahead=ahead) for cut in best for ahead in (0, AHEAD[cut.rows])]
+
+
+def passes(engine: Engine) -> dict[str, Callable[[], object]]:
+    """A decoded token and two Euler steps, by number of samples, on the engine's buffers."""
+    positions = engine._positions
+
+    def decode(samples: int) -> Callable[[], object]:
+        buffers = engine.arena.view(1, samples)
+
+        def run():
+            buffers.step.fill_(20)
+            forward.decode(engine.model, buffers, positions)
+
+        return run
+
+    def flow(samples: int) -> Callable[[], object]:
+        buffers = engine.arena.view(1, samples)
+        buffers.length.fill_(16)
+        return lambda: forward.flow(engine.model, buffers, 2, positions)
+
+    return {f"decode S={s}": decode(s) for s in (1, 6, 16)} | {f"flow S={s}": flow(s) for s in (1, 6, 16)}
+
+
+def run(engine: Engine, say: Callable[[str], None]) -> dict:
+    """Tunes ops.TILES and ops.CUTS for the engine's model; the arena must hold 16 samples. A line a shape and a slot."""
+    found, ranked = {}, {}
     gc.freeze()  # every capture collects garbage
     with torch.inference_mode():
-        for kind, rows, name, weights in shapes(model):
-            n, k = weights[0].shape
-            x = torch.randn(1 if rows == 16 else 64, k, device="cuda").bfloat16()
-            library = graph_us(lambda: [nnf.linear(x, w) for w in weights], len(weights))  # noqa: B023
-            times = {}
-            for cut in tiles(kind, rows):
-                for splits in (1, 2, 3, 4, 8) if kind == "linear" and name != "head" else (1,):
-                    candidate = replace(cut, splits=splits)
-                    programs = ops.ceil_div(n, cut.columns) * splits
-                    if splits > 1 and (programs > 1100 or k // splits < 2 * cut.depth):
-                        continue
-                    try:
-                        times[candidate] = graph_us(lambda: [product(kind, x, w, candidate) for w in weights], len(weights))  # noqa: B023
-                    except Exception:
-                        continue
-            best = min(times, key=times.get)
-            ops.TILES[kind, rows, n // (2 if kind == "swiglu" else 1), k] = best
-            size = weights[0].nbytes
-            say(
-                f"  {name} {n}x{k} M={len(x)}: best {times[best]:.1f} us = {size / times[best] / 1e6:.2f} TB/s {best}; "
-                f"library {library:.1f} us = {size / library / 1e6:.2f} TB/s"
-            )
-            ranked = sorted(times.items(), key=lambda item: item[1])
-            found[name] = {"library": library, "times": [(str(cut), us) for cut, us in ranked]}
-            if rows == 16 and name != "head":
-                wide = torch.randn(16, k, device="cuda").bfloat16()
-                at16 = graph_us(lambda: [product(kind, wide, w, best) for w in weights], len(weights))  # noqa: B023
-                library16 = graph_us(lambda: [nnf.linear(wide, w) for w in weights], len(weights))  # noqa: B023
-                say(f"    M=16: best {at16:.1f} us, library {library16:.1f} us")
-                found[name] |= {"at16": at16, "library16": library16}
+        todo = passes(engine)
+        for ops.PDL in (True, False, True):
+            say(f"  as they stand, PDL {ops.PDL}: " + ", ".join(f"{name} {graph_us(one):.0f} us" for name, one in todo.items()))
+        for shape in shapes(engine.model):
+            times = alone(shape)
+            size, (best, us) = shape.weights[0].nbytes, times[0]
+            ranked[shape.name] = shape, list(dict.fromkeys([ops.TILES[shape.key], *few(times, 2)]))
+            rate = 2 * shape.m * shape.weights[0].numel() / us / 1e6
+            library = dict(times).get(None, float("nan"))
+            say(f"  {shape.name}: {us:.1f} us = {size / us / 1e6:.2f} TB/s, {rate:.0f} TFLOP/s {best}; library {library:.1f}")
+            found[shape.name] = [(str(cut), us) for cut, us in times[:12]]
+        for name, m, rows in (("decode S=1", 1, 16), ("flow S=1", 64, 128), ("flow S=6", 384, 1024), ("flow S=16", 1024, 2048)):
+            slots = [(ops.CUTS, rows, CUTS[rows])]
+            slots += [(ops.TILES, shape.key, best) for shape, best in ranked.values() if shape.m == m]
+            found[name] = descend(todo[name], slots, say, name)
+        say("  tuned: " + ", ".join(f"{name} {graph_us(one):.0f} us" for name, one in todo.items()))
     return found

@@ -136,9 +136,10 @@ def train(
     out: Out,
     preset: Annotated[str, typer.Option(help="small (the bundled model) or tiny.")] = "small",
     minutes: Annotated[float, typer.Option(help="Time budget; the learning rate reaches zero at its end.")] = 9.0,
-    batch: Annotated[int, typer.Option(help="Scenes a step and process.")] = 128,
+    batch: Annotated[int, typer.Option(help="Scenes a step and process.")] = 64,
     rate: float = 1.5e-3,
-    reuse: Annotated[int, typer.Option(help="How often a rendered scene is trained on.")] = 2,
+    reuse: Annotated[int, typer.Option(help="How often a rendered scene is trained on.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of the weights, the noise and the order.")] = 0,
     first_seed: int = 0,
     workers: Annotated[int, typer.Option(help="Processes that simulate.")] = 12,
     resume: Annotated[Path | None, typer.Option(help="A state.pt, or a checkpoint folder, to go on from.")] = None,
@@ -151,7 +152,7 @@ def train(
     from alpamayo_r1.train.loop import train as run_training
     from alpamayo_r1.train.stream import StreamConfig
 
-    config = TrainConfig(minutes=minutes, batch=batch, rate=rate, reuse=reuse, workers=workers, compile=compile)
+    config = TrainConfig(minutes=minutes, batch=batch, rate=rate, reuse=reuse, seed=seed, workers=workers, compile=compile)
     with teaching():
         where = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ and device == "auto" else device)
         run_training(out, preset, config, StreamConfig(first_seed=first_seed), where, resume)

@@ -98,8 +98,12 @@ def resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """u8 -> f32: (x / 255 - 0.5) / 0.5, computed as (x - 127.5) / 127.5 (the bits of the original)."""
-    return (pixels.float() - 127.5) / 127.5
+    """u8 -> f32: (x / 255 - 0.5) / 0.5, computed as (x - 127.5) / 127.5 (the bits of the original).
+
+    By a tensor: CUDA divides by a number as a product with its rounded inverse.
+    """
+    half = pixels.new_full((), 127.5, dtype=torch.float32)
+    return (pixels.float() - half) / half
 
 
 def patchify(pixels: torch.Tensor, vision: VisionConfig) -> torch.Tensor:

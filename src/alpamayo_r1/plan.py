@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from alpamayo_r1.action import initial_speed, to_trajectory
-from alpamayo_r1.config import ModelConfig, TokenConfig
+from alpamayo_r1.config import ActionConfig, ModelConfig, TokenConfig
 from alpamayo_r1.flow import integrate
 from alpamayo_r1.prompt import Prompt, build_prompt
 from alpamayo_r1.sampling import Draws, SamplingConfig, draw, sample_token
@@ -107,7 +107,7 @@ def plan_prompt(model: VLA, vocabulary: Vocabulary, prompt: Prompt, history: Tra
     with clock("flow"):
         actions = act(model, prompt, said, kv, how.draws.noise, how.steps)
     with clock("kinematics"):
-        path = drive(model, history, actions)
+        path = drive(model, start_of(history, model.config.action), actions)
     tokens = tuple(tuple(ids[:n].tolist()) for ids, n in zip(said.ids, said.length, strict=True))
     words = tuple(vocabulary.between(ids, "cot_start", "cot_end") for ids in tokens)
     return Plan(path.xyz, path.rot, words, actions.cpu(), said.ended, clock.timing, tokens)
@@ -223,8 +223,22 @@ def act(model: VLA, prompt: Prompt, said: Reasoning, kv: Sequence[KV], noise: to
     return model.action_space.scale().physical(integrate(velocity, noise.to(model.device, torch.float32), steps))
 
 
-def drive(model: VLA, history: Trajectory, actions: torch.Tensor) -> Trajectory:
-    """Physical actions [S, F, 2] -> trajectory [S, F] in the ego frame, on the CPU: kinematics from the history's speed and height.
+@dataclass(frozen=True)
+class Start:
+    """Where the kinematics start from: the history's last speed in m/s and height in m, f32 scalars on the CPU."""
+
+    speed: torch.Tensor
+    height: torch.Tensor
+
+
+def start_of(history: Trajectory, config: ActionConfig) -> Start:
+    """The end of a history [H]."""
+    history = Trajectory(history.xyz.cpu(), history.rot.cpu(), history.dt)
+    return Start(initial_speed(history, config), history.xyz[-1, 2])
+
+
+def drive(model: VLA, start: Start, actions: torch.Tensor) -> Trajectory:
+    """Physical actions [S, F, 2] -> trajectory [S, F] in the ego frame, on the CPU: kinematics.
 
     Raises:
         ValueError: actions that are not numbers.
@@ -234,10 +248,8 @@ def drive(model: VLA, history: Trajectory, actions: torch.Tensor) -> Trajectory:
             f"the model's actions are not finite numbers: its weights are damaged, or too large for {model.dtype}; "
             "fetch the checkpoint again, or load it in bfloat16 or float32"
         )
-    history = Trajectory(history.xyz.cpu(), history.rot.cpu(), history.dt)
     samples = len(actions)
-    v0 = initial_speed(history, model.config.action).expand(samples)
-    return to_trajectory(actions.cpu(), v0, history.xyz[-1, 2].expand(samples), model.config.action.dt)
+    return to_trajectory(actions.cpu(), start.speed.expand(samples), start.height.expand(samples), model.config.action.dt)
 
 
 def as_texts(reasoning: str | Sequence[str] | None, samples: int) -> tuple[str, ...] | None:

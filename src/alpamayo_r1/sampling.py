@@ -49,6 +49,15 @@ def draw(seed: int, samples: int, steps: int, max_tokens: int) -> Draws:
     return Draws(torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows]))
 
 
+def running_sum(x: torch.Tensor, block: int = 1024) -> torch.Tensor:
+    """Cumulative sum of x [S, n] along n, by blocks side by side: one block after the other keeps a GPU's row waiting for 0.3 ms."""
+    n = x.shape[-1]
+    blocks = torch.nn.functional.pad(x, (0, -n % block)).unflatten(-1, (-1, block)).cumsum(-1)
+    before = blocks[..., -1].cumsum(-1).roll(1, -1)
+    before[..., 0] = 0
+    return (blocks + before[..., None]).flatten(-2)[..., :n].contiguous()
+
+
 def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
     """Logits [S, vocab], uniform [S] -> ids [S].
 
@@ -62,10 +71,10 @@ def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingCo
     ordered, index = torch.sort(logits, dim=-1, descending=True, stable=True)
     if config.top_k is not None:
         ordered = ordered[:, : config.top_k]
-    share = ordered.double().softmax(-1)
-    mass = share.cumsum(-1)
-    before = mass - share
-    kept = (before < config.top_p).sum(-1, keepdim=True).clamp_min(1)  # a prefix: before is increasing; none only where logits are NaN
+    weight = (ordered.double() - ordered[:, :1]).exp()
+    mass = running_sum(weight)
+    before = mass - weight
+    kept = (before < config.top_p * mass[:, -1:]).sum(-1, keepdim=True).clamp_min(1)  # a prefix: before increases; none only for NaN
     total = mass.gather(-1, kept - 1)
     rank = torch.searchsorted(mass, uniform[:, None].to(mass) * total, right=True).minimum(kept - 1)
     return index.gather(-1, rank)[:, 0]

@@ -12,23 +12,29 @@ import torch.nn.functional as nnf
 
 from alpamayo_r1.engine.arena import Buffers
 from alpamayo_r1.engine.ops import (
+    KV,
     Context,
+    add_layer_norm,
     add_rms_norm,
     attend,
     attention,
     linear,
+    linear_gelu,
     rms_norm,
     rope_write,
     swiglu_linear,
     vision_rope,
 )
-from alpamayo_r1.engine.weights import Stack, fuse_stack
+from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack
 from alpamayo_r1.flow import integrate
 from alpamayo_r1.prompt import Prompt
 from alpamayo_r1.transformer import rope_table
-from alpamayo_r1.vision import Grid, Vision, interpolate_positions
+from alpamayo_r1.vision import Grid, Vision, VisionMLP, interpolate_positions
 from alpamayo_r1.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.vla import VLA
+
+MLP_ROWS = 1536
+"""Rows of a prompt that the MLP takes at a time: enough to fill the card, at half the memory of a whole prompt's."""
 
 
 @dataclass
@@ -70,65 +76,97 @@ class Model:
         return self._ropes
 
 
-def encode(model: Model, patches: torch.Tensor, grids: Sequence[Grid]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Patches of all images -> image tokens [n, hidden] and DeepStack features, equal images batched together."""
+def encode(model: Model, patches: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
+    """Patches of all images -> [image tokens [n, hidden], then each DeepStack layer's features], equal images batched together."""
     runs = [(grid, len(list(images))) for grid, images in groupby(grids)]
     parts = patches.split([h * w * n for (h, w), n in runs])
     outs = [encode_equal(model, part, grid) for part, (grid, _) in zip(parts, runs, strict=True)]
     if len(outs) == 1:
         return outs[0]
-    return torch.cat([out[0] for out in outs]), [torch.cat(features) for features in zip(*(out[1] for out in outs), strict=True)]
+    return [torch.cat(features) for features in zip(*outs, strict=True)]
 
 
-def encode_equal(model: Model, patches: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Images of one grid: patches [N * places, patch_dim] -> tokens [N * places / 4, out], DeepStack features alike."""
+def encode_equal(model: Model, patches: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
+    """Images of one grid: patches [N * places, patch_dim] -> [tokens [N * places / 4, out], DeepStack features alike]."""
     tower: Vision = model.vla.vision
     c, conv = tower.config, tower.patch_embed.proj
     positions, rope = model.grid_tables(grid)
     x = nnf.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias).view(-1, *positions.shape)
     x += positions
     deep = []
+    normed = tower.blocks[0].norm1(x)
     for i, block in enumerate(tower.blocks):
-        qkv = block.attn.qkv(block.norm1(x)).view(*x.shape[:2], 3, c.heads, -1)
+        qkv = block.attn.qkv(normed).view(*x.shape[:2], 3, c.heads, -1)
         q, k, v = vision_rope(qkv, rope).permute(2, 0, 3, 1, 4)
-        x = x + block.attn.proj(attention(q, k, v, causal=False).transpose(1, 2).flatten(2))
-        hidden = block.mlp.linear_fc1(block.norm2(x))
-        x = x + block.mlp.linear_fc2(torch.ops.aten.gelu_(hidden, approximate="tanh"))
+        attended = attention(q, k, v, causal=False).transpose(1, 2).flatten(2)
+        normed = add_layer_norm(x, block.attn.proj(attended), block.norm2)
+        del qkv, q, k, v, attended
+        delta = vision_mlp(block.mlp, normed)
+        if i + 1 < len(tower.blocks):
+            normed = add_layer_norm(x, delta, tower.blocks[i + 1].norm1)
+        else:
+            x += delta
         if i in c.deepstack:
             deep.append(tower.deepstack_merger_list[c.deepstack.index(i)](x))
-    return tower.merger(x), deep
+    return [tower.merger(x), *deep]
 
 
-def prefill(
-    model: Model, prompt: Prompt, features: torch.Tensor, deep: Sequence[torch.Tensor], buffers: Buffers, scene: int
-) -> torch.Tensor:
+def vision_mlp(mlp: VisionMLP, normed: torch.Tensor) -> torch.Tensor:
+    """A vision block's MLP on [N, places, hidden], half of the images at a time: what is between is four times as wide."""
+    out, count = torch.empty_like(normed), -(-len(normed) // 2)
+    for half, into in zip(normed.split(count), out.split(count), strict=True):
+        hidden = linear_gelu(half, mlp.linear_fc1).flatten(0, 1)
+        torch.addmm(mlp.linear_fc2.bias, hidden, mlp.linear_fc2.weight.T, out=into.flatten(0, 1))
+    return out
+
+
+def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: Buffers, scene: int) -> torch.Tensor:
     """Reads one prompt with its encoded images into the scene's prefix; logits of the next token [1, vocab].
 
+    images: `encode`'s, taken out of the list as they are used, so that their memory is free again.
     The last layer's attention, MLP and head run for the last token only: of the others its keys and values are all that is used.
     """
     stack, vla = model.text, model.vla
     image = (prompt.ids == prompt.image_id).nonzero()[:, 0].to(vla.device)
     x = nnf.embedding(prompt.ids.to(vla.device), model.embedding)
-    x.index_copy_(0, image, features.to(x.dtype))
+    x.index_copy_(0, image, images.pop(0).to(x.dtype))
     rope = rope_table(prompt.positions.to(vla.device), vla.config.text, vla.dtype)
     at = torch.arange(len(prompt), device=vla.device)
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         cache = tuple(cached[scene : scene + 1, :, : len(prompt)] for cached in buffers.prefix[i])
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, cache, model.zero, stack.heads)
         last = i + 1 == len(stack.layers)
-        if last:
-            q, x = q[-1:], x[-1:]
-        out = attention(q.transpose(0, 1)[None], *cache, causal=not last).transpose(1, 2).flatten(2)[0]
-        normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
-        delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
-        if i < len(deep):
+        x, normed = attend_prompt(model, layer, x, normed, rope, at, cache, last)
+        delta = mlp(layer, normed)
+        if images:
             x += delta[0]
-            x.index_copy_(0, image, x[image] + deep[i].to(x.dtype))
+            x.index_copy_(0, image, x[image] + images.pop(0).to(x.dtype))
             normed = rms_norm(x, stack.norm_after(i), stack.eps)
         else:
             normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
     return linear(normed, model.head, final=True)[0]
+
+
+def attend_prompt(
+    model: Model, layer: LayerWeights, x: torch.Tensor, normed: torch.Tensor, rope, at: torch.Tensor, cache: KV, last: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One layer's attention within the prompt, its keys and values left in the cache -> x (in place) and its norm; last: last token's."""
+    stack = model.text
+    q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, cache, model.zero, stack.heads)
+    if last:
+        q, x = q[-1:], x[-1:]
+    out = attention(q.transpose(0, 1)[None], *cache, causal=not last).transpose(1, 2).flatten(2)[0]
+    return x, add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+
+
+def mlp(layer: LayerWeights, normed: torch.Tensor) -> torch.Tensor:
+    """One layer's MLP -> parts [P, M, hidden]; of many rows some at a time, since what is between is six times as wide."""
+    if len(normed) <= MLP_ROWS:
+        return linear(swiglu_linear(normed, layer.gate_up), layer.down)
+    out = torch.empty_like(normed)
+    for some, into in zip(normed.split(MLP_ROWS), out.split(MLP_ROWS), strict=True):
+        torch.mm(swiglu_linear(some, layer.gate_up), layer.down.T, out=into)
+    return out[None]
 
 
 def run_layers(
@@ -141,10 +179,10 @@ def run_layers(
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], start, stack.heads)
-        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], visible), stack.heads)
+        context = Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], visible)
+        out = attend(q, context, stack.heads, following=(layer.out, layer.gate_up))
         normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
-        delta = linear(swiglu_linear(normed, layer.gate_up), layer.down)
-        normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
+        normed = add_rms_norm(x, mlp(layer, normed), stack.norm_after(i), stack.eps)
     return normed
 
 

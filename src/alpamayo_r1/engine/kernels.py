@@ -2,6 +2,8 @@
 
 Sums are in fp32, in a fixed order and without atomics, so that a result is the same bits on every run. Every kernel can be launched with
 programmatic dependence (PDL): it may start while its predecessor drains, and waits for the predecessor's results before reading them.
+Small kernels release their successor at once, so that it can fetch weights meanwhile; those that fill the card do so at their end, lest
+the successor's programs crowd where there is room first.
 """
 
 from __future__ import annotations
@@ -11,17 +13,38 @@ import triton.language as tl
 
 
 @triton.jit
-def _depend(PDL: tl.constexpr):
-    """Lets the successor start and waits for the predecessor's memory."""
+def _release(PDL: tl.constexpr):
+    """Lets the successor start."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def _wait(PDL: tl.constexpr):
+    """Waits for the predecessor's memory."""
+    if PDL:
         tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def _depend(PDL: tl.constexpr):
+    """Lets the successor start and waits for the predecessor's memory."""
+    _release(PDL)
+    _wait(PDL)
 
 
 @triton.jit
 def _prefetch(pointers):
     """Asks for cache lines to be in L2 soon."""
     tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [pointers], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
+def _fetch(weights, count, program, programs):
+    """This program's share of the cache lines of `count` bf16 numbers."""
+    line = tl.arange(0, 256) * 64
+    for first in range(program * 256 * 64, count, programs * 256 * 64):
+        _prefetch(weights + tl.minimum(first + line, count - 1))
 
 
 @triton.jit
@@ -58,6 +81,21 @@ def add_rms_norm_kernel(x, delta, weight, out, rows, width, parts, eps, BLOCK: t
     tl.store(out + row + i, w * (value * scale).to(out.dtype.element_ty), mask=i < width)
 
 
+@triton.jit
+def add_layer_norm_kernel(x, delta, weight, bias, out, width, eps, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * width
+    i = tl.arange(0, BLOCK)
+    w = tl.load(weight + i, mask=i < width, other=0.0).to(tl.float32)
+    b = tl.load(bias + i, mask=i < width, other=0.0).to(tl.float32)
+    _depend(PDL)
+    value = tl.load(x + row + i, mask=i < width, other=0.0) + tl.load(delta + row + i, mask=i < width, other=0.0)
+    tl.store(x + row + i, value, mask=i < width)
+    value = value.to(tl.float32)
+    centred = tl.where(i < width, value - tl.sum(value) / width, 0.0)
+    scale = tl.rsqrt(tl.sum(centred * centred) / width + eps)
+    tl.store(out + row + i, (centred * scale * w + b).to(out.dtype.element_ty), mask=i < width)
+
+
 @triton.jit(do_not_specialize=["m"])
 def linear_kernel(
     x, w, out, m, n, k, x_stride, span, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, AHEAD: tl.constexpr,
@@ -72,10 +110,10 @@ def linear_kernel(
     safe = tl.minimum(cols, n - 1)
     w += safe[:, None] * k
     x += rows[:, None] * x_stride
-    if AHEAD > 0:
+    if PDL and AHEAD > 0:
         line = tl.arange(0, AHEAD) * 64
         _prefetch(w + tl.minimum(first + line, k - 1)[None, :])
-    _depend(PDL)
+    _wait(PDL)
     acc = tl.zeros((BM, BN), tl.float32)
     for start in range(first, last, BK):
         ks = start + tl.arange(0, BK)
@@ -86,6 +124,7 @@ def linear_kernel(
             weights = tl.load(w + ks[None, :], mask=ks[None, :] < last, other=0.0)
             inputs = tl.load(x + ks[None, :], mask=(rows[:, None] < m) & (ks[None, :] < last), other=0.0)
         acc = tl.dot(inputs, weights.T, acc, input_precision="ieee" if IEEE else None)
+    _release(PDL)
     place = (split * m + rows[:, None]) * n + cols[None, :]
     tl.store(out + place, acc, mask=(rows[:, None] < m) & (cols[None, :] < n))
 
@@ -102,11 +141,11 @@ def swiglu_linear_kernel(
     gate_w = w + safe[:, None] * k
     up_w = w + (n + safe[:, None]) * k
     x += rows[:, None] * x_stride
-    if AHEAD > 0:
+    if PDL and AHEAD > 0:
         line = tl.minimum(tl.arange(0, AHEAD) * 64, k - 1)
         _prefetch(gate_w + line[None, :])
         _prefetch(up_w + line[None, :])
-    _depend(PDL)
+    _wait(PDL)
     gate = tl.zeros((BM, BN), tl.float32)
     up = tl.zeros((BM, BN), tl.float32)
     for start in range(0, k, BK):
@@ -121,6 +160,7 @@ def swiglu_linear_kernel(
             inputs = tl.load(x + ks[None, :], mask=(rows[:, None] < m) & (ks[None, :] < k), other=0.0)
         gate = tl.dot(inputs, gates.T, gate, input_precision="ieee" if IEEE else None)
         up = tl.dot(inputs, ups.T, up, input_precision="ieee" if IEEE else None)
+    _release(PDL)
     kind = out.dtype.element_ty
     gate = gate.to(kind).to(tl.float32)
     value = (gate * tl.sigmoid(gate)).to(kind) * up.to(kind)
@@ -156,19 +196,24 @@ def rope_write_kernel(
     qkv, q_weight, k_weight, cos_table, sin_table, at, q_out, keys, values, slot, slot_stride, rows, parts, per, head_stride, eps,
     HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, HALF: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One token, one KV head: its G queries to q_out, its key and value into the cache at the token's slot."""
+    """One token, one KV head: its G queries to q_out, its key and value into the cache at the token's slot.
+
+    Positions, tables and slots are older than the predecessor, so they are read before the wait.
+    """
     row = tl.program_id(0)
     head = tl.program_id(1)
     kind: tl.constexpr = q_out.dtype.element_ty
     i = tl.arange(0, HALF)
     g = tl.arange(0, GP)
-    _depend(PDL)
     width = (HQ + 2 * HKV) * 2 * HALF
     base = qkv + row.to(tl.int64) * width
     stride = rows * width
     place = tl.load(at + row) * 2 * HALF + i[None, :]
     cos = tl.load(cos_table + place).to(tl.float32)
     sin = tl.load(sin_table + place).to(tl.float32)
+    group = row // per
+    first = row % per + tl.load(slot + group * slot_stride)
+    _depend(PDL)
 
     offset = (head * G + g)[:, None] * 2 * HALF
     inside = (g < G)[:, None]
@@ -178,8 +223,7 @@ def rope_write_kernel(
     tl.store(queries + HALF + i[None, :], b.to(kind), mask=inside)
 
     one = tl.zeros((1, 1), tl.int32)
-    group = row // per
-    into = (group * HKV + head).to(tl.int64) * head_stride + (row % per + tl.load(slot + group * slot_stride)) * 2 * HALF
+    into = (group * HKV + head).to(tl.int64) * head_stride + first * 2 * HALF
     a, b = _norm_rotate(base, (HQ + head) * 2 * HALF + one, one == 0, parts, stride, k_weight, cos, sin, eps, HALF, kind)
     tl.store(keys + into + i[None, :], a.to(kind))
     tl.store(keys + into + HALF + i[None, :], b.to(kind))
@@ -189,23 +233,33 @@ def rope_write_kernel(
 
 
 @triton.jit
-def _segment(q, k, v, start, stop, peak, mass, acc, scale, D: tl.constexpr, BN: tl.constexpr, IEEE: tl.constexpr):
-    """Online softmax of q [rows, D] over keys start..stop; `peak` in log2 units."""
+def _block(q, k, v, first, stop, peak, mass, acc, scale, D: tl.constexpr, BN: tl.constexpr, WHOLE: tl.constexpr, IEEE: tl.constexpr):
+    """Online softmax of q [rows, D] over BN keys from `first` on, of which those below `stop` count. `peak` in log2 units."""
     d = tl.arange(0, D)
-    for first in range(start, stop, BN):
-        n = first + tl.arange(0, BN)
-        inside = n < stop
-        where = n[:, None] * D + d[None, :]
-        keys = tl.load(k + where, mask=inside[:, None], other=0.0)
-        score = tl.dot(q, keys.T, input_precision="ieee" if IEEE else None) * scale
-        score = tl.where(inside[None, :], score, float("-inf"))
-        higher = tl.maximum(peak, tl.max(score, 1))
-        weight = tl.exp2(score - higher[:, None])
-        shrink = tl.exp2(peak - higher)
-        mass = mass * shrink + tl.sum(weight, 1)
-        values = tl.load(v + where, mask=inside[:, None], other=0.0)
-        acc = acc * shrink[:, None] + tl.dot(weight.to(values.dtype), values, input_precision="ieee" if IEEE else None)
-        peak = higher
+    n = first + tl.arange(0, BN)
+    where = n[:, None] * D + d[None, :]
+    keys = tl.load(k + where) if WHOLE else tl.load(k + where, mask=(n < stop)[:, None], other=0.0)
+    score = tl.dot(q, keys.T, input_precision="ieee" if IEEE else None) * scale
+    if not WHOLE:
+        score = tl.where((n < stop)[None, :], score, float("-inf"))
+    higher = tl.maximum(peak, tl.max(score, 1))
+    weight = tl.exp2(score - higher[:, None])
+    shrink = tl.exp2(peak - higher)
+    mass = mass * shrink + tl.sum(weight, 1)
+    acc = acc * shrink[:, None]
+    values = tl.load(v + where) if WHOLE else tl.load(v + where, mask=(n < stop)[:, None], other=0.0)
+    acc = tl.dot(weight.to(values.dtype), values, acc, input_precision="ieee" if IEEE else None)
+    return higher, mass, acc
+
+
+@triton.jit
+def _segment(q, k, v, start, stop, peak, mass, acc, scale, D: tl.constexpr, BN: tl.constexpr, IEEE: tl.constexpr):
+    """Online softmax over keys start..stop: whole blocks, then what is left."""
+    rest = start + tl.maximum(stop - start, 0) // BN * BN
+    for first in range(start, rest, BN):
+        peak, mass, acc = _block(q, k, v, first, stop, peak, mass, acc, scale, D, BN, True, IEEE)
+    for first in range(rest, stop, BN):
+        peak, mass, acc = _block(q, k, v, first, stop, peak, mass, acc, scale, D, BN, False, IEEE)
     return peak, mass, acc
 
 
@@ -228,22 +282,22 @@ def _part(
     tl.store(lse_out + into, tl.where(some, peak + tl.log2(total), float("-inf")), mask=valid)
 
 
-@triton.jit(do_not_specialize=["seen_stride", "samples", "per", "tokens", "splits", "tiles", "tail_tiles"])
+@triton.jit(do_not_specialize=["seen_stride", "samples", "per", "tokens", "splits", "tiles", "tail_tiles", "first_count", "second_count"])
 def attend_kernel(
     q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, acc_out, lse_out, scale, samples, per, prefix_capacity,
-    suffix_capacity, tokens, splits, tiles, tail_tiles,
+    suffix_capacity, tokens, splits, tiles, tail_tiles, first_weights, first_count, second_weights, second_count,
     HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, TM: tl.constexpr, BN: tl.constexpr,
-    TN: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
+    TN: tl.constexpr, AHEAD: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One part of the attention of one scene's query rows for one KV head.
 
     The first tiles * splits programs take BM rows of all samples over one chunk of the shared prefix; the others take TM rows of one
-    sample over its own suffix. merge_kernel puts the parts together.
+    sample over its own suffix. merge_kernel puts the parts together. AHEAD: what no predecessor writes is fetched before the wait, the
+    prefix and then the weights of the products that follow, since attention leaves the memory idle.
     """
     program = tl.program_id(0)
     head = tl.program_id(1) % HKV
     scene = tl.program_id(1) // HKV
-    _depend(PDL)
     if program < tiles * splits:
         split = program // tiles
         i = (program % tiles) * BM + tl.arange(0, BM)
@@ -252,6 +306,17 @@ def attend_kernel(
         chunk = tl.cdiv(tl.cdiv(length, splits), BN) * BN
         base = (scene * HKV + head).to(tl.int64) * prefix_capacity * D
         stop = tl.minimum((split + 1) * chunk, length)
+        if PDL and AHEAD:
+            line = tl.arange(0, 2 * BN) * (D // 2)
+            for first in range(split * chunk, stop, BN):
+                where = base + tl.minimum(first * D + line, stop * D - 1)
+                _prefetch(prefix_k + where)
+                _prefetch(prefix_v + where)
+            worker = tl.program_id(1) * (tiles * splits) + program
+            workers = tl.num_programs(1) * tiles * splits
+            _fetch(first_weights, first_count, worker, workers)
+            _fetch(second_weights, second_count, worker, workers)
+        _wait(PDL)
         _part(
             q, acc_out, lse_out, split * tokens * HQ, at, i < samples * per * G, prefix_k + base, prefix_v + base, split * chunk, stop,
             scale, BM, D, BN, IEEE,
@@ -262,25 +327,29 @@ def attend_kernel(
         j = (job % tail_tiles) * TM + tl.arange(0, TM)
         to = (sample * per + j // G) * HQ + head * G + j % G
         start = (sample * HKV + head).to(tl.int64) * suffix_capacity * D
+        _wait(PDL)
         end = tl.load(seen + sample * seen_stride).to(tl.int32)
         _part(
             q, acc_out, lse_out, splits * tokens * HQ, to, j < per * G, suffix_k + start, suffix_v + start, 0, end,
             scale, TM, D, TN, IEEE,
         )  # fmt: skip
+    _release(PDL)
 
 
 @triton.jit(do_not_specialize=["pairs", "parts"])
-def merge_kernel(acc_in, lse_in, out, pairs, parts, D: tl.constexpr, PARTS: tl.constexpr, PDL: tl.constexpr):
-    """out[pair] = sum_p 2^(lse_p - max) acc_p / sum_p 2^(lse_p - max) for one (token, head) pair."""
-    pair = tl.program_id(0)
+def merge_kernel(acc_in, lse_in, out, pairs, parts, D: tl.constexpr, PARTS: tl.constexpr, PAIRS: tl.constexpr, PDL: tl.constexpr):
+    """out[pair] = sum_p 2^(lse_p - max) acc_p / sum_p 2^(lse_p - max) for PAIRS (token, head) pairs a program."""
+    pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
     p = tl.arange(0, PARTS)
     d = tl.arange(0, D)
+    inside = (p < parts)[:, None] & (pair < pairs)[None, :]
     _depend(PDL)
-    lse = tl.load(lse_in + p * pairs + pair, mask=p < parts, other=float("-inf"))
-    weight = tl.exp2(lse - tl.max(lse))
-    acc = tl.load(acc_in + (p.to(tl.int64) * pairs + pair)[:, None] * D + d[None, :], mask=(p < parts)[:, None], other=0.0)
-    total = tl.sum(acc * weight[:, None], 0) / tl.sum(weight)
-    tl.store(out + pair.to(tl.int64) * D + d, total.to(out.dtype.element_ty))
+    at = p.to(tl.int64)[:, None] * pairs + pair[None, :]
+    lse = tl.load(lse_in + at, mask=inside, other=float("-inf"))
+    weight = tl.where(inside, tl.exp2(lse - tl.max(lse, 0)[None, :]), 0.0)
+    acc = tl.load(acc_in + at[:, :, None] * D + d[None, None, :], mask=inside[:, :, None], other=0.0)
+    total = tl.sum(acc * weight[:, :, None], 0) / tl.sum(weight, 0)[:, None]
+    tl.store(out + pair.to(tl.int64)[:, None] * D + d[None, :], total.to(out.dtype.element_ty), mask=(pair < pairs)[:, None])
 
 
 @triton.jit

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as nnf
+from torch import nn
 
 KV = tuple[torch.Tensor, torch.Tensor]
 
-PDL = False
-"""Launch kernels with programmatic dependence on their predecessor."""
+PDL = True
+"""Launch kernels with programmatic dependence on their predecessor, where the GPU knows it."""
 
 THIN = 64
 """Up to this many rows a product is bound by reading its weights, and the skinny kernels beat the vendor library."""
@@ -50,9 +51,16 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _launch(kernel, grid: tuple[int, ...], *args, warps: int = 4, stages: int = 3, **constants) -> None:
-    pdl = {"launch_pdl": True} if PDL else {}
-    kernel[grid](*args, **constants, PDL=PDL, num_warps=warps, num_stages=stages, **pdl)
+@cache
+def programmatic(device: torch.device) -> bool:
+    """Whether a device knows programmatic launches: Hopper and later."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
+
+
+def _launch(kernel, grid: tuple[int, ...], x: torch.Tensor, *args, warps: int = 4, stages: int = 3, **constants) -> None:
+    pdl = PDL and programmatic(x.device)
+    options = {"launch_pdl": True} if pdl else {}
+    kernel[grid](x, *args, **constants, PDL=pdl, num_warps=warps, num_stages=stages, **options)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------- norms
@@ -86,12 +94,30 @@ def add_rms_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps
     return out
 
 
+def add_layer_norm(x: torch.Tensor, delta: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+    """x += delta, in place; the layer norm of the new x. x, delta [..., width]."""
+    if not on_gpu(x):
+        x += delta
+        return norm(x)
+    out, width = torch.empty_like(x), x.shape[-1]
+    _launch(
+        _triton().add_layer_norm_kernel,
+        (x.numel() // width,),
+        *(x, delta, norm.weight, norm.bias, out, width, norm.eps),
+        BLOCK=power(width),
+    )
+    return out
+
+
 # ------------------------------------------------------------------------------------------------------------------------- linear products
 
 
 @dataclass(frozen=True)
 class Tile:
-    """How a product [M, K] x [N, K]^T is cut: rows, columns, depth per step, parts of K, warps, pipeline stages, lines prefetched."""
+    """How a product [M, K] x [N, K]^T is cut: rows, columns, depth per step, parts of K, warps, pipeline stages.
+
+    ahead: cache lines of each row of weights that are fetched before the predecessor ends.
+    """
 
     rows: int
     columns: int
@@ -102,18 +128,29 @@ class Tile:
     ahead: int = 0
 
 
-TILES: dict[tuple[str, int, int, int], Tile] = {}
-"""(kind, row bucket, N, K) -> Tile, where measurement beat the default."""
+TILES: dict[tuple[str, int, int, int], Tile] = {
+    ("linear", 16, 6144, 4096): Tile(16, 32, 128, 2, 4, 4, ahead=4),
+    ("linear", 16, 4096, 4096): Tile(16, 32, 128, 2, 4, 4, ahead=4),
+    ("swiglu", 16, 12288, 4096): Tile(16, 32, 128, 1, 4, 4, ahead=4),
+    ("linear", 16, 4096, 12288): Tile(16, 64, 128, 4, 4, 4),
+    ("linear", 16, 155697, 4096): Tile(16, 32, 256, 1, 4, 4),
+    ("linear", 64, 4096, 2048): Tile(64, 32, 128, 1, 4, 6, ahead=8),
+    ("linear", 64, 2048, 2048): Tile(64, 64, 128, 4, 4, 4),
+    ("swiglu", 64, 8256, 2048): Tile(64, 64, 128, 1, 4, 3, ahead=8),
+    ("linear", 64, 2048, 8256): Tile(64, 64, 128, 4, 4, 4),
+}
+"""(kind, rows to the next power of two, N, K) -> Tile, where measurement beat the default: the 10B's products on an H100."""
 
 
-def row_bucket(m: int) -> int:
-    """Rows of a tile for m rows: 16, 32 or 64."""
-    return min(64, power(m, 16))
+def tile(kind: str, x: torch.Tensor, n: int, k: int) -> Tile | None:
+    """The tile of a "linear" or "swiglu" product of rows x: enough programs to fill the card, each with a long enough run of K.
 
-
-def tile(kind: str, m: int, n: int, k: int) -> Tile:
-    """The tile of a "linear" or "swiglu" product: enough programs to fill the card, each with a long enough run of K."""
-    rows = row_bucket(m)
+    None: a product for the vendor's library, which wants many rows and a GPU, or no GPU at all.
+    """
+    m = len(x)
+    rows = power(m, 16)
+    if not on_gpu(x) or (m > THIN and (kind, rows, n, k) not in TILES):
+        return None
     if (kind, rows, n, k) in TILES:
         return TILES[kind, rows, n, k]
     columns, depth = (32, 128) if rows <= 32 else (64, 64)
@@ -125,17 +162,16 @@ def tile(kind: str, m: int, n: int, k: int) -> Tile:
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, *, final: bool = False) -> torch.Tensor:
-    """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N]. final: one part, in x's dtype."""
-    if not on_gpu(x) or len(x) > THIN:
-        return nnf.linear(x, weight)[None]
-    return _linear(x, weight, tile("linear", len(x), *weight.shape), final)
+    """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N], fp32 if more than one. final: one part."""
+    cut = tile("linear", x, *weight.shape)
+    return nnf.linear(x, weight)[None] if cut is None else _linear(x, weight, cut, final)
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile, final: bool) -> torch.Tensor:
     (m, k), n = x.shape, len(weight)
     span = ceil_div(ceil_div(k, cut.depth), 1 if final else cut.splits) * cut.depth
     parts = ceil_div(k, span)
-    out = torch.empty(parts, m, n, device=x.device, dtype=x.dtype if final else torch.float32)
+    out = torch.empty(parts, m, n, device=x.device, dtype=x.dtype if parts == 1 else torch.float32)
     _launch(
         _triton().linear_kernel,
         (ceil_div(m, cut.rows), ceil_div(n, cut.columns), parts),
@@ -152,7 +188,7 @@ def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
         "BN": cut.columns,
         "BK": cut.depth,
         "EVEN": x.shape[1] % cut.depth == 0,
-        "AHEAD": cut.ahead if PDL else 0,
+        "AHEAD": cut.ahead,
         "IEEE": x.dtype == torch.float32,
         "warps": cut.warps,
         "stages": cut.stages,
@@ -161,9 +197,8 @@ def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
 
 def swiglu_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I]."""
-    if not on_gpu(x) or len(x) > THIN:
-        return swiglu(nnf.linear(x, weight))
-    return _swiglu_linear(x, weight, tile("swiglu", len(x), len(weight) // 2, weight.shape[1]))
+    cut = tile("swiglu", x, len(weight) // 2, weight.shape[1])
+    return swiglu(nnf.linear(x, weight)) if cut is None else _swiglu_linear(x, weight, cut)
 
 
 def _swiglu_linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Tensor:
@@ -187,6 +222,13 @@ def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     block = min(2048, power(width))
     _launch(_triton().swiglu_kernel, (m, ceil_div(width, block)), gate_up, width, BLOCK=block, warps=8)
     return gate
+
+
+def linear_gelu(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
+    """gelu(x weight^T + bias), tanh form; on a GPU the library's product ends in it, before it rounds."""
+    if not x.is_cuda:
+        return nnf.gelu(linear(x), approximate="tanh")
+    return torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.T, use_gelu=True).view(*x.shape[:-1], -1)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- attention
@@ -263,8 +305,40 @@ class Context:
     seen: torch.Tensor  # (R,) i64: valid keys of the suffix; may be an expanded scalar
 
 
-def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
+@dataclass(frozen=True)
+class Cut:
+    """How attention over the prompt is cut: query rows and keys at a time, warps, pipeline stages, programs aimed at.
+
+    ahead: million numbers of the following products' weights that are fetched meanwhile, the prompt's keys and values before them.
+    """
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+    programs: int = PROGRAMS
+    ahead: float = 0
+
+
+CUTS: dict[int, Cut] = {
+    16: Cut(16, 64, 4, 3, ahead=32),
+    128: Cut(128, 64, 8, 3, 112, ahead=16),
+    1024: Cut(128, 64, 8, 3, 132),
+    2048: Cut(128, 64, 8, 3, 264),
+}
+"""Query rows of a head to the next power of two -> Cut, where measurement on an H100 beat the default."""
+
+
+def attend_cut(rows: int) -> Cut:
+    """The cut for so many query rows of a head."""
+    rows = power(rows, 16)
+    return CUTS.get(rows) or (Cut(16, 64, 4, 3) if rows == 16 else Cut(min(64, rows), 64, 4, 2))
+
+
+def attend(q: torch.Tensor, context: Context, heads: Heads, following: Sequence[torch.Tensor] = ()) -> torch.Tensor:
     """Attention without a mask of q [R * n, Hq, d] (n tokens a row) over prompt and suffix -> [R * n, Hq d].
+
+    following: weights of at most two products that come next.
 
     The prompt is read once for all samples of a scene; its part and the suffix's are merged by their masses.
     """
@@ -272,33 +346,38 @@ def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
         return _attend_rows(q, context, heads)
     scenes, rows = len(context.prompt), len(context.seen)
     samples, per, d = rows // scenes, len(q) // rows, heads.width
-    bm, tm = min(64, power(samples * per * heads.group, 16)), min(64, power(per * heads.group, 16))
-    tiles, tail_tiles = ceil_div(samples * per * heads.group, bm), ceil_div(per * heads.group, tm)
+    cut, tm = attend_cut(samples * per * heads.group), min(64, power(per * heads.group, 16))
+    tiles, tail_tiles = ceil_div(samples * per * heads.group, cut.rows), ceil_div(per * heads.group, tm)
     capacity = context.prefix[0].shape[2]
-    splits = max(1, min(PROGRAMS // (tiles * heads.keys * scenes), ceil_div(capacity, 64), 31))
+    splits = max(1, min(cut.programs // (tiles * heads.keys * scenes), ceil_div(capacity, cut.keys), 31))
     parts = splits + 1
     acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
     lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
+    fetched, room = [], int(1e6 * cut.ahead)
+    for weights in (*following, q, q)[:2]:
+        fetched += [weights, min(room, weights.numel())]
+        room -= fetched[-1]
     _launch(
         _triton().attend_kernel,
         (tiles * splits + samples * tail_tiles, scenes * heads.keys),
         *(q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0), acc, lse),
-        *(d**-0.5 * math.log2(math.e), samples, per, capacity, context.suffix[0].shape[2], len(q), splits, tiles, tail_tiles),
+        *(d**-0.5 * math.log2(math.e), samples, per, capacity, context.suffix[0].shape[2], len(q), splits, tiles, tail_tiles, *fetched),
         HQ=heads.queries,
         HKV=heads.keys,
         G=heads.group,
         D=d,
-        BM=bm,
+        BM=cut.rows,
         TM=tm,
-        BN=64,
+        BN=cut.keys,
         TN=64 if tm > 16 else 32,
+        AHEAD=cut.ahead > 0,
         IEEE=q.dtype == torch.float32,
-        warps=4,
-        stages=3 if bm == 16 else 2,
+        warps=cut.warps,
+        stages=cut.stages,
     )
     out = torch.empty(len(q), heads.queries * d, device=q.device, dtype=q.dtype)
-    pairs = len(q) * heads.queries
-    _launch(_triton().merge_kernel, (pairs,), acc, lse, out, pairs, parts, D=d, PARTS=power(parts), warps=2)
+    pairs, some = len(q) * heads.queries, max(1, 16 // power(parts))
+    _launch(_triton().merge_kernel, (ceil_div(pairs, some),), acc, lse, out, pairs, parts, D=d, PARTS=power(parts), PAIRS=some, warps=2)
     return out
 
 

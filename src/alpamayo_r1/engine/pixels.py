@@ -5,6 +5,9 @@ The integer arithmetic of `images.resize` has one result whatever the order of i
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import torch
 
 from alpamayo_r1.config import VisionConfig
@@ -34,12 +37,17 @@ def resize_to_patches(frames: torch.Tensor, vision: VisionConfig, height: int, w
     return out
 
 
+COPIERS = 4
+"""Threads that copy frames into pinned memory. torch's own copy takes every core, and waits for whichever of them is busy elsewhere."""
+
+
 class Uploader:
     """Brings frames to the device through a pinned buffer, image by image, so that copying and sending overlap."""
 
     def __init__(self, device: torch.device):
         self.device = device
         self._pinned = torch.empty(0, dtype=torch.uint8)
+        self._copiers = ThreadPoolExecutor(COPIERS, "upload")
         self._sent = torch.cuda.Event() if device.type == "cuda" else None
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
@@ -53,8 +61,10 @@ class Uploader:
         self._sent.synchronize()  # the buffer's last contents have left it
         staged = self._pinned[: frames.numel()].view(frames.shape)
         out = torch.empty(frames.shape, dtype=torch.uint8, device=self.device)
-        for i, frame in enumerate(frames):
-            out[i].copy_(staged[i].copy_(frame), non_blocking=True)
+        copies = [self._copiers.submit(np.copyto, into.numpy(), frame.numpy()) for into, frame in zip(staged, frames, strict=True)]
+        for copied, into, frame in zip(copies, out, staged, strict=True):
+            copied.result()
+            into.copy_(frame, non_blocking=True)
         self._sent.record()
         return out
 

@@ -20,7 +20,7 @@ from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, DoesNotFit
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.pixels import Uploader, patches
-from alpamayo_r1.plan import Request, drive, request, trajectory_mask, warn_unfinished
+from alpamayo_r1.plan import Request, drive, request, start_of, trajectory_mask, warn_unfinished
 from alpamayo_r1.prompt import Prompt, chat_text, check_observation, fuse_history, rope_positions
 from alpamayo_r1.sampling import SamplingConfig, sample_token
 from alpamayo_r1.types import Observation, Plan, Trajectory
@@ -122,28 +122,29 @@ class Engine:
     @on_its_gpu
     @torch.inference_mode()
     def plan_prompts(
-        self, prompts: Sequence[Prompt], histories: Sequence[Trajectory], how: Request, clock: Stopwatch | None = None
+        self, prompts: list[Prompt], histories: Sequence[Trajectory], how: Request, clock: Stopwatch | None = None
     ) -> list[Plan]:
-        """S futures for each prepared prompt and the history it was made with."""
+        """S futures for each prepared prompt and the history it was made with. prompts: emptied, each forgotten once it is read."""
         clock = clock or Stopwatch(self.device)
         buffers = self.reserve(len(prompts), how.samples, how.max_tokens, max(map(len, prompts)))
         self.start(prompts, how, buffers)
-        for scene, prompt in enumerate(prompts):
-            self.read(prompt, how.samples, buffers, scene, clock)
+        for scene in range(len(histories)):
+            self.read(prompts.pop(0), how.samples, buffers, scene, clock)
         with clock("reasoning"):
-            said = self.reason(how, buffers, len(prompts))
+            said = self.reason(how, buffers, len(histories))
         with clock("flow"):
             positions = self._positions
             self.graphs.run(("flow", *said, how.steps), lambda: forward.flow(self.model, buffers, how.steps, positions))
+            starts = [start_of(history, self.config.action) for history in histories]  # while the device works
             normalised, ids = buffers.actions.cpu(), buffers.ids.cpu()
             length, ended = buffers.length.cpu(), buffers.ended.cpu()
         warn_unfinished(ended, how.max_tokens)
         plans = []
         with clock("kinematics"):
-            for scene, history in enumerate(histories):
+            for scene, start in enumerate(starts):
                 rows = slice(scene * how.samples, (scene + 1) * how.samples)
                 actions = self._scale.physical(normalised[rows])
-                path = drive(self.model.vla, history, actions)
+                path = drive(self.model.vla, start, actions)
                 tokens = tuple(tuple(row[:n].tolist()) for row, n in zip(ids[rows], length[rows], strict=True))
                 words = tuple(self.vocabulary.between(row, "cot_start", "cot_end") for row in tokens)
                 plans.append(Plan(path.xyz, path.rot, words, actions, tuple(ended[rows].tolist()), {}, tokens))
@@ -199,9 +200,10 @@ class Engine:
     def read(self, prompt: Prompt, samples: int, buffers: Buffers, scene: int, clock: Stopwatch) -> None:
         """Encodes and prefills one scene, and gives its samples their first logits."""
         with clock("vision"):
-            features, deep = forward.encode(self.model, prompt.patches.to(self.device), prompt.grids)
+            images = forward.encode(self.model, prompt.patches.to(self.device), prompt.grids)
+            prompt = replace(prompt, patches=prompt.patches[:0].clone())  # gives their memory back
         with clock("prefill"):
-            logits = forward.prefill(self.model, prompt, features, deep, buffers, scene)
+            logits = forward.prefill(self.model, prompt, images, buffers, scene)
             buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
 
     def reason(self, how: Request, buffers: Buffers, scenes: int) -> tuple[int, int]:

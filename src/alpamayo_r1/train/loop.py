@@ -54,9 +54,9 @@ class TrainConfig:
     """
 
     minutes: float = 9.0
-    batch: int = 128
+    batch: int = 64
     fresh: int = 256
-    reuse: int = 2
+    reuse: int = 4
     pool: int = 8192
     rate: float = 1.5e-3
     decay: float = 0.05
@@ -175,7 +175,7 @@ class Losses(nn.Module):
 def path_error(error: torch.Tensor, speed: torch.Tensor, action: ActionConfig) -> torch.Tensor:
     """Mean squared displacement in m^2 that errors of normalised actions [B, K, 64, 2] add up to for a car at speed [B] m/s.
 
-        along_t = dt sum_{j<=t} dt sum_{i<=j} da_i          across_t = v dt sum_{j<=t} v dt sum_{i<=j} dkappa_i
+    along_t = dt sum_{j<=t} dt sum_{i<=j} da_i          across_t = v dt sum_{j<=t} v dt sum_{i<=j} dkappa_i
     """
     step = speed.clamp_min(3.0)[:, None, None] * action.dt
     along = (error[..., 0] * (action.accel_std * action.dt**2)).cumsum(-1).cumsum(-1)

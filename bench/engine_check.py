@@ -1,6 +1,6 @@
 """One visit to a GPU: kernels against twins, engine against specification (tiny fp32, 10B bf16), then where the time goes.
 
-    python bench/engine_check.py [--minutes 3.75] [--out DIR]
+    python bench/engine_check.py [--minutes 3.75] [--out DIR] [--parts kernels,stages,uploads,spread,sweep,fidelity,profile]
 
 Prints a short table last and one JSON line; details go to DIR/engine_check.json. A section that fails says so and the rest goes on.
 """
@@ -36,6 +36,9 @@ CUDA = torch.cuda.is_available()
 DEVICE, SIZE, WORKERS = ("cuda", "10b", 14) if CUDA else ("cpu", "small", 1)
 BEGAN = time.perf_counter()
 LIMIT = 60 * float(sys.argv[sys.argv.index("--minutes") + 1]) if "--minutes" in sys.argv else 225.0
+PARTS = (
+    sys.argv[sys.argv.index("--parts") + 1] if "--parts" in sys.argv else "kernels,stages,uploads,spread,sweep,fidelity,profile"
+).split(",")
 RESULT: dict = {}
 LINES: list[str] = []
 KEPT: dict[str, torch.Tensor] = {}
@@ -72,18 +75,17 @@ def section(name: str, function: Callable[[], object]) -> object:
 def worker(index: int) -> None:
     """Checks every WORKERS-th kernel case and product tile; prints JSON. What it compiles, the main process finds compiled."""
     rows = []
-    ops.PDL = False
-    for cases, dtype in ((kernel_check.BIG, torch.bfloat16), (kernel_check.LITTLE, torch.float32)):
-        rows += kernel_check.check(cases[index::WORKERS], DEVICE, dtype, seed=100 * index)
+    for ops.PDL in (True, False) if "kernels" in PARTS else (True,):
+        for cases, dtype in ((kernel_check.BIG, torch.bfloat16), (kernel_check.LITTLE, torch.float32)):
+            rows += kernel_check.check(cases[index::WORKERS], DEVICE, dtype, seed=100 * index)
     ops.PDL = True
-    rows += kernel_check.check(kernel_check.BIG[index::WORKERS], DEVICE, torch.bfloat16, seed=100 * index + 50) if CUDA else []
     rows += sweep.check_all(index, WORKERS) if CUDA else []
     print("ROWS " + json.dumps(rows))
 
 
 def run_workers() -> dict:
     """All workers at once; a line for each case that is wrong."""
-    command = [sys.executable, __file__]
+    command = [sys.executable, __file__, "--parts", ",".join(PARTS)]
     jobs = [
         subprocess.Popen([*command, "--worker", str(i)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for i in range(WORKERS)
@@ -265,8 +267,8 @@ def spread(engine: Engine, observation: Observation) -> dict:
         from alpamayo_r1.engine.pixels import resize_to_patches
 
         found["resize to patches"] = events(lambda: resize_to_patches(on_device, engine.config.vision, 320, 576, torch.bfloat16))
-        found["vision"] = events(lambda: forward.encode(engine.model, prompt.patches, prompt.grids), 5)
-        images = forward.encode(engine.model, prompt.patches, prompt.grids)
+        found["vision"] = events(lambda: forward.encode(engine.model, forward.embed(engine.model, prompt.patches), prompt.grids), 5)
+        images = forward.encode(engine.model, forward.embed(engine.model, prompt.patches), prompt.grids)
         found["prefill"] = events(lambda: forward.prefill(engine.model, prompt, list(images), buffers, 0), 5)
         for rows in (1024, 1536, 3072):
             kept, forward.MLP_ROWS = forward.MLP_ROWS, rows
@@ -418,18 +420,24 @@ def main() -> None:
 
         section(label, run)
 
+    def part(name: str, function: Callable[[], object]) -> None:
+        if name in PARTS:
+            section(name, function)
+
     measured("as it stands S=1", 1)
     measured("as it stands S=16", 16)
-    section("upload", lambda: uploads(engine, observation))
-    section("spread", lambda: spread(engine, observation))
-    section("sweep", lambda: sweep.run(engine, say) if CUDA else None)
+    part("uploads", lambda: uploads(engine, observation))
+    part("spread", lambda: spread(engine, observation))
+    part("profile", lambda: profile(engine, observation, 1))
+    part("sweep", lambda: sweep.run(engine, say) if CUDA else None)
     engine.graphs.clear()
     for key, cut in (*ops.TILES.items(), *ops.CUTS.items()):
         say(f"  {key}: {cut},")
-    for samples, tokens in ((1, 16), (6, 16), (16, 16), (1, 41)):
-        measured(f"tuned S={samples} {tokens} tokens", samples, tokens)
+    if "stages" in PARTS:
+        for samples, tokens in ((1, 16), (6, 16), (16, 16), (1, 41)):
+            measured(f"tuned S={samples} {tokens} tokens", samples, tokens)
     section("bits", lambda: same_bits(engine, observation, "tuned"))
-    section("fidelity", lambda: fidelity(model, engine, observation))
+    part("fidelity", lambda: fidelity(model, engine, observation))
     section("bits", lambda: same_bits(engine, observation, "tuned"))
     RESULT["tiles"] = {str(k): str(v) for k, v in ops.TILES.items()}
 

@@ -154,7 +154,7 @@ def test_graphs_never_share_a_pool_with_forgotten_ones(monkeypatch):
     """The allocator refuses a capture into a pool whose graphs have all been destroyed."""
     handles = count()
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
-    graphs = Graphs(enabled=True)
+    graphs = Graphs(enabled=True, stream=None)
     before = graphs._pool
     graphs.clear()
     assert graphs._pool != before

@@ -29,7 +29,7 @@ from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack
 from alpamayo_r1.flow import integrate
 from alpamayo_r1.prompt import Prompt
 from alpamayo_r1.transformer import rope_table
-from alpamayo_r1.vision import Grid, Vision, VisionMLP, interpolate_positions
+from alpamayo_r1.vision import Grid, Vision, interpolate_positions
 from alpamayo_r1.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.vla import VLA
 
@@ -76,32 +76,39 @@ class Model:
         return self._ropes
 
 
-def encode(model: Model, patches: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
-    """Patches of all images -> [image tokens [n, hidden], then each DeepStack layer's features], equal images batched together."""
+def embed(model: Model, patches: torch.Tensor) -> torch.Tensor:
+    """Patches [n, patch_dim] -> what the vision tower reads [n, hidden], before positions."""
+    conv = model.vla.vision.patch_embed.proj
+    return nnf.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
+
+
+def encode(model: Model, x: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
+    """Embedded patches of all images -> [image tokens [n, hidden], then each DeepStack layer's features], equal images batched together."""
     runs = [(grid, len(list(images))) for grid, images in groupby(grids)]
-    parts = patches.split([h * w * n for (h, w), n in runs])
+    parts = x.split([h * w * n for (h, w), n in runs])
     outs = [encode_equal(model, part, grid) for part, (grid, _) in zip(parts, runs, strict=True)]
     if len(outs) == 1:
         return outs[0]
     return [torch.cat(features) for features in zip(*outs, strict=True)]
 
 
-def encode_equal(model: Model, patches: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
-    """Images of one grid: patches [N * places, patch_dim] -> [tokens [N * places / 4, out], DeepStack features alike]."""
+def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
+    """Images of one grid: embedded patches [N * places, hidden], changed in place -> [tokens [N * places / 4, out], DeepStack features]."""
     tower: Vision = model.vla.vision
-    c, conv = tower.config, tower.patch_embed.proj
+    c = tower.config
     positions, rope = model.grid_tables(grid)
-    x = nnf.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias).view(-1, *positions.shape)
+    x = x.view(-1, *positions.shape)
     x += positions
     deep = []
     normed = tower.blocks[0].norm1(x)
     for i, block in enumerate(tower.blocks):
         qkv = block.attn.qkv(normed).view(*x.shape[:2], 3, c.heads, -1)
+        del normed
         q, k, v = vision_rope(qkv, rope).permute(2, 0, 3, 1, 4)
         attended = attention(q, k, v, causal=False).transpose(1, 2).flatten(2)
         normed = add_layer_norm(x, block.attn.proj(attended), block.norm2)
         del qkv, q, k, v, attended
-        delta = vision_mlp(block.mlp, normed)
+        delta = block.mlp.linear_fc2(linear_gelu(normed, block.mlp.linear_fc1))
         if i + 1 < len(tower.blocks):
             normed = add_layer_norm(x, delta, tower.blocks[i + 1].norm1)
         else:
@@ -109,15 +116,6 @@ def encode_equal(model: Model, patches: torch.Tensor, grid: Grid) -> list[torch.
         if i in c.deepstack:
             deep.append(tower.deepstack_merger_list[c.deepstack.index(i)](x))
     return [tower.merger(x), *deep]
-
-
-def vision_mlp(mlp: VisionMLP, normed: torch.Tensor) -> torch.Tensor:
-    """A vision block's MLP on [N, places, hidden], half of the images at a time: what is between is four times as wide."""
-    out, count = torch.empty_like(normed), -(-len(normed) // 2)
-    for half, into in zip(normed.split(count), out.split(count), strict=True):
-        hidden = linear_gelu(half, mlp.linear_fc1).flatten(0, 1)
-        torch.addmm(mlp.linear_fc2.bias, hidden, mlp.linear_fc2.weight.T, out=into.flatten(0, 1))
-    return out
 
 
 def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: Buffers, scene: int) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from functools import cached_property
 
 import torch
 
@@ -12,8 +11,8 @@ import torch
 class Graphs:
     """A least-recently-used store of captured functions. They must read and write static buffers only, and share one memory pool."""
 
-    def __init__(self, enabled: bool, capacity: int = 48):
-        self.enabled, self.capacity = enabled, capacity
+    def __init__(self, enabled: bool, stream: torch.cuda.Stream | None, capacity: int = 48):
+        self.enabled, self.stream, self.capacity = enabled, stream, capacity
         self._graphs: OrderedDict[Hashable, torch.cuda.CUDAGraph] = OrderedDict()
         self.clear()
 
@@ -30,14 +29,9 @@ class Graphs:
             if len(self._graphs) > self.capacity:
                 self._graphs.popitem(last=False)
 
-    @cached_property
-    def _stream(self) -> torch.cuda.Stream:
-        """Where graphs are captured: of this GPU. torch's own default is one stream, of the GPU that captured first."""
-        return torch.cuda.Stream()
-
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"):
             function()
         return graph
 

@@ -37,7 +37,7 @@ def resize_to_patches(frames: torch.Tensor, vision: VisionConfig, height: int, w
     return out
 
 
-COPIERS = 4
+COPIERS = 8
 """Threads that copy frames into pinned memory. torch's own copy takes every core, and waits for whichever of them is busy elsewhere."""
 
 

@@ -28,13 +28,20 @@ from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary
 
 
-def on_its_gpu(method: Callable) -> Callable:
-    """Runs an engine's method with the model's GPU as the current one: kernels, events and graphs go there. On the CPU: as it is."""
+def on_its_stream(method: Callable) -> Callable:
+    """Runs an engine's method on its own stream of the model's GPU, after what was queued before. On the CPU: as it is.
+
+    Graphs are captured on that stream too, so that the vendor's libraries keep one workspace, not two.
+    """
 
     @wraps(method)
     def run(engine: Engine, *arguments, **options):
-        with torch.cuda.device_of(engine.model.zero):
+        if engine.stream is None:
             return method(engine, *arguments, **options)
+        with torch.cuda.device_of(engine.model.zero):
+            engine.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(engine.stream):
+                return method(engine, *arguments, **options)
 
     return run
 
@@ -52,11 +59,12 @@ class Engine:
         with torch.no_grad():  # no inference_mode: the fused weights stay the module's, which others may write to
             self.model = forward.Model(model)
         self.upload = Uploader(self.device)
-        self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs)
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs, self.stream)
         self.arena: Arena | None = None
         self._layouts: dict[tuple, tuple[torch.Tensor, torch.Tensor, int]] = {}
 
-    @on_its_gpu
+    @on_its_stream
     def plan(
         self,
         observation: Observation | Sequence[Observation],
@@ -97,7 +105,7 @@ class Engine:
         plans = self.plan_prompts(prompts, [one.history for one in observations], how, clock)
         return plans[0] if isinstance(observation, Observation) else plans
 
-    @on_its_gpu
+    @on_its_stream
     @torch.inference_mode()
     def prompt(self, observation: Observation) -> Prompt:
         """The prompt of one observation, its patches on the device; token layouts are kept by image grid."""
@@ -119,7 +127,7 @@ class Engine:
             self._layouts[grids] = ids, *rope_positions(ids, grids, self.vocabulary.id(c.image_token), c.vision.merge)
         return self._layouts[grids]
 
-    @on_its_gpu
+    @on_its_stream
     @torch.inference_mode()
     def plan_prompts(
         self, prompts: list[Prompt], histories: Sequence[Trajectory], how: Request, clock: Stopwatch | None = None
@@ -200,8 +208,10 @@ class Engine:
     def read(self, prompt: Prompt, samples: int, buffers: Buffers, scene: int, clock: Stopwatch) -> None:
         """Encodes and prefills one scene, and gives its samples their first logits."""
         with clock("vision"):
-            images = forward.encode(self.model, prompt.patches.to(self.device), prompt.grids)
-            prompt = replace(prompt, patches=prompt.patches[:0].clone())  # gives their memory back
+            embedded = forward.embed(self.model, prompt.patches.to(self.device))
+            prompt = replace(prompt, patches=embedded[:0].clone())  # gives the patches' memory back
+            images = forward.encode(self.model, embedded, prompt.grids)
+            del embedded
         with clock("prefill"):
             logits = forward.prefill(self.model, prompt, images, buffers, scene)
             buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as nnf
 
-from alpamayo_r1.config import VisionConfig
+from alpamayo_r1.config import ProjectionConfig, VisionConfig
 from alpamayo_r1.engine import ops, pixels
 from alpamayo_r1.engine.ops import Context, Heads
+from alpamayo_r1.vla import ActionIn
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
 
@@ -73,6 +74,17 @@ def gelus(case: Case, m: int, n: int, k: int) -> list[float]:
     layer = torch.nn.Linear(k, n, device=case.device, dtype=case.dtype).requires_grad_(False)
     x = case(1, m, k)
     return [error(ops.linear_gelu(x, layer), torch.nn.functional.gelu(layer.float()(x.float()), approximate="tanh"))]
+
+
+def actions(case: Case, rows: int, waypoints: int, features: int, width: int) -> list[float]:
+    """action_features and row_dots."""
+    projection = ActionIn(ProjectionConfig(hidden=32, layers=1, features=features), 32).to(case.device, case.dtype)
+    layer = torch.nn.Linear(width, 2, device=case.device, dtype=case.dtype).requires_grad_(False)
+    x, hidden = case(rows, waypoints, 2, dtype=torch.float32), case(rows * waypoints, width)
+    got = ops.action_features(x, 0.3, projection, case.dtype), ops.row_dots(hidden, layer)
+    with twins():
+        want = ops.action_features(x.cpu(), 0.3, projection.cpu(), case.dtype).to(case.device), ops.row_dots(hidden, layer)
+    return [error(a, b) for a, b in zip(got, want, strict=True)]
 
 
 def products(case: Case, m: int, n: int, k: int) -> list[float]:
@@ -146,6 +158,7 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("norms tiny", norms, (5, 48, 3)),
     ("layer norms tiny", layer_norms, (5, 48)),
     ("gelus tiny", gelus, (5, 40, 48)),
+    ("actions tiny", actions, (2, 5, 20, 48)),
     ("products tiny", products, (5, 40, 48)),
     ("products thin", products, (1, 130, 512)),
     ("products 37 rows", products, (37, 96, 1056)),
@@ -164,6 +177,7 @@ BIG: list[tuple[str, Callable, tuple]] = [
     ("norms 1 x 4096", norms, (1, 4096, 3)),
     ("norms 3006 x 4096", norms, (3006, 4096, 1)),
     ("norms 64 x 2048", norms, (64, 2048, 4)),
+    ("actions 1024", actions, (16, 64, 20, 2048)),
     ("layer norms 11520 x 1152", layer_norms, (11520, 1152)),
     ("gelus 11520 x 4304 x 1152", gelus, (11520, 4304, 1152)),
     *((f"products {m} x {n} x {k}", products, (m, n, k)) for m in (1, 6, 16) for n, k in ((6144, 4096), (4096, 4096), (4096, 12288))),

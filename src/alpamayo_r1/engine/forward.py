@@ -14,6 +14,7 @@ from alpamayo_r1.engine.arena import Buffers
 from alpamayo_r1.engine.ops import (
     KV,
     Context,
+    action_features,
     add_layer_norm,
     add_rms_norm,
     attend,
@@ -22,13 +23,14 @@ from alpamayo_r1.engine.ops import (
     linear_gelu,
     rms_norm,
     rope_write,
+    row_dots,
     swiglu_linear,
     vision_rope,
 )
 from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack
 from alpamayo_r1.flow import integrate
 from alpamayo_r1.prompt import Prompt
-from alpamayo_r1.transformer import rope_table
+from alpamayo_r1.transformer import RMSNorm, rope_table
 from alpamayo_r1.vision import Grid, Vision, interpolate_positions
 from alpamayo_r1.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.vla import VLA
@@ -178,7 +180,7 @@ def run_layers(
     for i, layer in enumerate(stack.layers):
         q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], start, stack.heads)
         context = Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], visible)
-        out = attend(q, context, stack.heads, following=(layer.out, layer.gate_up))
+        out = attend(q, context, stack.heads)
         normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
         normed = add_rms_norm(x, mlp(layer, normed), stack.norm_after(i), stack.eps)
     return normed
@@ -201,10 +203,16 @@ def velocity(model: Model, x: torch.Tensor, t: float, at: torch.Tensor, seen: to
 
     at: positions of all action tokens [R F]. seen [R]: keys of what was said; the action tokens' own are put behind them.
     """
-    stack, vla = model.expert, model.vla
-    hidden = vla.action_in_proj(x, torch.full((len(x),), t, device=x.device)).flatten(0, 1)
-    normed = run_layers(stack, hidden, rope, at, seen, seen + x.shape[1], buffers)
-    return vla.action_out_proj(normed).float().view(x.shape)
+    normed = run_layers(model.expert, embed_actions(model.vla, x, t), rope, at, seen, seen + x.shape[1], buffers)
+    return row_dots(normed, model.vla.action_out_proj).view(x.shape)
+
+
+def embed_actions(vla: VLA, x: torch.Tensor, t: float) -> torch.Tensor:
+    """Noisy actions x f32[R, F, 2] at time t -> the expert's tokens [R F, hidden]; see `vla.ActionIn`."""
+    hidden = action_features(x, t, vla.action_in_proj, vla.dtype)
+    for part in vla.action_in_proj.encoder.trunk:
+        hidden = rms_norm(hidden, part.weight, part.eps) if isinstance(part, RMSNorm) else part(hidden)
+    return vla.action_in_proj.norm(hidden)
 
 
 def flow(model: Model, buffers: Buffers, steps: int, positions: int) -> None:

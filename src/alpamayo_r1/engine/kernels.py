@@ -40,18 +40,10 @@ def _prefetch(pointers):
 
 
 @triton.jit
-def _fetch(weights, count, program, programs):
-    """This program's share of the cache lines of `count` bf16 numbers."""
-    line = tl.arange(0, 256) * 64
-    for first in range(program * 256 * 64, count, programs * 256 * 64):
-        _prefetch(weights + tl.minimum(first + line, count - 1))
-
-
-@triton.jit
-def _sum_parts(base, offset, mask, parts, stride):
-    """fp32 sum of `parts` values, `stride` apart."""
+def _sum_parts(base, offset, mask, stride, PARTS: tl.constexpr):
+    """fp32 sum of PARTS values, `stride` apart: unrolled, so that all are on their way at once."""
     total = tl.load(base + offset, mask=mask, other=0.0).to(tl.float32)
-    for p in range(1, parts):
+    for p in tl.static_range(1, PARTS):
         total += tl.load(base + p * stride + offset, mask=mask, other=0.0).to(tl.float32)
     return total
 
@@ -67,13 +59,13 @@ def rms_norm_kernel(x, weight, out, width, eps, BLOCK: tl.constexpr, PDL: tl.con
     tl.store(out + row + i, w * (value * scale).to(out.dtype.element_ty), mask=i < width)
 
 
-@triton.jit(do_not_specialize=["rows", "parts"])
-def add_rms_norm_kernel(x, delta, weight, out, rows, width, parts, eps, BLOCK: tl.constexpr, PDL: tl.constexpr):
+@triton.jit(do_not_specialize=["rows"])
+def add_rms_norm_kernel(x, delta, weight, out, rows, width, eps, PARTS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * width
     i = tl.arange(0, BLOCK)
     w = tl.load(weight + i, mask=i < width, other=0.0)
     _depend(PDL)
-    change = _sum_parts(delta, row + i, i < width, parts, rows * width).to(x.dtype.element_ty)
+    change = _sum_parts(delta, row + i, i < width, rows * width, PARTS).to(x.dtype.element_ty)
     value = tl.load(x + row + i, mask=i < width, other=0.0) + change
     tl.store(x + row + i, value, mask=i < width)
     value = value.to(tl.float32)
@@ -180,55 +172,58 @@ def swiglu_kernel(gate_up, width, BLOCK: tl.constexpr, PDL: tl.constexpr):
 
 
 @triton.jit
-def _norm_rotate(base, offset, mask, parts, stride, weight, cos, sin, eps, HALF: tl.constexpr, kind: tl.constexpr):
-    """Both halves of head vectors [heads, 2 * HALF], RMS-normalised, weighted and rotated."""
+def _norm_rotate(a, b, weight, cos, sin, eps, HALF: tl.constexpr, kind: tl.constexpr):
+    """Both halves of head vectors [heads, HALF], RMS-normalised, weighted and rotated."""
     i = tl.arange(0, HALF)
-    a = _sum_parts(base, offset + i[None, :], mask, parts, stride).to(kind).to(tl.float32)
-    b = _sum_parts(base, offset + HALF + i[None, :], mask, parts, stride).to(kind).to(tl.float32)
+    a = a.to(kind).to(tl.float32)
+    b = b.to(kind).to(tl.float32)
     scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + eps)[:, None]
     a = (tl.load(weight + i)[None, :] * (a * scale).to(kind)).to(tl.float32)
     b = (tl.load(weight + HALF + i)[None, :] * (b * scale).to(kind)).to(tl.float32)
     return a * cos - b * sin, b * cos + a * sin
 
 
-@triton.jit(do_not_specialize=["slot_stride", "rows", "parts", "per"])
+@triton.jit(do_not_specialize=["slot_stride", "rows", "per"])
 def rope_write_kernel(
-    qkv, q_weight, k_weight, cos_table, sin_table, at, q_out, keys, values, slot, slot_stride, rows, parts, per, head_stride, eps,
-    HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, HALF: tl.constexpr, PDL: tl.constexpr,
+    qkv, q_weight, k_weight, cos_table, sin_table, at, q_out, keys, values, slot, slot_stride, rows, per, head_stride, eps,
+    HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, HALF: tl.constexpr, PARTS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One token, one KV head: its G queries to q_out, its key and value into the cache at the token's slot.
 
-    Positions, tables and slots are older than the predecessor, so they are read before the wait.
+    Positions, tables and slots are older than the predecessor, so they are read before the wait; what it wrote is read at once.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)
     kind: tl.constexpr = q_out.dtype.element_ty
-    i = tl.arange(0, HALF)
+    i = tl.arange(0, HALF)[None, :]
     g = tl.arange(0, GP)
+    d = tl.arange(0, 2 * HALF)
     width = (HQ + 2 * HKV) * 2 * HALF
     base = qkv + row.to(tl.int64) * width
     stride = rows * width
-    place = tl.load(at + row) * 2 * HALF + i[None, :]
+    place = tl.load(at + row) * 2 * HALF + i
     cos = tl.load(cos_table + place).to(tl.float32)
     sin = tl.load(sin_table + place).to(tl.float32)
     group = row // per
     first = row % per + tl.load(slot + group * slot_stride)
-    _depend(PDL)
-
     offset = (head * G + g)[:, None] * 2 * HALF
     inside = (g < G)[:, None]
-    a, b = _norm_rotate(base, offset, inside, parts, stride, q_weight, cos, sin, eps, HALF, kind)
-    queries = q_out + row.to(tl.int64) * HQ * 2 * HALF + offset
-    tl.store(queries + i[None, :], a.to(kind), mask=inside)
-    tl.store(queries + HALF + i[None, :], b.to(kind), mask=inside)
+    k_offset = (HQ + head) * 2 * HALF + i
+    _depend(PDL)
+    q_a = _sum_parts(base, offset + i, inside, stride, PARTS)
+    q_b = _sum_parts(base, offset + HALF + i, inside, stride, PARTS)
+    k_a = _sum_parts(base, k_offset, i >= 0, stride, PARTS)
+    k_b = _sum_parts(base, k_offset + HALF, i >= 0, stride, PARTS)
+    value = _sum_parts(base, (HQ + HKV + head) * 2 * HALF + d, d >= 0, stride, PARTS)
 
-    one = tl.zeros((1, 1), tl.int32)
+    q_a, q_b = _norm_rotate(q_a, q_b, q_weight, cos, sin, eps, HALF, kind)
+    queries = q_out + row.to(tl.int64) * HQ * 2 * HALF + offset
+    tl.store(queries + i, q_a.to(kind), mask=inside)
+    tl.store(queries + HALF + i, q_b.to(kind), mask=inside)
     into = (group * HKV + head).to(tl.int64) * head_stride + first * 2 * HALF
-    a, b = _norm_rotate(base, (HQ + head) * 2 * HALF + one, one == 0, parts, stride, k_weight, cos, sin, eps, HALF, kind)
-    tl.store(keys + into + i[None, :], a.to(kind))
-    tl.store(keys + into + HALF + i[None, :], b.to(kind))
-    d = tl.arange(0, 2 * HALF)
-    value = _sum_parts(base, (HQ + HKV + head) * 2 * HALF + d, d >= 0, parts, stride)
+    k_a, k_b = _norm_rotate(k_a, k_b, k_weight, cos, sin, eps, HALF, kind)
+    tl.store(keys + into + i, k_a.to(kind))
+    tl.store(keys + into + HALF + i, k_b.to(kind))
     tl.store(values + into + d, value.to(kind))
 
 
@@ -282,18 +277,17 @@ def _part(
     tl.store(lse_out + into, tl.where(some, peak + tl.log2(total), float("-inf")), mask=valid)
 
 
-@triton.jit(do_not_specialize=["seen_stride", "samples", "per", "tokens", "splits", "tiles", "tail_tiles", "first_count", "second_count"])
+@triton.jit(do_not_specialize=["seen_stride", "samples", "per", "tokens", "splits", "tiles", "tail_tiles"])
 def attend_kernel(
     q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, acc_out, lse_out, scale, samples, per, prefix_capacity,
-    suffix_capacity, tokens, splits, tiles, tail_tiles, first_weights, first_count, second_weights, second_count,
+    suffix_capacity, tokens, splits, tiles, tail_tiles,
     HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, TM: tl.constexpr, BN: tl.constexpr,
-    TN: tl.constexpr, AHEAD: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
+    TN: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One part of the attention of one scene's query rows for one KV head.
 
     The first tiles * splits programs take BM rows of all samples over one chunk of the shared prefix; the others take TM rows of one
-    sample over its own suffix. merge_kernel puts the parts together. AHEAD: what no predecessor writes is fetched before the wait, the
-    prefix and then the weights of the products that follow, since attention leaves the memory idle.
+    sample over its own suffix. merge_kernel puts the parts together.
     """
     program = tl.program_id(0)
     head = tl.program_id(1) % HKV
@@ -306,16 +300,6 @@ def attend_kernel(
         chunk = tl.cdiv(tl.cdiv(length, splits), BN) * BN
         base = (scene * HKV + head).to(tl.int64) * prefix_capacity * D
         stop = tl.minimum((split + 1) * chunk, length)
-        if PDL and AHEAD:
-            line = tl.arange(0, 2 * BN) * (D // 2)
-            for first in range(split * chunk, stop, BN):
-                where = base + tl.minimum(first * D + line, stop * D - 1)
-                _prefetch(prefix_k + where)
-                _prefetch(prefix_v + where)
-            worker = tl.program_id(1) * (tiles * splits) + program
-            workers = tl.num_programs(1) * tiles * splits
-            _fetch(first_weights, first_count, worker, workers)
-            _fetch(second_weights, second_count, worker, workers)
         _wait(PDL)
         _part(
             q, acc_out, lse_out, split * tokens * HQ, at, i < samples * per * G, prefix_k + base, prefix_v + base, split * chunk, stop,
@@ -327,8 +311,8 @@ def attend_kernel(
         j = (job % tail_tiles) * TM + tl.arange(0, TM)
         to = (sample * per + j // G) * HQ + head * G + j % G
         start = (sample * HKV + head).to(tl.int64) * suffix_capacity * D
-        _wait(PDL)
         end = tl.load(seen + sample * seen_stride).to(tl.int32)
+        _wait(PDL)
         _part(
             q, acc_out, lse_out, splits * tokens * HQ, to, j < per * G, suffix_k + start, suffix_v + start, 0, end,
             scale, TM, D, TN, IEEE,
@@ -350,6 +334,35 @@ def merge_kernel(acc_in, lse_in, out, pairs, parts, D: tl.constexpr, PARTS: tl.c
     acc = tl.load(acc_in + at[:, :, None] * D + d[None, None, :], mask=inside[:, :, None], other=0.0)
     total = tl.sum(acc * weight[:, :, None], 0) / tl.sum(weight, 0)[:, None]
     tl.store(out + pair.to(tl.int64)[:, None] * D + d[None, :], total.to(out.dtype.element_ty), mask=(pair < pairs)[:, None])
+
+
+@triton.jit
+def action_features_kernel(x, time, first_freqs, second_freqs, time_freqs, out, HALF: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr):
+    """One waypoint: sqrt(2) [sin, cos](u f 2 pi) of its two numbers and of the time, side by side."""
+    row = tl.program_id(0)
+    i = tl.arange(0, WIDE)
+    inside = i < HALF
+    _depend(PDL)
+    for s in tl.static_range(3):
+        freqs = first_freqs if s == 0 else (second_freqs if s == 1 else time_freqs)
+        u = time if s == 2 else tl.load(x + row * 2 + s)
+        angle = u * tl.load(freqs + i, mask=inside, other=0.0).to(tl.float32) * 2.0 * 3.141592653589793
+        into = out + (row * 3 + s) * 2 * HALF + i
+        tl.store(into, (tl.sin(angle) * 1.4142135623730951).to(out.dtype.element_ty), mask=inside)
+        tl.store(into + HALF, (tl.cos(angle) * 1.4142135623730951).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def row_dots_kernel(x, weight, bias, out, width, COUNT: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    """out[row, n] = x[row] weight[n] + bias[n] for a few n, rounded to x's type and stored as fp32."""
+    row = tl.program_id(0)
+    i = tl.arange(0, BLOCK)
+    _depend(PDL)
+    value = tl.load(x + row.to(tl.int64) * width + i, mask=i < width, other=0.0).to(tl.float32)
+    for n in tl.static_range(COUNT):
+        product = value * tl.load(weight + n * width + i, mask=i < width, other=0.0).to(tl.float32)
+        total = tl.sum(product) + tl.load(bias + n).to(tl.float32)
+        tl.store(out + row * COUNT + n, total.to(x.dtype.element_ty).to(tl.float32))
 
 
 @triton.jit

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as nnf
 from torch import nn
+
+from alpamayo_r1.vla import ActionIn
 
 KV = tuple[torch.Tensor, torch.Tensor]
 
@@ -87,7 +89,8 @@ def add_rms_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps
     _launch(
         _triton().add_rms_norm_kernel,
         (m,),
-        *(x, delta, weight, out, m, width, len(delta), eps),
+        *(x, delta, weight, out, m, width, eps),
+        PARTS=len(delta),
         BLOCK=power(width),
         warps=8 if width > 1024 else 4,
     )
@@ -131,8 +134,8 @@ class Tile:
 TILES: dict[tuple[str, int, int, int], Tile] = {
     ("linear", 16, 6144, 4096): Tile(16, 32, 128, 2, 4, 4, ahead=4),
     ("linear", 16, 4096, 4096): Tile(16, 32, 128, 2, 4, 4, ahead=4),
-    ("swiglu", 16, 12288, 4096): Tile(16, 32, 128, 1, 4, 4, ahead=4),
-    ("linear", 16, 4096, 12288): Tile(16, 64, 128, 4, 4, 4),
+    ("swiglu", 16, 12288, 4096): Tile(16, 32, 128, 1, 4, 4),
+    ("linear", 16, 4096, 12288): Tile(16, 32, 128, 3, 4, 4, ahead=4),
     ("linear", 16, 155697, 4096): Tile(16, 32, 256, 1, 4, 4),
     ("linear", 64, 4096, 2048): Tile(64, 32, 128, 1, 4, 6, ahead=8),
     ("linear", 64, 2048, 2048): Tile(64, 64, 128, 4, 4, 4),
@@ -231,6 +234,29 @@ def linear_gelu(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
     return torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.T, use_gelu=True).view(*x.shape[:-1], -1)
 
 
+def action_features(x: torch.Tensor, t: float, projection: ActionIn, dtype: torch.dtype) -> torch.Tensor:
+    """What the action projection's trunk reads of x f32[R, F, 2] and the time t: [R F, 3 features]."""
+    parts = (*projection.sinus, projection.timestep_fourier_encoder)
+    if not on_gpu(x):
+        features = [part(u) for part, u in zip(parts, (x[..., 0], x[..., 1], torch.full(x.shape[:2], t)), strict=True)]
+        return torch.cat(features, -1).flatten(0, 1).to(dtype)
+    freqs = [part.freqs for part in parts]
+    half = freqs[0].numel()
+    out = torch.empty(x.shape[:2].numel(), 6 * half, device=x.device, dtype=dtype)
+    _launch(_triton().action_features_kernel, (len(out),), x.contiguous(), t, *freqs, out, HALF=half, WIDE=power(half), warps=1)
+    return out
+
+
+def row_dots(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
+    """The product with a layer of a few outputs, rounded to its dtype: [M, K] -> f32[M, n]."""
+    if not on_gpu(x):
+        return linear(x).float()
+    count, width = linear.weight.shape
+    out = torch.empty(len(x), count, device=x.device)
+    _launch(_triton().row_dots_kernel, (len(x),), x, linear.weight, linear.bias, out, width, COUNT=count, BLOCK=power(width))
+    return out
+
+
 # ------------------------------------------------------------------------------------------------------------------------------- attention
 
 
@@ -271,12 +297,13 @@ def rope_write(
         _launch(
             _triton().rope_write_kernel,
             (m, heads.keys),
-            *(qkv, *norms, *rope, at, q, keys, values, slot, slot.stride(0), m, len(qkv), m // groups, keys.stride(1), heads.eps),
+            *(qkv, *norms, *rope, at, q, keys, values, slot, slot.stride(0), m, m // groups, keys.stride(1), heads.eps),
             HQ=heads.queries,
             HKV=heads.keys,
             G=heads.group,
             GP=power(heads.group),
             HALF=heads.width // 2,
+            PARTS=len(qkv),
             warps=1,
         )
         return q
@@ -307,21 +334,17 @@ class Context:
 
 @dataclass(frozen=True)
 class Cut:
-    """How attention over the prompt is cut: query rows and keys at a time, warps, pipeline stages, programs aimed at.
-
-    ahead: million numbers of the following products' weights that are fetched meanwhile, the prompt's keys and values before them.
-    """
+    """How attention over the prompt is cut: query rows and keys at a time, warps, pipeline stages, programs aimed at."""
 
     rows: int
     keys: int
     warps: int
     stages: int
     programs: int = PROGRAMS
-    ahead: float = 0
 
 
 CUTS: dict[int, Cut] = {
-    16: Cut(16, 64, 4, 3),
+    16: Cut(16, 32, 2, 4, 528),
     128: Cut(128, 64, 8, 3, 112),
     1024: Cut(128, 64, 8, 3, 132),
     2048: Cut(128, 64, 8, 3, 264),
@@ -335,10 +358,8 @@ def attend_cut(rows: int) -> Cut:
     return CUTS.get(rows) or (Cut(16, 64, 4, 3) if rows == 16 else Cut(min(64, rows), 64, 4, 2))
 
 
-def attend(q: torch.Tensor, context: Context, heads: Heads, following: Sequence[torch.Tensor] = ()) -> torch.Tensor:
+def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
     """Attention without a mask of q [R * n, Hq, d] (n tokens a row) over prompt and suffix -> [R * n, Hq d].
-
-    following: weights of at most two products that come next.
 
     The prompt is read once for all samples of a scene; its part and the suffix's are merged by their masses.
     """
@@ -353,15 +374,11 @@ def attend(q: torch.Tensor, context: Context, heads: Heads, following: Sequence[
     parts = splits + 1
     acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
     lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
-    fetched, room = [], int(1e6 * cut.ahead)
-    for weights in (*following, q, q)[:2]:
-        fetched += [weights, min(room, weights.numel())]
-        room -= fetched[-1]
     _launch(
         _triton().attend_kernel,
         (tiles * splits + samples * tail_tiles, scenes * heads.keys),
         *(q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0), acc, lse),
-        *(d**-0.5 * math.log2(math.e), samples, per, capacity, context.suffix[0].shape[2], len(q), splits, tiles, tail_tiles, *fetched),
+        *(d**-0.5 * math.log2(math.e), samples, per, capacity, context.suffix[0].shape[2], len(q), splits, tiles, tail_tiles),
         HQ=heads.queries,
         HKV=heads.keys,
         G=heads.group,
@@ -370,7 +387,6 @@ def attend(q: torch.Tensor, context: Context, heads: Heads, following: Sequence[
         TM=tm,
         BN=cut.keys,
         TN=64 if tm > 16 else 32,
-        AHEAD=cut.ahead > 0,
         IEEE=q.dtype == torch.float32,
         warps=cut.warps,
         stages=cut.stages,

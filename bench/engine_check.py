@@ -1,6 +1,6 @@
 """One visit to a GPU: kernels against twins, engine against specification (tiny fp32, 10B bf16), then where the time goes.
 
-    python bench/engine_check.py [--minutes 3.75] [--out DIR] [--parts kernels,stages,uploads,spread,sweep,fidelity,profile]
+    python bench/engine_check.py [--minutes 3.75] [--out DIR] [--parts kernels,tiny,stages,uploads,spread,sweep,fidelity,profile]
 
 Prints a short table last and one JSON line; details go to DIR/engine_check.json. A section that fails says so and the rest goes on.
 """
@@ -37,8 +37,9 @@ DEVICE, SIZE, WORKERS = ("cuda", "10b", 14) if CUDA else ("cpu", "small", 1)
 BEGAN = time.perf_counter()
 LIMIT = 60 * float(sys.argv[sys.argv.index("--minutes") + 1]) if "--minutes" in sys.argv else 225.0
 PARTS = (
-    sys.argv[sys.argv.index("--parts") + 1] if "--parts" in sys.argv else "kernels,stages,uploads,spread,sweep,fidelity,profile"
+    sys.argv[sys.argv.index("--parts") + 1] if "--parts" in sys.argv else "kernels,tiny,stages,uploads,spread,sweep,fidelity,profile"
 ).split(",")
+SWEPT = tuple(sweep.PASSES) if "sweep" in PARTS else ("flow S=1",) if "sweep-flow" in PARTS else ()
 RESULT: dict = {}
 LINES: list[str] = []
 KEPT: dict[str, torch.Tensor] = {}
@@ -79,7 +80,7 @@ def worker(index: int) -> None:
         for cases, dtype in ((kernel_check.BIG, torch.bfloat16), (kernel_check.LITTLE, torch.float32)):
             rows += kernel_check.check(cases[index::WORKERS], DEVICE, dtype, seed=100 * index)
     ops.PDL = True
-    rows += sweep.check_all(index, WORKERS) if CUDA else []
+    rows += sweep.check_all(index, WORKERS, SWEPT) if CUDA else []
     print("ROWS " + json.dumps(rows))
 
 
@@ -90,7 +91,8 @@ def run_workers() -> dict:
         subprocess.Popen([*command, "--worker", str(i)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for i in range(WORKERS)
     ]
-    jobs.append(subprocess.Popen([*command, "--tiny"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    if "tiny" in PARTS:
+        jobs.append(subprocess.Popen([*command, "--tiny"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     rows = []
     for i, job in enumerate(jobs):
         out = job.communicate()[0]
@@ -429,7 +431,7 @@ def main() -> None:
     part("uploads", lambda: uploads(engine, observation))
     part("spread", lambda: spread(engine, observation))
     part("profile", lambda: profile(engine, observation, 1))
-    part("sweep", lambda: sweep.run(engine, say) if CUDA else None)
+    section("sweep", lambda: sweep.run(engine, say, SWEPT) if CUDA and SWEPT else None)
     engine.graphs.clear()
     for key, cut in (*ops.TILES.items(), *ops.CUTS.items()):
         say(f"  {key}: {cut},")

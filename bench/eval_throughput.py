@@ -73,7 +73,9 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, default=6)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
+    parser.add_argument("--folder", type=Path, help="where the clips are, or are written (default: a temporary folder)")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(given.size, given.clips, given.repeats, given.samples, given.width, given.height, Path(folder))
-    print(json.dumps({"card": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU", **vars(given), **figures}))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        figures = measure(given.size, given.clips, given.repeats, given.samples, given.width, given.height, folder)
+    print(json.dumps({"card": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU", **vars(given), **figures}, default=str))

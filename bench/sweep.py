@@ -32,19 +32,24 @@ CANDIDATES: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = {
 CUTS: dict[int, list[Cut]] = {
     16: [Cut(16, 32, 2, 4, 528), Cut(16, 64, 4, 3), Cut(16, 64, 4, 3, 132), Cut(16, 32, 4, 4)],
     128: [
-        Cut(128, 64, 8, 3, 112), Cut(128, 32, 8, 5, 112), Cut(128, 32, 8, 7, 112), Cut(128, 64, 8, 4, 112), Cut(128, 32, 4, 5, 112),
-        Cut(128, 64, 8, 3, 96), Cut(64, 32, 4, 5, 224), Cut(64, 64, 4, 3, 224), Cut(128, 32, 8, 5, 120),
+        *(Cut(128, 64, 8, 3, programs, early) for programs in (96, 112) for early in (True, False)),
+        Cut(128, 32, 8, 5, 112), Cut(128, 32, 8, 5, 112, True), Cut(128, 64, 8, 2, 192, True), Cut(64, 64, 4, 3, 224, True),
     ],
     1024: [Cut(128, 64, 8, 3, 132), Cut(128, 64, 8, 2, 132), Cut(128, 64, 8, 4, 132), Cut(128, 64, 8, 3, 192)],
     2048: [Cut(128, 64, 8, 3, 264), Cut(128, 64, 8, 4, 264), Cut(128, 64, 8, 2, 264), Cut(128, 64, 8, 3, 132)],
 }  # fmt: skip
-AHEAD = {16: 4, 64: 8}
-"""Cache lines a row that are tried to be fetched before the predecessor ends, by rows of a tile."""
+FETCHES = {16: ((0, False), (4, False)), 64: ((0, True), (4, True), (8, False))}
+"""(cache lines a row fetched before the predecessor ends, whether the successor is released at once) to try, by rows of a tile."""
 
 
 def tiles(kind: str, rows: int) -> list[Tile]:
     """The candidates of one kind of product, without prefetch and splits."""
     return [Tile(cut[0], cut[1], cut[2], 1, cut[3], cut[4]) for cut in CANDIDATES[kind, rows]]
+
+
+def released(cut: Tile) -> list[Tile]:
+    """A candidate with every fetch and release."""
+    return [replace(cut, ahead=ahead, early=early) for ahead, early in FETCHES[cut.rows]]
 
 
 def product(kind: str, x: torch.Tensor, weight: torch.Tensor, cut: Tile | None) -> torch.Tensor:
@@ -54,11 +59,11 @@ def product(kind: str, x: torch.Tensor, weight: torch.Tensor, cut: Tile | None) 
     return ops._linear(x, weight, cut, False) if kind == "linear" else ops._swiglu_linear(x, weight, cut)
 
 
-def check_all(index: int, workers: int) -> list[tuple[str, float | str]]:
+def check_all(index: int, workers: int, names: Sequence[str]) -> list[tuple[str, float | str]]:
     """This worker's share of the candidates on small shapes with the real divisibility; also compiles them."""
-    unique = {(kind, cut): None for kind, rows in CANDIDATES for cut in tiles(kind, rows)}
-    jobs = [(kind, replace(cut, ahead=a)) for kind, cut in unique for a in dict.fromkeys((0, AHEAD.get(cut.rows, 0)))]
-    cuts = [(rows, cut) for rows in CUTS for cut in CUTS[rows]]
+    thin = {ops.power(PASSES[name][0], 16) for name in names}
+    jobs = [(kind, one) for kind, rows in CANDIDATES if rows in thin for cut in tiles(kind, rows) for one in released(cut)]
+    cuts = [(rows, cut) for rows in {PASSES[name][1] for name in names} for cut in CUTS[rows]]
     found = [check_tile(kind, cut) for kind, cut in jobs[index::workers]] + [check_cut(rows, cut) for rows, cut in cuts[index::workers]]
     ops.CUTS.clear()
     return found
@@ -183,9 +188,9 @@ def descend(run: Callable[[], object], slots: Sequence[Slot], say: Callable[[str
 
 
 def few(found: list[tuple[Tile | None, float]], count: int) -> list[Tile]:
-    """The best few of our own, with and without prefetch."""
+    """The best few of our own, with every fetch and release."""
     best = [cut for cut, _ in found if cut is not None][:count]
-    return [replace(cut, ahead=ahead) for cut in best for ahead in (0, AHEAD[cut.rows])]
+    return [one for cut in best for one in released(cut)]
 
 
 def passes(engine: Engine) -> dict[str, Callable[[], object]]:
@@ -209,14 +214,18 @@ def passes(engine: Engine) -> dict[str, Callable[[], object]]:
     return {f"decode S={s}": decode(s) for s in (1, 6, 16)} | {f"flow S={s}": flow(s) for s in (1, 6, 16)}
 
 
-def run(engine: Engine, say: Callable[[str], None]) -> dict:
+PASSES = {"decode S=1": (1, 16), "flow S=1": (64, 128), "flow S=6": (384, 1024), "flow S=16": (1024, 2048)}
+"""What is tuned: rows of its products, query rows of a head."""
+
+
+def run(engine: Engine, say: Callable[[str], None], names: Sequence[str] = tuple(PASSES)) -> dict:
     """Tunes ops.TILES and ops.CUTS for the engine's model; the arena must hold 16 samples. A line a shape and a slot."""
     found, ranked = {}, {}
     gc.freeze()  # every capture collects garbage
     with torch.inference_mode():
         todo = passes(engine)
         say("  as they stand: " + ", ".join(f"{name} {graph_us(one):.0f} us" for name, one in todo.items()))
-        for shape in shapes(engine.model):
+        for shape in (one for one in shapes(engine.model) if one.m in [PASSES[name][0] for name in names]):
             times = alone(shape)
             size, (best, us) = shape.weights[0].nbytes, times[0]
             ranked[shape.name] = shape, list(dict.fromkeys([ops.TILES[shape.key], *few(times, 2)]))
@@ -224,7 +233,8 @@ def run(engine: Engine, say: Callable[[str], None]) -> dict:
             library = dict(times).get(None, float("nan"))
             say(f"  {shape.name}: {us:.1f} us = {size / us / 1e6:.2f} TB/s, {rate:.0f} TFLOP/s {best}; library {library:.1f}")
             found[shape.name] = [(str(cut), us) for cut, us in times[:12]]
-        for name, m, rows in (("decode S=1", 1, 16), ("flow S=1", 64, 128), ("flow S=6", 384, 1024), ("flow S=16", 1024, 2048)):
+        for name in names:
+            m, rows = PASSES[name]
             slots = [(ops.CUTS, rows, CUTS[rows])]
             slots += [(ops.TILES, shape.key, best) for shape, best in ranked.values() if shape.m == m]
             found[name] = descend(todo[name], slots, say, name)

@@ -124,11 +124,11 @@ def test_untamed_velocity_along_the_specification(pair):
         for i, token in enumerate(buffers.ids[0, : int(said)]):
             _, rows = model.next_logits(token[None], prompt.next_position + i, rows)
         seen = torch.ones(1, rows[0][0].shape[2], dtype=torch.bool)
-        at = buffers.next + said + torch.arange(64)
+        own = forward.Own(buffers.next + said + torch.arange(64), said, said + 64)
         for t in (0.0, 0.5, 0.9):
             x = torch.randn(1, 64, 2, generator=torch.Generator().manual_seed(int(10 * t)))
             want = model.velocity(x, t, rows, prompt.next_position + said, seen)
-            got = forward.velocity(engine.model, x, t, at, said, buffers, engine.model.line_ropes(engine._positions)[1])
+            got = forward.velocity(engine.model, x, t, own, buffers, engine.model.line_ropes(engine._positions)[1])
             torch.testing.assert_close(got, want, atol=2e-5, rtol=0)
 
 

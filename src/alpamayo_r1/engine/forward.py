@@ -169,17 +169,21 @@ def mlp(layer: LayerWeights, normed: torch.Tensor) -> torch.Tensor:
     return out[None]
 
 
-def run_layers(
-    stack: Stack, x: torch.Tensor, rope, at: torch.Tensor, start: torch.Tensor, visible: torch.Tensor, buffers: Buffers
-) -> torch.Tensor:
-    """Tokens x [N, hidden] (changed in place) through all layers over prompt and suffix -> final norm [N, hidden].
+@dataclass(frozen=True)
+class Own:
+    """Where the new tokens of R rows, N in all, stand. Older than the pass's last kernel of torch's: see kernels.rope_write_kernel."""
 
-    at [N]: positions. start [R]: where each row's new keys go in its suffix. visible [R]: suffix keys each row then sees.
-    """
+    at: torch.Tensor  # (N,) i64: positions
+    start: torch.Tensor  # (R,) i64: where each row's new keys go in its suffix
+    visible: torch.Tensor  # (R,) i64: suffix keys each row then sees
+
+
+def run_layers(stack: Stack, x: torch.Tensor, rope, own: Own, buffers: Buffers) -> torch.Tensor:
+    """Tokens x [N, hidden] (changed in place) through all layers over prompt and suffix -> final norm [N, hidden]."""
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, buffers.suffix[i], start, stack.heads)
-        context = Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], visible)
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, own.at, buffers.suffix[i], own.start, stack.heads)
+        context = Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], own.visible)
         out = attend(q, context, stack.heads)
         normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
         normed = add_rms_norm(x, mlp(layer, normed), stack.norm_after(i), stack.eps)
@@ -191,19 +195,15 @@ def decode(model: Model, buffers: Buffers, positions: int) -> None:
     stack = model.text
     rope = model.line_ropes(positions)[0]
     at = buffers.next + buffers.step
-    step = buffers.step.expand(len(at))
-    seen = (buffers.step + 1).expand(len(at))
-    normed = run_layers(stack, nnf.embedding(buffers.token, model.embedding), rope, at, step, seen, buffers)
+    own = Own(at, buffers.step.expand(len(at)), (buffers.step + 1).expand(len(at)))
+    normed = run_layers(stack, nnf.embedding(buffers.token, model.embedding), rope, own, buffers)
     buffers.logits.copy_(linear(normed, model.head, final=True)[0])
     buffers.step.add_(1)
 
 
-def velocity(model: Model, x: torch.Tensor, t: float, at: torch.Tensor, seen: torch.Tensor, buffers: Buffers, rope) -> torch.Tensor:
-    """The flow's velocity at x f32[R, F, 2] and time t, given prompts and what was said -> f32[R, F, 2].
-
-    at: positions of all action tokens [R F]. seen [R]: keys of what was said; the action tokens' own are put behind them.
-    """
-    normed = run_layers(model.expert, embed_actions(model.vla, x, t), rope, at, seen, seen + x.shape[1], buffers)
+def velocity(model: Model, x: torch.Tensor, t: float, own: Own, buffers: Buffers, rope) -> torch.Tensor:
+    """The flow's velocity at x f32[R, F, 2] and time t, given prompts and what was said -> f32[R, F, 2]."""
+    normed = run_layers(model.expert, embed_actions(model.vla, x, t), rope, own, buffers)
     return row_dots(normed, model.vla.action_out_proj).view(x.shape)
 
 
@@ -216,9 +216,9 @@ def embed_actions(vla: VLA, x: torch.Tensor, t: float) -> torch.Tensor:
 
 
 def flow(model: Model, buffers: Buffers, steps: int, positions: int) -> None:
-    """All Euler steps: reads `noise`, writes `actions`."""
-    rope = model.line_ropes(positions)[1]
-    waypoints = torch.arange(buffers.noise.shape[1], device=buffers.noise.device)
-    at = ((buffers.next + buffers.length)[:, None] + waypoints).flatten()
-    seen = buffers.length - (~buffers.ended).long()
-    buffers.actions.copy_(integrate(lambda x, t: velocity(model, x, t, at, seen, buffers, rope), buffers.noise, steps))
+    """All Euler steps: reads `noise`, writes `actions`. The action tokens' keys are put behind those of what was said."""
+    rope, waypoints = model.line_ropes(positions)[1], buffers.noise.shape[1]
+    at = (buffers.next + buffers.length)[:, None] + torch.arange(waypoints, device=buffers.noise.device)
+    said = buffers.length - (~buffers.ended).long()
+    own = Own(at.flatten(), said, said + waypoints)
+    buffers.actions.copy_(integrate(lambda x, t: velocity(model, x, t, own, buffers, rope), buffers.noise, steps))

@@ -2,8 +2,9 @@
 
 Sums are in fp32, in a fixed order and without atomics, so that a result is the same bits on every run. Every kernel can be launched with
 programmatic dependence (PDL): it may start while its predecessor drains, and waits for the predecessor's results before reading them.
-Small kernels release their successor at once, so that it can fetch weights meanwhile; those that fill the card do so at their end, lest
-the successor's programs crowd where there is room first.
+Small kernels release their successor at once, so that it can fetch weights meanwhile. So do those with one program a multiprocessor: as
+each ends, the successor moves in. Kernels with many programs side by side do so at their end (EARLY false), lest the successor's crowd
+where there is room first.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def add_layer_norm_kernel(x, delta, weight, bias, out, width, eps, BLOCK: tl.con
 @triton.jit(do_not_specialize=["m"])
 def linear_kernel(
     x, w, out, m, n, k, x_stride, span, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, AHEAD: tl.constexpr,
-    IEEE: tl.constexpr, PDL: tl.constexpr,
+    EARLY: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out[split, m, n] = x[m, ks] w[n, ks]^T over the split's `span` of k."""
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -105,6 +106,7 @@ def linear_kernel(
     if PDL and AHEAD > 0:
         line = tl.arange(0, AHEAD) * 64
         _prefetch(w + tl.minimum(first + line, k - 1)[None, :])
+    _release(PDL and EARLY)
     _wait(PDL)
     acc = tl.zeros((BM, BN), tl.float32)
     for start in range(first, last, BK):
@@ -116,7 +118,7 @@ def linear_kernel(
             weights = tl.load(w + ks[None, :], mask=ks[None, :] < last, other=0.0)
             inputs = tl.load(x + ks[None, :], mask=(rows[:, None] < m) & (ks[None, :] < last), other=0.0)
         acc = tl.dot(inputs, weights.T, acc, input_precision="ieee" if IEEE else None)
-    _release(PDL)
+    _release(PDL and not EARLY)
     place = (split * m + rows[:, None]) * n + cols[None, :]
     tl.store(out + place, acc, mask=(rows[:, None] < m) & (cols[None, :] < n))
 
@@ -124,7 +126,7 @@ def linear_kernel(
 @triton.jit(do_not_specialize=["m"])
 def swiglu_linear_kernel(
     x, w, out, m, n, k, x_stride, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, AHEAD: tl.constexpr,
-    IEEE: tl.constexpr, PDL: tl.constexpr,
+    EARLY: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out[m, n] = silu(x w[n]^T) * (x w[N + n]^T)."""
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -137,6 +139,7 @@ def swiglu_linear_kernel(
         line = tl.minimum(tl.arange(0, AHEAD) * 64, k - 1)
         _prefetch(gate_w + line[None, :])
         _prefetch(up_w + line[None, :])
+    _release(PDL and EARLY)
     _wait(PDL)
     gate = tl.zeros((BM, BN), tl.float32)
     up = tl.zeros((BM, BN), tl.float32)
@@ -152,7 +155,7 @@ def swiglu_linear_kernel(
             inputs = tl.load(x + ks[None, :], mask=(rows[:, None] < m) & (ks[None, :] < k), other=0.0)
         gate = tl.dot(inputs, gates.T, gate, input_precision="ieee" if IEEE else None)
         up = tl.dot(inputs, ups.T, up, input_precision="ieee" if IEEE else None)
-    _release(PDL)
+    _release(PDL and not EARLY)
     kind = out.dtype.element_ty
     gate = gate.to(kind).to(tl.float32)
     value = (gate * tl.sigmoid(gate)).to(kind) * up.to(kind)
@@ -190,7 +193,8 @@ def rope_write_kernel(
 ):  # fmt: skip
     """One token, one KV head: its G queries to q_out, its key and value into the cache at the token's slot.
 
-    Positions, tables and slots are older than the predecessor, so they are read before the wait; what it wrote is read at once.
+    Positions, tables and slots are older than the pass's last kernel of torch's, which is launched without dependence: they can be read
+    before the wait, past the first cache. What the predecessor wrote is read at once.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)
@@ -201,11 +205,11 @@ def rope_write_kernel(
     width = (HQ + 2 * HKV) * 2 * HALF
     base = qkv + row.to(tl.int64) * width
     stride = rows * width
-    place = tl.load(at + row) * 2 * HALF + i
+    place = tl.load(at + row, cache_modifier=".cg") * 2 * HALF + i
     cos = tl.load(cos_table + place).to(tl.float32)
     sin = tl.load(sin_table + place).to(tl.float32)
     group = row // per
-    first = row % per + tl.load(slot + group * slot_stride)
+    first = row % per + tl.load(slot + group * slot_stride, cache_modifier=".cg")
     offset = (head * G + g)[:, None] * 2 * HALF
     inside = (g < G)[:, None]
     k_offset = (HQ + head) * 2 * HALF + i
@@ -282,7 +286,7 @@ def attend_kernel(
     q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, acc_out, lse_out, scale, samples, per, prefix_capacity,
     suffix_capacity, tokens, splits, tiles, tail_tiles,
     HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, TM: tl.constexpr, BN: tl.constexpr,
-    TN: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
+    TN: tl.constexpr, EARLY: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One part of the attention of one scene's query rows for one KV head.
 
@@ -292,11 +296,12 @@ def attend_kernel(
     program = tl.program_id(0)
     head = tl.program_id(1) % HKV
     scene = tl.program_id(1) // HKV
+    _release(PDL and EARLY)
     if program < tiles * splits:
         split = program // tiles
         i = (program % tiles) * BM + tl.arange(0, BM)
         at = (scene * samples * per + i // G) * HQ + head * G + i % G
-        length = tl.load(prompt + scene).to(tl.int32)
+        length = tl.load(prompt + scene, cache_modifier=".cg").to(tl.int32)
         chunk = tl.cdiv(tl.cdiv(length, splits), BN) * BN
         base = (scene * HKV + head).to(tl.int64) * prefix_capacity * D
         stop = tl.minimum((split + 1) * chunk, length)
@@ -311,13 +316,13 @@ def attend_kernel(
         j = (job % tail_tiles) * TM + tl.arange(0, TM)
         to = (sample * per + j // G) * HQ + head * G + j % G
         start = (sample * HKV + head).to(tl.int64) * suffix_capacity * D
-        end = tl.load(seen + sample * seen_stride).to(tl.int32)
+        end = tl.load(seen + sample * seen_stride, cache_modifier=".cg").to(tl.int32)
         _wait(PDL)
         _part(
             q, acc_out, lse_out, splits * tokens * HQ, to, j < per * G, suffix_k + start, suffix_v + start, 0, end,
             scale, TM, D, TN, IEEE,
         )  # fmt: skip
-    _release(PDL)
+    _release(PDL and not EARLY)
 
 
 @triton.jit(do_not_specialize=["pairs", "parts"])

@@ -1,0 +1,93 @@
+"""200 plans in one process, with samples, words and picture sizes that vary: each must equal a fresh process's answer to the bit.
+
+    python bench/endurance.py [--plans 200]
+
+Runs the engine on the recorded tiny checkpoint, on a GPU where there is one. The last line is JSON: plans, differing, bytes grown since
+every case had been seen once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import warnings
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "src")]
+
+from alpamayo_r1 import bench  # noqa: E402
+from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
+from alpamayo_r1.engine.planner import Engine  # noqa: E402
+from alpamayo_r1.types import Plan  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CASES = [
+    {"size": (96, 160), "scenes": 1, "samples": 1, "max_tokens": 12},
+    {"size": (96, 160), "scenes": 1, "samples": 1, "max_tokens": 40},
+    {"size": (96, 160), "scenes": 1, "samples": 6, "max_tokens": 12},
+    {"size": (64, 80), "scenes": 1, "samples": 3, "max_tokens": 33, "temperature": 1.3},
+    {"size": (64, 80), "scenes": 1, "samples": 16, "max_tokens": 5},
+    {"size": (120, 120), "scenes": 1, "samples": 2, "max_tokens": 20, "top_k": 3},
+    {"size": (120, 120), "scenes": 2, "samples": 2, "max_tokens": 9},
+    {"size": (200, 320), "scenes": 1, "samples": 4, "max_tokens": 7, "steps": 5},
+    {"size": (200, 320), "scenes": 2, "samples": 1, "max_tokens": 64},
+    {"size": (72, 128), "scenes": 3, "samples": 2, "max_tokens": 11, "temperature": 0.0},
+    {"size": (72, 128), "scenes": 1, "samples": 1, "max_tokens": 30, "reasoning": "stop, because of the car in front"},
+    {"size": (1080, 1920), "scenes": 1, "samples": 2, "max_tokens": 6},
+]
+
+
+def make_engine() -> Engine:
+    """An engine on the recorded checkpoint."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return Engine(*load_checkpoint(ROOT / "tests/data/golden/checkpoint", dtype=torch.float32, device=DEVICE))
+
+
+def answer(engine: Engine, number: int) -> str:
+    """A digest of all numbers and words of a case's plans."""
+    case = dict(CASES[number])
+    (height, width), scenes = case.pop("size"), case.pop("scenes")
+    plans: list[Plan] = engine.plan([bench.random_observation(10 * number + i, height, width) for i in range(scenes)], seed=number, **case)
+    digest = sha256()
+    for plan in plans:
+        digest.update(repr((plan.tokens, plan.reasoning, plan.ended)).encode())
+        for tensor in (plan.xyz, plan.rot, plan.actions):
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def memory() -> int:
+    """Bytes that the allocator holds."""
+    return torch.cuda.memory_reserved() if DEVICE == "cuda" else 0
+
+
+def main(count: int) -> dict[str, object]:
+    """Fresh answers from a process each, then all plans in this one."""
+    command = [sys.executable, __file__, "--one"]
+    fresh = [subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, text=True) for i in range(len(CASES))]
+    wanted = [process.communicate()[0].strip() for process in fresh]
+    engine, draw = make_engine(), random.Random(0)
+    order = [*range(len(CASES)), *(draw.randrange(len(CASES)) for _ in range(count - len(CASES)))]
+    wrong, before = [], 0
+    for i, number in enumerate(order):
+        if answer(engine, number) != wanted[number]:
+            wrong.append((i, number))
+        if i == 2 * len(CASES):
+            before = memory()
+    return {"device": DEVICE, "plans": count, "differing": wrong, "grown_bytes": memory() - before}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plans", type=int, default=200)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    print(answer(make_engine(), given.one) if given.one is not None else json.dumps(main(given.plans)))

@@ -116,7 +116,7 @@ def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[f
 
 
 def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, prompt: int, capacity: int) -> list[float]:
-    """attend, with ragged lengths and poison (NaN) beyond them."""
+    """attend, with ragged lengths and poison (NaN) beyond them; then how many numbers change when the buffers are larger (none)."""
     rows, d = scenes * samples, heads.width
     q = case(rows * per, heads.queries, d)
     prefix, suffix = case(2, scenes, heads.keys, capacity, d), case(2, rows, heads.keys, 48 + per, d)
@@ -127,10 +127,12 @@ def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, promp
     for r, length in enumerate(seen.tolist()):
         suffix[:, r, :, length:] = float("nan")
     got = ops.attend(q, Context((prefix[0], prefix[1]), lengths, (suffix[0], suffix[1]), seen), heads)
+    larger = [nnf.pad(x, (0, 0, 0, 160), value=float("nan")) for x in (*prefix, *suffix)]
+    again = ops.attend(q, Context(tuple(larger[:2]), lengths, tuple(larger[2:]), seen), heads)
     prefix, suffix = prefix.float(), suffix.float()
     with twins():
         want = ops.attend(q.float(), Context((prefix[0], prefix[1]), lengths, (suffix[0], suffix[1]), seen), heads)
-    return [error(got, want)]
+    return [error(got, want), (got != again).sum().item()]
 
 
 def vision_ropes(case: Case, n: int, places: int, heads: int, d: int) -> list[float]:

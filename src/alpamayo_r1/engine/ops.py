@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -376,7 +378,7 @@ def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
     cut, tm = attend_cut(samples * per * heads.group), min(64, power(per * heads.group, 16))
     tiles, tail_tiles = ceil_div(samples * per * heads.group, cut.rows), ceil_div(per * heads.group, tm)
     capacity = context.prefix[0].shape[2]
-    splits = max(1, min(cut.programs // (tiles * heads.keys * scenes), ceil_div(capacity, cut.keys), 31))
+    splits = max(1, min(cut.programs // (tiles * heads.keys * scenes), 31))  # whatever the buffers' capacity: it must not change a bit
     parts = splits + 1
     acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
     lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
@@ -468,19 +470,25 @@ def preferred(times: dict[Any, float]) -> Any:
     return next(one for one, ms in times.items() if ms <= 1.2 * min(times.values()))
 
 
-def _backend_error(backend, qkv: list[torch.Tensor], exact: torch.Tensor, causal: bool) -> float:
+@contextmanager
+def _only(backend) -> Iterator[None]:
+    """Attention by one backend, without its complaints when it refuses."""
     from torch.nn.attention import sdpa_kernel
 
-    with sdpa_kernel(backend):
+    with warnings.catch_warnings(), sdpa_kernel(backend):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _backend_error(backend, qkv: list[torch.Tensor], exact: torch.Tensor, causal: bool) -> float:
+    with _only(backend):
         out = nnf.scaled_dot_product_attention(*qkv, is_causal=causal)[:1].float()
     return ((out - exact).norm() / exact.norm()).item()
 
 
 def _backend_time(backend, qkv, causal: bool) -> float:
-    from torch.nn.attention import sdpa_kernel
-
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    with sdpa_kernel(backend):
+    with _only(backend):
         for i in range(8):
             if i == 3:
                 start.record()

@@ -16,7 +16,7 @@ import torch
 from alpamayo_r1 import bench
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.config import VisionConfig
-from alpamayo_r1.engine import forward
+from alpamayo_r1.engine import forward, ops
 from alpamayo_r1.engine.arena import Arena, Capacity, DoesNotFit
 from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
 from alpamayo_r1.engine.graphs import Graphs
@@ -189,6 +189,29 @@ def test_frames_are_checked_before_they_are_uploaded(tiny):
 def test_near_ties_of_attention_backends_go_one_way():
     assert preferred({"cudnn": 1.1, "flash": 1.0}) == preferred({"cudnn": 1.0, "flash": 1.1}) == "cudnn"
     assert preferred({"cudnn": 2.0, "flash": 1.0}) == "flash"
+
+
+def test_a_pipeline_gets_shorter_where_shared_memory_is_short():
+    class OutOfResources(Exception):
+        pass
+
+    tried = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            def launch(*arguments, num_stages, **options):
+                tried.append(num_stages)
+                if num_stages > 2:
+                    raise OutOfResources("shared memory")
+
+            return launch
+
+    kernel, x = Kernel(), torch.zeros(1)
+    for _ in range(2):
+        ops._launch(kernel, (1,), x, stages=4, BM=16)
+    assert tried == [4, 3, 2, 2]
+    with pytest.raises(ZeroDivisionError):
+        ops._launch(type("Bad", (), {"__getitem__": lambda self, grid: lambda *a, **o: 1 / 0})(), (1,), x)
 
 
 def test_kernels_equal_their_twins_in_the_interpreter():

@@ -61,10 +61,23 @@ def programmatic(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
 
 
+_stages: dict[tuple, int] = {}
+"""Pipeline stages of kernels that found too little shared memory with more: GPUs other than an H100 may have half of its."""
+
+
 def _launch(kernel, grid: tuple[int, ...], x: torch.Tensor, *args, warps: int = 4, stages: int = 3, **constants) -> None:
     pdl = PDL and programmatic(x.device)
     options = {"launch_pdl": True} if pdl else {}
-    kernel[grid](x, *args, **constants, PDL=pdl, num_warps=warps, num_stages=stages, **options)
+    key = (kernel, x.device, x.dtype, warps, stages, *constants.items())
+    fewer = _stages.get(key, stages)
+    while True:
+        try:
+            kernel[grid](x, *args, **constants, PDL=pdl, num_warps=warps, num_stages=fewer, **options)
+            return
+        except Exception as problem:
+            if type(problem).__name__ != "OutOfResources" or fewer == 1:
+                raise
+            fewer = _stages[key] = fewer - 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------- norms

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
@@ -27,7 +28,7 @@ import sweep  # noqa: E402
 
 from alpamayo_r1 import bench  # noqa: E402
 from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
-from alpamayo_r1.engine import forward, ops  # noqa: E402
+from alpamayo_r1.engine import forward, ops, vendor  # noqa: E402
 from alpamayo_r1.engine.planner import Engine  # noqa: E402
 from alpamayo_r1.plan import plan  # noqa: E402
 from alpamayo_r1.types import Observation  # noqa: E402
@@ -289,8 +290,6 @@ def spread(engine: Engine, observation: Observation) -> dict:
 
 def backends() -> dict:
     """What the start-up check chose, and how long each backend takes."""
-    from torch.nn.attention import SDPBackend
-
     found = {}
     if not CUDA:
         return found
@@ -300,10 +299,10 @@ def backends() -> dict:
         times = {}
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
             try:
-                times[backend.name] = round(ops._backend_time(backend, (q, k, v), causal) / 5, 3)
+                times[backend.name] = round(vendor._backend_time(backend, (q, k, v), causal) / 5, 3)
             except RuntimeError as problem:
                 times[backend.name] = str(problem)[:60]
-        found[shape] = (ops.attention_backend(shape, kv_heads, causal, torch.bfloat16, q.device), times)
+        found[shape] = (vendor.attention_backend(shape, kv_heads, causal, torch.bfloat16, q.device), times)
     return found
 
 

@@ -20,9 +20,9 @@ from alpamayo_r1.engine import forward, ops
 from alpamayo_r1.engine.arena import Arena, Capacity, DoesNotFit
 from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
 from alpamayo_r1.engine.graphs import Graphs
-from alpamayo_r1.engine.ops import preferred
 from alpamayo_r1.engine.pixels import patches, resize_to_patches
 from alpamayo_r1.engine.planner import Engine
+from alpamayo_r1.engine.vendor import preferred
 from alpamayo_r1.engine.weights import fuse_stack
 from alpamayo_r1.images import to_patches
 from alpamayo_r1.plan import fork, plan

@@ -18,7 +18,6 @@ from alpamayo_r1.engine.ops import (
     add_layer_norm,
     add_rms_norm,
     attend,
-    attention,
     linear,
     linear_gelu,
     rms_norm,
@@ -27,6 +26,7 @@ from alpamayo_r1.engine.ops import (
     swiglu_linear,
     vision_rope,
 )
+from alpamayo_r1.engine.vendor import attention
 from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack
 from alpamayo_r1.flow import integrate
 from alpamayo_r1.prompt import Prompt

@@ -1,9 +1,9 @@
 """200 plans in one process, with samples, words and picture sizes that vary: each must equal a fresh process's answer to the bit.
 
-    python bench/endurance.py [--plans 200]
+    python bench/endurance.py [--plans 200] [--model tiny|small]
 
-Runs the engine on the recorded tiny checkpoint, on a GPU where there is one. The last line is JSON: plans, differing, bytes grown since
-every case had been seen once.
+tiny: the recorded checkpoint in fp32. small: the bundled model in bf16, so that the vendor's attention takes part. On a GPU where there is
+one. The last line is JSON: plans, differing, bytes grown since every case had been seen three times and its graphs captured.
 """
 
 from __future__ import annotations
@@ -44,10 +44,14 @@ CASES = [
 ]
 
 
-def make_engine() -> Engine:
-    """An engine on the recorded checkpoint."""
+MODELS = {"tiny": (ROOT / "tests/data/golden/checkpoint", torch.float32), "small": (ROOT / "src/alpamayo_r1/assets/small", torch.bfloat16)}
+
+
+def make_engine(model: str) -> Engine:
+    """An engine on one of MODELS."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return Engine(*load_checkpoint(ROOT / "tests/data/golden/checkpoint", dtype=torch.float32, device=DEVICE))
+    folder, dtype = MODELS[model]
+    return Engine(*load_checkpoint(folder, dtype=dtype, device=DEVICE))
 
 
 def answer(engine: Engine, number: int) -> str:
@@ -68,12 +72,12 @@ def memory() -> int:
     return torch.cuda.memory_reserved() if DEVICE == "cuda" else 0
 
 
-def main(count: int) -> dict[str, object]:
+def main(count: int, model: str) -> dict[str, object]:
     """Fresh answers from a process each, then all plans in this one."""
-    command = [sys.executable, __file__, "--one"]
+    command = [sys.executable, __file__, "--model", model, "--one"]
     fresh = [subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, text=True) for i in range(len(CASES))]
     wanted = [process.communicate()[0].strip() for process in fresh]
-    engine, draw = make_engine(), random.Random(0)
+    engine, draw = make_engine(model), random.Random(0)
     order = [*range(len(CASES))] * 3 + [draw.randrange(len(CASES)) for _ in range(count)]
     wrong, before = [], 0
     for i, number in enumerate(order[:count]):
@@ -81,13 +85,16 @@ def main(count: int) -> dict[str, object]:
             wrong.append((i, number))
         if i + 1 == 3 * len(CASES):  # every graph has been captured
             before = memory()
-    return {"device": DEVICE, "plans": count, "differing": wrong, "grown_bytes": memory() - before}
+    return {"device": DEVICE, "model": model, "plans": count, "differing": wrong, "grown_bytes": memory() - before}
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plans", type=int, default=200, help="at least 36")
+    parser.add_argument("--model", choices=MODELS, default="tiny")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    print(answer(make_engine(), given.one) if given.one is not None else json.dumps(main(given.plans)))
+    if given.plans < 3 * len(CASES):
+        parser.error(f"--plans is {given.plans}, expected at least {3 * len(CASES)}: every case three times")
+    print(answer(make_engine(given.model), given.one) if given.one is not None else json.dumps(main(given.plans, given.model)))

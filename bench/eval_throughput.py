@@ -12,18 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from alpamayo_r1 import bench
-from alpamayo_r1.evaluate.loop import Worker, local_rows
-from alpamayo_r1.evaluate.protocol import EvalConfig, Item
-from alpamayo_r1.planner import Planner, make_engine
-from alpamayo_r1.types import Observation, Plan
-from alpamayo_r1.world.clips import write_clips
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "src")]
+
+from alpamayo_r1 import bench  # noqa: E402
+from alpamayo_r1.evaluate.loop import Worker, local_rows  # noqa: E402
+from alpamayo_r1.evaluate.protocol import EvalConfig, Item  # noqa: E402
+from alpamayo_r1.planner import Planner, make_engine  # noqa: E402
+from alpamayo_r1.types import Observation, Plan  # noqa: E402
+from alpamayo_r1.world.clips import write_clips  # noqa: E402
 
 FIRST_SEED = 851_000
 

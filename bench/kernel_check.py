@@ -83,7 +83,7 @@ def actions(case: Case, rows: int, waypoints: int, features: int, width: int) ->
     x, hidden = case(rows, waypoints, 2, dtype=torch.float32), case(rows * waypoints, width)
     got = ops.action_features(x, 0.3, projection, case.dtype), ops.row_dots(hidden, layer)
     with twins():
-        want = ops.action_features(x.cpu(), 0.3, projection.cpu(), case.dtype).to(case.device), ops.row_dots(hidden, layer)
+        want = ops.action_features(x, 0.3, projection, case.dtype), ops.row_dots(hidden, layer)
     return [error(a, b) for a, b in zip(got, want, strict=True)]
 
 

@@ -28,12 +28,15 @@ from pathlib import Path
 
 import torch
 
-from alpamayo_r1.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index
-from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, read_config
-from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
-from alpamayo_r1.plan import total_ms
-from alpamayo_r1.planner import Planner, make_engine
-from alpamayo_r1.types import CAMERAS, FRAMES, H, Observation, Trajectory
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "src")]
+
+from alpamayo_r1.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index  # noqa: E402
+from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, read_config  # noqa: E402
+from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1  # noqa: E402
+from alpamayo_r1.plan import total_ms  # noqa: E402
+from alpamayo_r1.planner import Planner, make_engine  # noqa: E402
+from alpamayo_r1.types import CAMERAS, FRAMES, H, Observation, Trajectory  # noqa: E402
 
 RELEASED = {
     "model_type": "alpamayo_r1",

@@ -25,7 +25,7 @@ from alpamayo_r1.engine.planner import Engine
 from alpamayo_r1.engine.vendor import preferred
 from alpamayo_r1.engine.weights import fuse_stack
 from alpamayo_r1.images import to_patches
-from alpamayo_r1.plan import fork, plan
+from alpamayo_r1.plan import fork, plan, request
 from alpamayo_r1.prompt import build_prompt
 from conftest import CASES, GOLDEN, golden, golden_observation
 
@@ -92,6 +92,17 @@ def test_scenes_at_once_equal_scenes_alone(pair):
     together = engine.plan(scenes, samples=2, seed=4, max_tokens=5, steps=3)
     for got, scene in zip(together, scenes, strict=True):
         equal(got, engine.plan(scene, samples=2, seed=4, max_tokens=5, steps=3))
+
+
+def test_prompts_and_histories_go_together(pair):
+    _, engine, _ = pair
+    observation = bench.random_observation(1, 64, 64)
+    prompts = [engine.prompt(observation), engine.prompt(observation)]
+    options = {"seed": 0, "noise": None, "reasoning": None, "temperature": 0.6, "top_p": 0.98, "top_k": None}
+    how = request(engine.config, engine.vocabulary, samples=1, max_tokens=2, steps=1, **options)
+    with pytest.raises(ValueError, match="2 prompts and 1 histories"):
+        engine.plan_prompts(prompts, [observation.history], how)
+    assert len(engine.plan_prompts(prompts, [observation.history] * 2, how)) == 2 and prompts == []
 
 
 def test_nothing_stale(pair):

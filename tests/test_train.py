@@ -170,4 +170,4 @@ def test_a_save_that_is_cut_off_leaves_the_last_state(skeleton, tmp_path, monkey
 
 def test_a_batch_larger_than_a_round_is_refused():
     with pytest.raises(ValueError, match="lower batch"):
-        TrainConfig(batch=1024)
+        TrainConfig(batch=1024, fresh=256, reuse=2)

@@ -23,7 +23,7 @@ class Prompt:
     ids: torch.Tensor  # (T,) i64
     positions: torch.Tensor  # (3, T) i64: time, height, width
     next_position: int
-    patches: torch.Tensor  # (N, 1536) f32
+    patches: torch.Tensor  # (N, 1536) f32, or the model's dtype from the engine
     grids: tuple[tuple[int, int], ...]  # patches high and wide, per image
     image_id: int  # the placeholder's id: ids == image_id marks image tokens
 

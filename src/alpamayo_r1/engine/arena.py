@@ -14,6 +14,9 @@ import torch
 from alpamayo_r1.config import ModelConfig
 from alpamayo_r1.engine.ops import KV, ceil_div
 
+MLP_ROWS = 1536
+"""Rows of a prompt that the MLP takes at a time: enough to fill the card, at half the memory of a whole prompt's."""
+
 
 class DoesNotFit(MemoryError):
     """A plan that the device's memory cannot hold, said before it starts."""
@@ -60,7 +63,7 @@ def buffer_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
 def working_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
     """Bytes of intermediate results at the largest moment: an upper estimate for prefill, sampling and flow."""
     text, expert = config.text, config.expert
-    prefill = capacity.prompt * width * (2 * text.intermediate + 6 * text.hidden + 4 * text.hidden)
+    prefill = width * (min(capacity.prompt, MLP_ROWS) * 2 * text.intermediate + capacity.prompt * 10 * text.hidden)
     sampling = capacity.rows * text.vocab * 48
     flow = capacity.rows * config.action.n_waypoints * (3 * expert.intermediate * width + 8 * expert.heads * expert.head_dim * 4)
     return max(prefill, sampling + flow)

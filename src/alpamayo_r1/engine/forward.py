@@ -10,7 +10,7 @@ from itertools import groupby
 import torch
 import torch.nn.functional as nnf
 
-from alpamayo_r1.engine.arena import Buffers
+from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
 from alpamayo_r1.engine.ops import (
     KV,
     Context,
@@ -34,9 +34,6 @@ from alpamayo_r1.transformer import RMSNorm, rope_table
 from alpamayo_r1.vision import Grid, Vision, interpolate_positions
 from alpamayo_r1.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.vla import VLA
-
-MLP_ROWS = 1536
-"""Rows of a prompt that the MLP takes at a time: enough to fill the card, at half the memory of a whole prompt's."""
 
 
 @dataclass
@@ -127,11 +124,11 @@ def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: B
     The last layer's attention, MLP and head run for the last token only: of the others its keys and values are all that is used.
     """
     stack, vla = model.text, model.vla
+    rope = rope_table(prompt.positions.to(vla.device), vla.config.text, vla.dtype)
+    at = torch.arange(len(prompt), device=vla.device)
     image = (prompt.ids == prompt.image_id).nonzero()[:, 0].to(vla.device)
     x = nnf.embedding(prompt.ids.to(vla.device), model.embedding)
     x.index_copy_(0, image, images.pop(0).to(x.dtype))
-    rope = rope_table(prompt.positions.to(vla.device), vla.config.text, vla.dtype)
-    at = torch.arange(len(prompt), device=vla.device)
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         cache = tuple(cached[scene : scene + 1, :, : len(prompt)] for cached in buffers.prefix[i])

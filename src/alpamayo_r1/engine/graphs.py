@@ -9,7 +9,10 @@ import torch
 
 
 class Graphs:
-    """A least-recently-used store of captured functions. They must read and write static buffers only, and share one memory pool."""
+    """A least-recently-used store of captured functions. They must read and write static buffers only, and share one memory pool.
+
+    stream: where they are captured; None only where graphs are off.
+    """
 
     def __init__(self, enabled: bool, stream: torch.cuda.Stream | None, capacity: int = 48):
         self.enabled, self.stream, self.capacity = enabled, stream, capacity

@@ -2,9 +2,9 @@
 
 Sums are in fp32, in a fixed order and without atomics, so that a result is the same bits on every run. Every kernel can be launched with
 programmatic dependence (PDL): it may start while its predecessor drains, and waits for the predecessor's results before reading them.
-Small kernels release their successor at once, so that it can fetch weights meanwhile. So do those with one program a multiprocessor: as
-each ends, the successor moves in. Kernels with many programs side by side do so at their end (EARLY false), lest the successor's crowd
-where there is room first.
+Small kernels release their successor at once, so that it can fetch weights meanwhile. So do products with one program a multiprocessor
+(EARLY): as each ends, the successor moves in. Products with many programs side by side do so at their end, lest the successor's crowd
+where there is room first; so does attention, which measured 3 % faster than an early release.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def rope_write_kernel(
     """One token, one KV head: its G queries to q_out, its key and value into the cache at the token's slot.
 
     Positions, tables and slots are older than the pass's last kernel of torch's, which is launched without dependence: they can be read
-    before the wait, past the first cache. What the predecessor wrote is read at once.
+    before the wait, by loads that bypass L1. What the predecessor wrote is read at once.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)
@@ -286,7 +286,7 @@ def attend_kernel(
     q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, acc_out, lse_out, scale, samples, per, prefix_capacity,
     suffix_capacity, tokens, splits, tiles, tail_tiles,
     HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, TM: tl.constexpr, BN: tl.constexpr,
-    TN: tl.constexpr, EARLY: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
+    TN: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One part of the attention of one scene's query rows for one KV head.
 
@@ -296,7 +296,6 @@ def attend_kernel(
     program = tl.program_id(0)
     head = tl.program_id(1) % HKV
     scene = tl.program_id(1) // HKV
-    _release(PDL and EARLY)
     if program < tiles * splits:
         split = program // tiles
         i = (program % tiles) * BM + tl.arange(0, BM)
@@ -322,7 +321,7 @@ def attend_kernel(
             q, acc_out, lse_out, splits * tokens * HQ, to, j < per * G, suffix_k + start, suffix_v + start, 0, end,
             scale, TM, D, TN, IEEE,
         )  # fmt: skip
-    _release(PDL and not EARLY)
+    _release(PDL)
 
 
 @triton.jit(do_not_specialize=["pairs", "parts"])

@@ -251,7 +251,7 @@ def action_features(x: torch.Tensor, t: float, projection: ActionIn, dtype: torc
     """What the action projection's trunk reads of x f32[R, F, 2] and the time t: [R F, 3 features]."""
     parts = (*projection.sinus, projection.timestep_fourier_encoder)
     if not on_gpu(x):
-        features = [part(u) for part, u in zip(parts, (x[..., 0], x[..., 1], torch.full(x.shape[:2], t)), strict=True)]
+        features = [part(u) for part, u in zip(parts, (x[..., 0], x[..., 1], torch.full(x.shape[:2], t, device=x.device)), strict=True)]
         return torch.cat(features, -1).flatten(0, 1).to(dtype)
     freqs = [part.freqs for part in parts]
     half = freqs[0].numel()
@@ -265,7 +265,7 @@ def row_dots(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
     if not on_gpu(x):
         return linear(x).float()
     count, width = linear.weight.shape
-    out = torch.empty(len(x), count, device=x.device)
+    out = torch.empty(len(x), count, device=x.device, dtype=torch.float32)
     _launch(_triton().row_dots_kernel, (len(x),), x, linear.weight, linear.bias, out, width, COUNT=count, BLOCK=power(width))
     return out
 
@@ -347,17 +347,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Cut:
-    """How attention over the prompt is cut: query rows and keys at a time, warps, pipeline stages, programs aimed at.
-
-    early: releases the successor at once.
-    """
+    """How attention over the prompt is cut: query rows and keys at a time, warps, pipeline stages, programs aimed at."""
 
     rows: int
     keys: int
     warps: int
     stages: int
     programs: int = PROGRAMS
-    early: bool = False
 
 
 CUTS: dict[int, Cut] = {
@@ -372,7 +368,7 @@ CUTS: dict[int, Cut] = {
 def attend_cut(rows: int) -> Cut:
     """The cut for so many query rows of a head."""
     rows = power(rows, 16)
-    return CUTS.get(rows) or (Cut(16, 64, 4, 3) if rows == 16 else Cut(min(64, rows), 64, 4, 2))
+    return CUTS.get(rows) or Cut(min(64, rows), 64, 4, 2)
 
 
 def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
@@ -404,7 +400,6 @@ def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
         TM=tm,
         BN=cut.keys,
         TN=64 if tm > 16 else 32,
-        EARLY=cut.early,
         IEEE=q.dtype == torch.float32,
         warps=cut.warps,
         stages=cut.stages,

@@ -5,7 +5,7 @@ The integer arithmetic of `images.resize` has one result whatever the order of i
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
@@ -62,10 +62,13 @@ class Uploader:
         staged = self._pinned[: frames.numel()].view(frames.shape)
         out = torch.empty(frames.shape, dtype=torch.uint8, device=self.device)
         copies = [self._copiers.submit(np.copyto, into.numpy(), frame.numpy()) for into, frame in zip(staged, frames, strict=True)]
-        for copied, into, frame in zip(copies, out, staged, strict=True):
-            copied.result()
-            into.copy_(frame, non_blocking=True)
-        self._sent.record()
+        try:
+            for copied, into, frame in zip(copies, out, staged, strict=True):
+                copied.result()
+                into.copy_(frame, non_blocking=True)
+        finally:
+            wait(copies)  # nobody writes into the buffer any more
+            self._sent.record()
         return out
 
 

@@ -29,9 +29,9 @@ from alpamayo_r1.vocab import Vocabulary
 
 
 def on_its_stream(method: Callable) -> Callable:
-    """Runs an engine's method on its own stream of the model's GPU, after what was queued before. On the CPU: as it is.
+    """Runs an engine's method on its own stream of the model's GPU, after what was queued before and before what comes after.
 
-    Graphs are captured on that stream too, so that the vendor's libraries keep one workspace, not two.
+    Graphs are captured on that stream too, so that the vendor's libraries keep one workspace, not two. On the CPU: as it is.
     """
 
     @wraps(method)
@@ -39,9 +39,13 @@ def on_its_stream(method: Callable) -> Callable:
         if engine.stream is None:
             return method(engine, *arguments, **options)
         with torch.cuda.device_of(engine.model.zero):
-            engine.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(engine.stream):
-                return method(engine, *arguments, **options)
+            caller = torch.cuda.current_stream()
+            engine.stream.wait_stream(caller)
+            try:
+                with torch.cuda.stream(engine.stream):
+                    return method(engine, *arguments, **options)
+            finally:
+                caller.wait_stream(engine.stream)
 
     return run
 
@@ -132,7 +136,14 @@ class Engine:
     def plan_prompts(
         self, prompts: list[Prompt], histories: Sequence[Trajectory], how: Request, clock: Stopwatch | None = None
     ) -> list[Plan]:
-        """S futures for each prepared prompt and the history it was made with. prompts: emptied, each forgotten once it is read."""
+        """S futures for each prepared prompt and the history it was made with. prompts: emptied, each forgotten once it is read.
+
+        Raises:
+            ValueError: not as many histories as prompts.
+            DoesNotFit: see `reserve`.
+        """
+        if len(prompts) != len(histories):
+            raise ValueError(f"{len(prompts)} prompts and {len(histories)} histories were given, expected one history for each prompt")
         clock = clock or Stopwatch(self.device)
         buffers = self.reserve(len(prompts), how.samples, how.max_tokens, max(map(len, prompts)))
         self.start(prompts, how, buffers)
@@ -209,7 +220,7 @@ class Engine:
         """Encodes and prefills one scene, and gives its samples their first logits."""
         with clock("vision"):
             embedded = forward.embed(self.model, prompt.patches.to(self.device))
-            prompt = replace(prompt, patches=embedded[:0].clone())  # gives the patches' memory back
+            prompt = replace(prompt, patches=embedded.new_empty(0))  # gives their memory back
             images = forward.encode(self.model, embedded, prompt.grids)
             del embedded
         with clock("prefill"):

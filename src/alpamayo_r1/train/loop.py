@@ -3,8 +3,8 @@
 loss = cross-entropy of the reasoning (natural rows) + flow-matching error of the actions (all rows) + PATH * that error as a path
      + smooth L1 of a linear read-out of the future from the prompt's last state (natural rows; the read-out is thrown away)
 
-Every quadratic form of the flow's error has the same minimiser, the mean velocity. The error of the path that the actions add up to weighs
-slow errors, which carry a car metres off, as much as the many fast ones that cancel.
+Every quadratic form of the flow's error that depends on what the model sees has the same minimiser, the mean velocity. The error of the
+path that the actions add up to weighs slow errors, which carry a car metres off, as much as the many fast ones that cancel.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Losses(nn.Module):
         nll = nnf.cross_entropy(logits.float().flatten(0, 1), words.flatten(), reduction="none").view_as(words)
         language = (nll * counted).sum() / counted.sum().clamp_min(1)
         error = self.flow_error(kv, prompt + length, length, action, noise, t)
-        path = path_error(error, future[:, 0, :2].norm(dim=-1) / 0.1, self.model.config.action)
+        path = path_error(error, first_speed(future, self.model.config.action), self.model.config.action)
         guess = self.readout(hidden[:, prompt - 1].float()).view(rows, -1, 2)
         off = nnf.smooth_l1_loss(guess, future[:, list(READOUT), :2] / 10, reduction="none", beta=0.1).mean((1, 2))
         readout = (off * natural).sum() / natural.sum().clamp_min(1)
@@ -172,10 +172,17 @@ class Losses(nn.Module):
         return (self.model.action_out_proj(hidden).float() - velocity.flatten(1, 2)).view_as(noise)
 
 
+def first_speed(future: torch.Tensor, action: ActionConfig) -> torch.Tensor:
+    """Mean speed in m/s over the first step of futures [B, 64, 3]: what history shows, and a twentieth of a second's acceleration."""
+    return future[:, 0, :2].norm(dim=-1) / action.dt
+
+
 def path_error(error: torch.Tensor, speed: torch.Tensor, action: ActionConfig) -> torch.Tensor:
     """Mean squared displacement in m^2 that errors of normalised actions [B, K, 64, 2] add up to for a car at speed [B] m/s.
 
     along_t = dt sum_{j<=t} dt sum_{i<=j} da_i          across_t = v dt sum_{j<=t} v dt sum_{i<=j} dkappa_i
+
+    v is at least 3 m/s: curvature is learnt at a standstill too, for when the car has started.
     """
     step = speed.clamp_min(3.0)[:, None, None] * action.dt
     along = (error[..., 0] * (action.accel_std * action.dt**2)).cumsum(-1).cumsum(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alpamayo_r1.evaluate import EvalConfig, evaluate
+from alpamayo_r1.evaluate.cluster import _check_room
 from alpamayo_r1.evaluate.loop import threads
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
@@ -19,6 +20,25 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     config = EvalConfig(str(GOLDEN / "checkpoint"), str(tmp_path / "clips"), samples=1, max_tokens=2, threads=1)
     with pytest.raises(ValueError, match=r"pip install 'alpamayo-r1\[ray\]'"):
         list(evaluate(config, tmp_path / "out", ray="local"))
+
+
+class Nodes:
+    """As much of Ray as says what nodes there are."""
+
+    def __init__(self, *resources: dict[str, float]):
+        self.resources = resources
+
+    def nodes(self) -> list[dict[str, object]]:
+        return [{"Alive": True, "Resources": one} for one in self.resources] + [{"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
+
+
+def test_a_cluster_without_room_for_a_worker_is_refused():
+    config = EvalConfig("small", "sample", device="cpu", threads=2)
+    _check_room(Nodes({"CPU": 1.0}, {"CPU": 2.0}), config)
+    with pytest.raises(ValueError, match="needs 2 CPUs of one node, the most .* is 1: lower --threads"):
+        _check_room(Nodes({"CPU": 1.0}, {"CPU": 1.0}), config)
+    with pytest.raises(ValueError, match="needs 1 GPU of one node, the most .* is 0"):
+        _check_room(Nodes({"CPU": 8.0}), EvalConfig("small", "sample", device="cuda"))
 
 
 @pytest.mark.timeout(240)

@@ -68,6 +68,7 @@ def cluster_rows(config: EvalConfig, todo: Sequence[Item], address: str, workers
 
 
 def _rows(ray, config: EvalConfig, todo: Sequence[Item], workers: int | None) -> Iterator[dict[str, Any]]:
+    _check_room(ray, config)
     crew = Crew(ray, config, min(workers or _default(ray, config.device == "cuda"), len(todo)))
     waiting, tries = deque(todo), {item.index: 0 for item in todo}
     running: dict[Any, tuple[Any, Item]] = {}
@@ -104,8 +105,9 @@ class Crew:
 
     def start(self) -> None:
         """Asks for one more actor."""
-        resources = {"num_gpus": 1} if self.config.device == "cuda" else {"num_cpus": self.config.threads or 1}
-        kind = self.ray.remote(Node).options(max_concurrency=QUEUE, max_restarts=0, scheduling_strategy="SPREAD", **resources)
+        name, count = _needs(self.config)
+        place = {"num_gpus" if name == "GPU" else "num_cpus": count}
+        kind = self.ray.remote(Node).options(max_concurrency=QUEUE, max_restarts=0, scheduling_strategy="SPREAD", **place)
         actor = kind.remote(self.config)
         self.starting[actor.__ray_ready__.remote()] = actor
 
@@ -126,6 +128,22 @@ class Crew:
         self.ready.remove(actor)
         self.ray.kill(actor)
         self.start()
+
+
+def _needs(config: EvalConfig) -> tuple[str, int]:
+    """What a worker asks the cluster for: a GPU, or as many CPUs as it has threads."""
+    return ("GPU", 1) if config.device == "cuda" else ("CPU", config.threads or 1)
+
+
+def _check_room(ray, config: EvalConfig) -> None:
+    """Raises ValueError where no node could ever hold a worker: Ray itself would wait for one without a word."""
+    name, count = _needs(config)
+    most = max((int(node["Resources"].get(name, 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    if most < count:
+        advice = "start nodes with a GPU, or give --device cpu" if name == "GPU" else "lower --threads, or start nodes with more --num-cpus"
+        raise ValueError(
+            f"a worker needs {count} {name}{'s' if count > 1 else ''} of one node, the most that a node of the cluster has is {most}: {advice}"
+        )
 
 
 def _again(item: Item, problem: Exception, tries: dict[int, int], waiting: deque[Item]) -> Iterator[dict[str, Any]]:

@@ -35,9 +35,9 @@ class Nodes:
 def test_a_cluster_without_room_for_a_worker_is_refused():
     config = EvalConfig("small", "sample", device="cpu", threads=2)
     _check_room(Nodes({"CPU": 1.0}, {"CPU": 2.0}), config)
-    with pytest.raises(ValueError, match="needs 2 CPUs of one node, the most .* is 1: lower --threads"):
+    with pytest.raises(ValueError, match=r"needs 2 CPUs of one node, the most .* is 1: lower --threads"):
         _check_room(Nodes({"CPU": 1.0}, {"CPU": 1.0}), config)
-    with pytest.raises(ValueError, match="needs 1 GPU of one node, the most .* is 0"):
+    with pytest.raises(ValueError, match=r"needs 1 GPU of one node, the most .* is 0"):
         _check_room(Nodes({"CPU": 8.0}), EvalConfig("small", "sample", device="cuda"))
 
 

@@ -141,9 +141,8 @@ def _check_room(ray, config: EvalConfig) -> None:
     most = max((int(node["Resources"].get(name, 0)) for node in ray.nodes() if node["Alive"]), default=0)
     if most < count:
         advice = "start nodes with a GPU, or give --device cpu" if name == "GPU" else "lower --threads, or start nodes with more --num-cpus"
-        raise ValueError(
-            f"a worker needs {count} {name}{'s' if count > 1 else ''} of one node, the most that a node of the cluster has is {most}: {advice}"
-        )
+        wanted = f"{count} {name}{'s' if count > 1 else ''}"
+        raise ValueError(f"a worker needs {wanted} of one node, the most that a node of the cluster has is {most}: {advice}")
 
 
 def _again(item: Item, problem: Exception, tries: dict[int, int], waiting: deque[Item]) -> Iterator[dict[str, Any]]:

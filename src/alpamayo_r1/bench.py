@@ -7,12 +7,14 @@ prompt's length the released one without the tokenizer's files.
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -160,6 +162,21 @@ def timed(function: Callable[[], Any]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+def process_age() -> float | None:
+    """Seconds since this process was started; None where the system does not say (/proc)."""
+    try:
+        started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return float(Path("/proc/uptime").read_text().split()[0]) - started
+    except OSError:
+        return None
+
+
+def kernels_kept() -> bool:
+    """Whether an earlier process left compiled Triton kernels: a warm start."""
+    folder = Path(os.environ.get("TRITON_CACHE_DIR", Path.home() / ".triton" / "cache"))
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     """Measured now: on a GPU with a product of 8192^3 and a copy of 4 GB, elsewhere with small ones."""
     n, count = (8192, 2**30) if device.type == "cuda" else (1024, 2**24)
@@ -211,14 +228,14 @@ def bench(
 
     samples, tokens: every pair is measured. batch: scenes a plan. fast: the engine or the specification (None: the engine on a GPU).
     """
-    began = time.perf_counter()
+    began, warm = time.perf_counter(), kernels_kept()
     config, where = size_config(size), pick_device(device or "auto")
     for n in tokens:
         words(n)  # refuses too few before the long work
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     top = ceilings(where, dtype)
     card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
-    say(f"{card}, torch {torch.__version__}: {top.flops_per_s / 1e12:.0f} TFLOP/s (8192^3), {top.bytes_per_s / 1e12:.2f} TB/s (copy)")
+    say(f"{card}, torch {torch.__version__}: {top.flops_per_s / 1e12:.4g} TFLOP/s (product), {top.bytes_per_s / 1e12:.3g} TB/s (copy)")
     model, vocabulary = random_model(config, where, dtype), StandIn(config)
     fast = where.type == "cuda" if fast is None else fast
     planner = Planner(model, vocabulary, make_engine(model, vocabulary) if fast else None)
@@ -226,7 +243,9 @@ def bench(
     ready = time.perf_counter()
     planner.plan(observations[0], reasoning=words(16), max_tokens=64)
     first = 1e3 * (time.perf_counter() - ready)
-    say(f"built in {ready - began:.1f} s; first plan {first:.0f} ms")
+    age = process_age()
+    kept = f" ({'warm' if warm else 'cold'}: kernels compiled {'before' if warm else 'now'})" if where.type == "cuda" else ""
+    say(f"built in {ready - began:.1f} s; first plan {first:.0f} ms{f', {age:.1f} s after the process began' if age else ''}{kept}")
     report: dict[str, Any] = {
         "card": card,
         "torch": torch.__version__,
@@ -236,6 +255,8 @@ def bench(
         "tb_per_s": top.bytes_per_s / 1e12,
         "build_s": ready - began,
         "first_plan_ms": first,
+        "start_to_first_plan_s": age,
+        "warm": warm,
         "runs": [],
     }
     for s in samples:

@@ -85,3 +85,14 @@ def test_damaged_weights_are_said(engine):
     planner = Planner(model, vocabulary, make_engine(model, vocabulary) if engine else None)
     with pytest.raises(ValueError, match="actions are not finite"):
         planner.plan(SCENE, seed=0, max_tokens=2, steps=1)
+
+
+@pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
+@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+def test_autocast_around_a_plan_changes_nothing(tiny, engine):
+    planner = Planner(*tiny, make_engine(*tiny) if engine else None)
+    options = {"seed": 0, "max_tokens": 3, "steps": 2}
+    plain = planner.plan(SCENE, **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        one, (other,) = planner.plan(SCENE, **options), planner.plans([SCENE], **options)
+    assert torch.equal(one.xyz, plain.xyz) and torch.equal(other.xyz, plain.xyz)

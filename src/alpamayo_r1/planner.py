@@ -19,7 +19,10 @@ from alpamayo_r1.vocab import Vocabulary
 
 @dataclass(frozen=True)
 class Planner:
-    """A loaded model that plans. `engine` is the fast path, None where the specification in plan.py runs."""
+    """A loaded model that plans. `engine` is the fast path, None where the specification in plan.py runs.
+
+    The model's dtype is the dtype of the arithmetic, inside `torch.autocast` too.
+    """
 
     model: VLA
     vocabulary: Vocabulary
@@ -27,14 +30,16 @@ class Planner:
 
     def plan(self, observation: Observation, **options: Any) -> Plan:
         """S futures for one observation; options as in `alpamayo_r1.plan.plan`."""
-        if self.engine is not None:
-            return self.engine.plan(observation, **options)
-        return plan(self.model, self.vocabulary, observation, **options)
+        with torch.autocast(self.model.device.type, enabled=False):
+            if self.engine is not None:
+                return self.engine.plan(observation, **options)
+            return plan(self.model, self.vocabulary, observation, **options)
 
     def plans(self, observations: Sequence[Observation], **options: Any) -> list[Plan]:
         """One plan per observation; the engine takes several at once."""
         if self.engine is not None:
-            return self.engine.plan(list(observations), **options)
+            with torch.autocast(self.model.device.type, enabled=False):
+                return self.engine.plan(list(observations), **options)
         return [self.plan(observation, **options) for observation in observations]
 
 

@@ -10,7 +10,7 @@ import torch
 from alpamayo_r1 import bench
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.plan import plan
-from alpamayo_r1.planner import Planner, make_engine
+from alpamayo_r1.planner import Planner, make_engine, runs_fast
 from conftest import GOLDEN
 
 SCENE = bench.random_observation(0, 64, 96)
@@ -96,3 +96,13 @@ def test_autocast_around_a_plan_changes_nothing(tiny, engine):
     with torch.autocast("cpu", torch.bfloat16):
         one, (other,) = planner.plan(SCENE, **options), planner.plans([SCENE], **options)
     assert torch.equal(one.xyz, plain.xyz) and torch.equal(other.xyz, plain.xyz)
+
+
+def test_which_path_plans(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr("alpamayo_r1.planner.find_spec", lambda name: object())
+    assert [runs_fast(cpu), runs_fast(cuda), runs_fast(cpu, True), runs_fast(cuda, False)] == [False, True, True, False]
+    monkeypatch.setattr("alpamayo_r1.planner.find_spec", lambda name: None)
+    assert runs_fast(cuda, True) and not runs_fast(cuda, False)
+    with pytest.warns(UserWarning, match="Triton is not installed"):
+        assert not runs_fast(cuda)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,21 @@ def load(
     dtype = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
     hub.pop("revision", None)
     model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, **hub)
-    return Planner(model, vocabulary, make_engine(model, vocabulary) if (where.type == "cuda" if fast is None else fast) else None)
+    return Planner(model, vocabulary, make_engine(model, vocabulary) if runs_fast(where, fast) else None)
+
+
+def runs_fast(device: torch.device, fast: bool | None = None) -> bool:
+    """Whether the engine plans: as told, or (None) on CUDA. Where Triton is missing a warning says so and the specification plans."""
+    if fast is not None or device.type != "cuda":
+        return bool(fast)
+    if find_spec("triton") is None:
+        warnings.warn(
+            "Triton is not installed, so the specification plans, several times slower than the engine: pip install triton (Linux) or "
+            "triton-windows; fast=False says that you know",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def make_engine(model: VLA, vocabulary: Vocabulary):

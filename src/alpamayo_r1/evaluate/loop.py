@@ -22,7 +22,7 @@ import torch
 
 from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.source import Source, open_source
-from alpamayo_r1.planner import Planner, load, pick_device
+from alpamayo_r1.planner import Planner, load, pick_device, runs_fast
 from alpamayo_r1.types import Sample
 
 from .protocol import EvalConfig, Item, check_same, identity, work
@@ -192,7 +192,7 @@ def threads(count: int | None) -> Iterator[None]:
 def resolve(config: EvalConfig) -> EvalConfig:
     """The config with device, path and threads decided for this machine. Raises ValueError for a device that is not here."""
     device = pick_device(config.device)
-    fast = device.type == "cuda" if config.fast is None else config.fast
+    fast = runs_fast(device, config.fast)
     count = None if device.type == "cuda" else config.threads or torch.get_num_threads()
     return replace(config, device=device.type, fast=fast, threads=count)
 

@@ -16,7 +16,7 @@ from alpamayo_r1.config import read_json
 from alpamayo_r1.hub import checkpoint_folder
 from alpamayo_r1.models.tokenizer import Tokenizer
 from alpamayo_r1.plan import Request, plan_prompt, request
-from alpamayo_r1.planner import make_engine
+from alpamayo_r1.planner import make_engine, runs_fast
 from alpamayo_r1.prompt import Prompt, assemble
 from alpamayo_r1.types import Plan, Trajectory
 from alpamayo_r1.vla import VLA
@@ -104,7 +104,7 @@ class AlpamayoR1:
 
     def planner(self, prompt: Prompt, history: Trajectory, how: Request) -> Plan:
         """The one place where the planner is chosen."""
-        if not (self.device.type == "cuda" if self.fast is None else self.fast):
+        if not runs_fast(self.device, self.fast):
             return plan_prompt(self.model, self.vocabulary, prompt, history, how)
         if self._engine is None:
             self._engine = make_engine(self.model, self.vocabulary)

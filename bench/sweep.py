@@ -63,9 +63,7 @@ def check_all(index: int, workers: int, names: Sequence[str]) -> list[tuple[str,
     thin = {ops.power(PASSES[name][0], 16) for name in names}
     jobs = [(kind, one) for kind, rows in CANDIDATES if rows in thin for cut in tiles(kind, rows) for one in released(cut)]
     cuts = [(rows, cut) for rows in {PASSES[name][1] for name in names} for cut in CUTS[rows]]
-    found = [check_tile(kind, cut) for kind, cut in jobs[index::workers]] + [check_cut(rows, cut) for rows, cut in cuts[index::workers]]
-    ops.CUTS.clear()
-    return found
+    return [check_tile(kind, cut) for kind, cut in jobs[index::workers]] + [check_cut(rows, cut) for rows, cut in cuts[index::workers]]
 
 
 def check_cut(rows: int, cut: Cut) -> tuple[str, float | str]:

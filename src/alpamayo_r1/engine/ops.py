@@ -162,12 +162,13 @@ def tile(kind: str, x: torch.Tensor, n: int, k: int) -> Tile | None:
 
     None: a product for the vendor's library, which wants many rows and a GPU, or no GPU at all.
     """
-    m = len(x)
-    rows = power(m, 16)
-    if not on_gpu(x) or (m > THIN and (kind, rows, n, k) not in TILES):
+    m, rows = len(x), power(len(x), 16)
+    if not on_gpu(x):
         return None
     if (kind, rows, n, k) in TILES:
         return TILES[kind, rows, n, k]
+    if m > THIN:
+        return None
     columns, depth = (32, 128) if rows <= 32 else (64, 64)
     if kind == "swiglu":
         return Tile(rows, columns, depth, 1, 4, 4)

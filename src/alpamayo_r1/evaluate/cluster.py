@@ -69,7 +69,7 @@ def cluster_rows(config: EvalConfig, todo: Sequence[Item], address: str, workers
 
 def _rows(ray, config: EvalConfig, todo: Sequence[Item], workers: int | None) -> Iterator[dict[str, Any]]:
     _check_room(ray, config)
-    crew = Crew(ray, config, min(workers or _default(ray, config.device == "cuda"), len(todo)))
+    crew = Crew(ray, config, min(workers or _default(ray, config), len(todo)))
     waiting, tries = deque(todo), {item.index: 0 for item in todo}
     running: dict[Any, tuple[Any, Item]] = {}
     while waiting or running:
@@ -158,6 +158,7 @@ def _absolute(spec: str) -> str:
     return str(Path(spec).resolve()) if Path(spec).is_dir() else spec
 
 
-def _default(ray, gpus: bool) -> int:
+def _default(ray, config: EvalConfig) -> int:
     """One worker a GPU, or one a node."""
-    return max(1, int(ray.cluster_resources().get("GPU", 0)) if gpus else sum(node["Alive"] for node in ray.nodes()))
+    on_gpus = _needs(config)[0] == "GPU"
+    return max(1, int(ray.cluster_resources().get("GPU", 0)) if on_gpus else sum(node["Alive"] for node in ray.nodes()))

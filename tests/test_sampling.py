@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alpamayo_r1.sampling import SamplingConfig, draw, sample_token
+from alpamayo_r1.sampling import SamplingConfig, draw, running_sum, sample_token
 
 
 def frequencies(logits: torch.Tensor, config: SamplingConfig, draws: int = 40_000) -> torch.Tensor:
@@ -50,3 +50,18 @@ def test_a_sample_is_the_same_whatever_their_number():
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         SamplingConfig(**bad)
+
+
+@pytest.mark.parametrize("size", [5, 1023, 1024, 1025, 5000])
+def test_sums_by_blocks_are_the_plain_ones(size):
+    x = torch.rand(3, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
+    total = running_sum(x)
+    torch.testing.assert_close(total, x.cumsum(-1), atol=0, rtol=1e-12)
+    assert (total[:, 1:] >= total[:, :-1]).all()
+
+
+def test_a_large_vocabulary_is_drawn_from_to_its_end():
+    """Even logits over several blocks: the uniform number picks its place among the kept half, in order."""
+    logits, uniform = torch.zeros(4, 4096), torch.tensor([0.0, 0.25, 0.5, 0.999])
+    assert sample_token(logits, uniform, SamplingConfig(1.0, 0.5)).tolist() == [0, 512, 1024, 2045]
+    assert sample_token(logits, uniform, SamplingConfig(1.0, 1.0)).tolist() == [0, 1024, 2048, 4091]

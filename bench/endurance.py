@@ -49,7 +49,6 @@ MODELS = {"tiny": (ROOT / "tests/data/golden/checkpoint", torch.float32), "small
 
 def make_engine(model: str) -> Engine:
     """An engine on one of MODELS."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     folder, dtype = MODELS[model]
     return Engine(*load_checkpoint(folder, dtype=dtype, device=DEVICE))
 

@@ -23,7 +23,6 @@ from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, v
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.pixels import patches, resize_to_patches
 from alpamayo_r1.engine.planner import Engine
-from alpamayo_r1.engine.vendor import preferred
 from alpamayo_r1.engine.weights import fuse_stack
 from alpamayo_r1.images import to_patches
 from alpamayo_r1.plan import fork, plan, request
@@ -215,11 +214,6 @@ def test_frames_are_checked_before_they_are_uploaded(tiny):
     upload.device = torch.device("cuda")
     with pytest.raises(TypeError, match="uint8"):
         patches(torch.rand(1, 3, 64, 96), tiny[0].config.vision, (4096, 8192), upload, torch.float32)
-
-
-def test_near_ties_of_attention_backends_go_one_way():
-    assert preferred({"cudnn": 1.1, "flash": 1.0}) == preferred({"cudnn": 1.0, "flash": 1.1}) == "cudnn"
-    assert preferred({"cudnn": 2.0, "flash": 1.0}) == "flash"
 
 
 def test_a_pipeline_gets_shorter_where_shared_memory_is_short():

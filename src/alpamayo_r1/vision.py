@@ -63,7 +63,10 @@ def vision_rope(grid: Grid, head_dim: int, merge: int, device: torch.device) -> 
 
 
 class PatchEmbed(nn.Module):
-    """A 2 x 16 x 16 convolution with equal stride, computed as such: a matrix product would round differently from the original."""
+    """A 2 x 16 x 16 convolution with equal stride, computed as such: a matrix product would round differently from the original.
+
+    But not in fp32 on a GPU: PyTorch rounds convolutions, and them alone, to TF32 there unless told otherwise, which moved paths by 2 cm.
+    """
 
     def __init__(self, config: VisionConfig):
         super().__init__()
@@ -71,7 +74,11 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(config.channels, config.hidden, self.size[1:], stride=self.size[1:])
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        return self.proj(patches.to(self.proj.weight.dtype).view(-1, *self.size)).flatten(1)
+        weight = self.proj.weight
+        patches = patches.to(weight.dtype)
+        if patches.is_cuda and weight.dtype == torch.float32:
+            return nnf.linear(patches, weight.flatten(1), self.proj.bias)
+        return self.proj(patches.view(-1, *self.size)).flatten(1)
 
 
 class VisionAttention(nn.Module):

@@ -37,7 +37,7 @@ CUTS: dict[int, list[Cut]] = {
     1024: [Cut(128, 64, 8, 3, 132), Cut(128, 64, 8, 2, 132), Cut(128, 64, 8, 4, 132), Cut(128, 64, 8, 3, 192)],
     2048: [Cut(128, 64, 8, 3, 264), Cut(128, 64, 8, 4, 264), Cut(128, 64, 8, 2, 264), Cut(128, 64, 8, 3, 132)],
 }  # fmt: skip
-FETCHES = {16: ((0, False), (4, False)), 64: ((0, True), (4, True), (8, False))}
+FETCHES = {16: ((0, False), (4, False), (8, False), (16, False)), 64: ((0, True), (2, True), (4, True), (8, True), (8, False))}
 """(cache lines a row fetched before the predecessor ends, whether the successor is released at once) to try, by rows of a tile."""
 
 

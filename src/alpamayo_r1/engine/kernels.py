@@ -238,11 +238,11 @@ def _block(q, k, v, first, stop, peak, mass, acc, scale, D: tl.constexpr, BN: tl
     n = first + tl.arange(0, BN)
     where = n[:, None] * D + d[None, :]
     keys = tl.load(k + where) if WHOLE else tl.load(k + where, mask=(n < stop)[:, None], other=0.0)
-    score = tl.dot(q, keys.T, input_precision="ieee" if IEEE else None) * scale
+    score = tl.dot(q, keys.T, input_precision="ieee" if IEEE else None)
     if not WHOLE:
         score = tl.where((n < stop)[None, :], score, float("-inf"))
-    higher = tl.maximum(peak, tl.max(score, 1))
-    weight = tl.exp2(score - higher[:, None])
+    higher = tl.maximum(peak, tl.max(score, 1) * scale)
+    weight = tl.exp2(score * scale - higher[:, None])
     shrink = tl.exp2(peak - higher)
     mass = mass * shrink + tl.sum(weight, 1)
     acc = acc * shrink[:, None]

@@ -1,0 +1,93 @@
+"""Engine against specification in fp32, word by word and in metres: the recorded tiny model (its flow tamed) and the bundled small one.
+
+    python bench/fp32_check.py
+
+On a GPU where there is one; then the specification on the CPU is compared with itself on the GPU too, which says what fp32 can tell.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "src")]
+
+from alpamayo_r1 import bench  # noqa: E402
+from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
+from alpamayo_r1.engine.planner import Engine  # noqa: E402
+from alpamayo_r1.plan import plan  # noqa: E402
+from alpamayo_r1.types import Observation, Plan  # noqa: E402
+from alpamayo_r1.vla import VLA  # noqa: E402
+from alpamayo_r1.world.samples import sample_batch  # noqa: E402
+from alpamayo_r1.world.simulate import simulate  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TINY, SMALL = ROOT / "tests/data/golden/checkpoint", ROOT / "src/alpamayo_r1/assets/small"
+
+
+def tame(model: VLA) -> VLA:
+    """Damps the actions' Fourier features as tests/test_engine.py does: random weights would amplify the last bit by millions."""
+    with torch.no_grad():
+        model.action_in_proj.encoder.trunk[0].weight[:, : 2 * model.config.projection.features] *= 0.002
+    return model
+
+
+def tiny_cases() -> Iterator[tuple[Observation, dict]]:
+    """30 plans of noise frames."""
+    for i in range(10):
+        for samples, options in (
+            (1, {"max_tokens": 12}),
+            (5, {"max_tokens": 12, "temperature": 1.5}),
+            (2, {"max_tokens": 5, "temperature": 0.0, "steps": 5}),
+        ):
+            yield bench.random_observation(samples + i, 96, 160), {"samples": samples, "seed": 3 + i, **options}
+
+
+def small_cases() -> Iterator[tuple[Observation, dict]]:
+    """Nine plans of three scenes of the world."""
+    for sample in sample_batch(simulate(range(850_000, 850_003), seconds=5.2), 51, width=224, height=126, supersample=1):
+        for seed, options in enumerate(({"samples": 1}, {"samples": 3, "temperature": 1.2}, {"samples": 2, "steps": 5})):
+            yield sample.observation, {"seed": seed, **options}
+
+
+def distance(a: Plan, b: Plan) -> float:
+    """Metres between two plans' waypoints, at most; infinite where they say different words."""
+    return (a.xyz - b.xyz).abs().max().item() if a.tokens == b.tokens else float("inf")
+
+
+def report(name: str, found: list[float]) -> None:
+    """One line."""
+    other = sum(d == float("inf") for d in found)
+    print(
+        f"{name}: at most {max(found):.1e} m, median {statistics.median(found):.1e} m, other words in {other} of {len(found)}", flush=True
+    )
+
+
+def main() -> None:
+    """Both models."""
+    warnings.simplefilter("ignore")
+    slow = tame(load_checkpoint(TINY, dtype=torch.float32)[0])
+    for name, folder, cases in (("tiny", TINY, tiny_cases), ("small", SMALL, small_cases)):
+        model, vocabulary = load_checkpoint(folder, dtype=torch.float32, device=DEVICE)
+        if name == "tiny":
+            tame(model)
+        engine, own, ours, longest = Engine(model, vocabulary), [], [], 0.0
+        for observation, options in cases():
+            want = plan(model, vocabulary, observation, **options)
+            ours.append(distance(engine.plan(observation, **options), want))
+            longest = max(longest, want.xyz.abs().max().item())
+            if name == "tiny" and DEVICE == "cuda":
+                own.append(distance(plan(slow, vocabulary, observation, **options), want))
+        report(f"{name} on {DEVICE}, paths up to {longest:.0f} m: engine from specification", ours)
+        if own:
+            report("  specification on the CPU from itself on the GPU", own)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
 
 import kernel_check  # noqa: E402
 import sweep  # noqa: E402
+from fp32_check import tame  # noqa: E402
 
 from alpamayo_r1 import bench  # noqa: E402
 from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
@@ -173,12 +174,6 @@ def synchronize() -> None:
     """Waits for the device."""
     if CUDA:
         torch.cuda.synchronize()
-
-
-def tame(model) -> None:
-    """Damps the actions' Fourier features as tests/test_engine.py does: random weights would amplify the last bit by millions."""
-    with torch.no_grad():
-        model.action_in_proj.encoder.trunk[0].weight[:, : 2 * model.config.projection.features] *= 0.002
 
 
 def tiny_observation(height: int, width: int, seed: int) -> Observation:
@@ -403,7 +398,7 @@ def main() -> None:
     top = section("ceilings", lambda: vars(bench.ceilings(torch.device(DEVICE), torch.bfloat16 if CUDA else torch.float32)))
     say(f"ceilings {top}")
     built = section("build", build)
-    if isinstance(built, str):
+    if not isinstance(built, tuple):
         return
     RESULT.pop("build")
     model, engine = built

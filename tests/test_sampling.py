@@ -65,3 +65,11 @@ def test_a_large_vocabulary_is_drawn_from_to_its_end():
     logits, uniform = torch.zeros(4, 4096), torch.tensor([0.0, 0.25, 0.5, 0.999])
     assert sample_token(logits, uniform, SamplingConfig(1.0, 0.5)).tolist() == [0, 512, 1024, 2045]
     assert sample_token(logits, uniform, SamplingConfig(1.0, 1.0)).tolist() == [0, 1024, 2048, 4091]
+
+
+def test_a_swap_of_two_likely_tokens_hardly_moves_a_draw():
+    """Rounding decides which of two about equally likely tokens stands first; their shares of the unit interval must not trade places."""
+    uniform = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
+    first, second = torch.tensor([2.0, 5.001, 0.0, 5.0]), torch.tensor([2.0, 5.0, 0.0, 5.001])
+    one, other = (sample_token(logits.expand(len(uniform), -1), uniform, SamplingConfig()) for logits in (first, second))
+    assert 0 < (one != other).float().mean() < 2e-3

@@ -1,0 +1,108 @@
+"""Where engine and specification say different words for one seed in one dtype: how often, and how near the draw was to the other word.
+
+    python bench/near_ties.py [--dtype bfloat16|float32] [--scenes 16] [--samples 6]
+
+The bundled small model on scenes of its world, sampled freely. For a row that parts, the specification's distribution at the first other
+token is computed again: its margin is the distance of the uniform draw from the other token's share, in probability. A margin of 0.01
+means that a shift of one per cent of probability would have chosen the other token. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "src")]
+
+from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
+from alpamayo_r1.engine.planner import Engine  # noqa: E402
+from alpamayo_r1.plan import fork, plan, trajectory_mask  # noqa: E402
+from alpamayo_r1.prompt import build_prompt  # noqa: E402
+from alpamayo_r1.sampling import SamplingConfig, draw  # noqa: E402
+from alpamayo_r1.types import Observation  # noqa: E402
+from alpamayo_r1.vla import VLA  # noqa: E402
+from alpamayo_r1.vocab import Vocabulary  # noqa: E402
+from alpamayo_r1.world.samples import sample_batch  # noqa: E402
+from alpamayo_r1.world.simulate import simulate  # noqa: E402
+
+FIRST_SEED = 850_000
+
+
+@dataclass(frozen=True)
+class Parting:
+    """A row that parts: where, which tokens, and how near the draw was to the engine's token."""
+
+    scene: int
+    row: int
+    position: int
+    specification: int
+    engine: int
+    margin: float
+
+
+@torch.inference_mode()
+def next_shares(model: VLA, vocabulary: Vocabulary, observation: Observation, said: tuple[int, ...], how: SamplingConfig) -> torch.Tensor:
+    """The specification's shares of the unit interval after `said`: f64 [vocab, 2], from and to; equal where a token cannot be drawn."""
+    prompt = build_prompt(observation, vocabulary, model.config)
+    logits, kv = model.prefill(prompt)
+    kv = fork(kv, 1)
+    for i, token in enumerate(said):
+        logits, kv = model.next_logits(torch.tensor([token], device=model.device), prompt.next_position + i, kv)
+    logits = logits[0].float().masked_fill(trajectory_mask(model.config.tokens, model.device), -torch.inf).cpu().double()
+    ordered, index = torch.sort(logits / how.temperature, descending=True, stable=True)
+    weight = (ordered - ordered[0]).exp()
+    before = weight.cumsum(0) - weight
+    weight = weight * (before < how.top_p * weight.sum())
+    ends = weight.cumsum(0) / weight.sum()
+    shares = torch.empty(len(index), 2, dtype=torch.float64)
+    shares[index] = torch.stack([ends - weight / weight.sum(), ends], 1)
+    return shares
+
+
+def partings(
+    model: VLA, vocabulary: Vocabulary, engine: Engine, scene: int, observation: Observation, samples: int, max_tokens: int = 32
+) -> list[Parting]:
+    """The rows of one scene's plan in which the engine says something else."""
+    options = {"samples": samples, "seed": scene, "max_tokens": max_tokens}
+    want, got = plan(model, vocabulary, observation, **options).tokens, engine.plan(observation, **options).tokens
+    uniform, found = draw(scene, samples, model.config.action.n_waypoints, max_tokens).uniform, []
+    for row, (a, b) in enumerate(zip(want, got, strict=True)):
+        if a == b:
+            continue
+        at = next(i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1])
+        low, high = next_shares(model, vocabulary, observation, a[:at], SamplingConfig())[b[at]].tolist()
+        u = uniform[row, at].item()
+        found.append(Parting(scene, row, at, a[at], b[at], max(low - u, u - high, 0.0)))
+    return found
+
+
+def main() -> None:
+    """A line a parting, then the sum."""
+    warnings.simplefilter("ignore")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--scenes", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=6)
+    given = parser.parse_args()
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, given.dtype)
+    model, vocabulary = load_checkpoint(ROOT / "src/alpamayo_r1/assets/small", dtype=dtype, device=device)
+    engine = Engine(model, vocabulary)
+    seeds = range(FIRST_SEED, FIRST_SEED + given.scenes)
+    samples = sample_batch(simulate(seeds, seconds=5.2), 51, width=224, height=126, supersample=1)
+    found = [one for i, sample in enumerate(samples) for one in partings(model, vocabulary, engine, i, sample.observation, given.samples)]
+    for one in found:
+        print(one, flush=True)
+    worst = max((one.margin for one in found), default=0.0)
+    rows = given.scenes * given.samples
+    print(json.dumps({"device": device, "dtype": given.dtype, "rows": rows, "parted": len(found), "largest_margin": worst}))
+
+
+if __name__ == "__main__":
+    main()

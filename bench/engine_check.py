@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
@@ -289,15 +288,13 @@ def backends() -> dict:
     if not CUDA:
         return found
     for shape, kv_heads, causal in (((1, 32, 3006, 128), 8, True), ((16, 16, 720, 72), 16, False)):
-        b, h, t, d = shape
-        q, k, v = (torch.randn(b, t, n, d, device=DEVICE, dtype=torch.bfloat16).transpose(1, 2) for n in (h, kv_heads, kv_heads))
-        times = {}
-        for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
+        qkv, times = vendor.random_qkv(shape, kv_heads, torch.bfloat16, torch.device(DEVICE)), {}
+        for backend in vendor.HOPPER:
             try:
-                times[backend.name] = round(events(lambda: vendor.attend((q, k, v), causal, backend)), 3)  # noqa: B023
+                times[backend.name] = round(events(lambda: vendor.attend_by(backend, qkv, causal)), 3)  # noqa: B023
             except RuntimeError as problem:
                 times[backend.name] = str(problem)[:60]
-        found[shape] = (vendor.attention_backend(shape, kv_heads, causal, torch.bfloat16, q.device), times)
+        found[shape] = (vendor.attention_backend(shape, kv_heads, causal, torch.bfloat16, qkv[0].device), times)
     return found
 
 

@@ -2,7 +2,7 @@
 
     python bench/fp32_check.py
 
-On a GPU where there is one; then the specification on the CPU is compared with itself on the GPU too, which says what fp32 can tell.
+On a GPU where there is one; there the tiny model's specification is also compared with itself on the CPU, which says what fp32 can tell.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def report(name: str, found: list[float]) -> None:
 def main() -> None:
     """Both models."""
     warnings.simplefilter("ignore")
-    slow = tame(load_checkpoint(TINY, dtype=torch.float32)[0])
+    slow = tame(load_checkpoint(TINY, dtype=torch.float32)[0]) if DEVICE == "cuda" else None
     for name, folder, cases in (("tiny", TINY, tiny_cases), ("small", SMALL, small_cases)):
         model, vocabulary = load_checkpoint(folder, dtype=torch.float32, device=DEVICE)
         if name == "tiny":
@@ -82,7 +82,7 @@ def main() -> None:
             want = plan(model, vocabulary, observation, **options)
             ours.append(distance(engine.plan(observation, **options), want))
             longest = max(longest, want.xyz.abs().max().item())
-            if name == "tiny" and DEVICE == "cuda":
+            if name == "tiny" and slow is not None:
                 own.append(distance(plan(slow, vocabulary, observation, **options), want))
         report(f"{name} on {DEVICE}, paths up to {longest:.0f} m: engine from specification", ours)
         if own:

@@ -25,7 +25,7 @@ from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
 from alpamayo_r1.engine.planner import Engine  # noqa: E402
 from alpamayo_r1.plan import fork, plan, trajectory_mask  # noqa: E402
 from alpamayo_r1.prompt import build_prompt  # noqa: E402
-from alpamayo_r1.sampling import SamplingConfig, draw  # noqa: E402
+from alpamayo_r1.sampling import SamplingConfig, draw, shares  # noqa: E402
 from alpamayo_r1.types import Observation  # noqa: E402
 from alpamayo_r1.vla import VLA  # noqa: E402
 from alpamayo_r1.vocab import Vocabulary  # noqa: E402
@@ -48,22 +48,21 @@ class Parting:
 
 
 @torch.inference_mode()
-def next_shares(model: VLA, vocabulary: Vocabulary, observation: Observation, said: tuple[int, ...], how: SamplingConfig) -> torch.Tensor:
-    """The specification's shares of the unit interval after `said`: f64 [vocab, 2], from and to; equal where a token cannot be drawn."""
+def next_logits(model: VLA, vocabulary: Vocabulary, observation: Observation, said: tuple[int, ...]) -> torch.Tensor:
+    """The specification's logits f32 [1, vocab] after `said`, trajectory tokens masked."""
     prompt = build_prompt(observation, vocabulary, model.config)
     logits, kv = model.prefill(prompt)
     kv = fork(kv, 1)
     for i, token in enumerate(said):
         logits, kv = model.next_logits(torch.tensor([token], device=model.device), prompt.next_position + i, kv)
-    logits = logits[0].float().masked_fill(trajectory_mask(model.config.tokens, model.device), -torch.inf).cpu().double()
-    ordered, index = torch.sort(logits / how.temperature, descending=True, stable=True)
-    weight = (ordered - ordered[0]).exp()
-    before = weight.cumsum(0) - weight
-    weight = weight * (before < how.top_p * weight.sum())
-    ends = weight.cumsum(0) / weight.sum()
-    shares = torch.empty(len(index), 2, dtype=torch.float64)
-    shares[index] = torch.stack([ends - weight / weight.sum(), ends], 1)
-    return shares
+    return logits.float().masked_fill(trajectory_mask(model.config.tokens, model.device), -torch.inf)
+
+
+def share(logits: torch.Tensor, token: int, how: SamplingConfig) -> tuple[float, float]:
+    """From where to where in the unit interval a draw gives this token."""
+    ends = shares(logits, how)[0]
+    ends = (ends / ends[-1]).tolist()
+    return ends[token - 1] if token else 0.0, ends[token]
 
 
 def partings(
@@ -77,7 +76,7 @@ def partings(
         if a == b:
             continue
         at = next(i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1])
-        low, high = next_shares(model, vocabulary, observation, a[:at], SamplingConfig())[b[at]].tolist()
+        low, high = share(next_logits(model, vocabulary, observation, a[:at]), b[at], SamplingConfig())
         u = uniform[row, at].item()
         found.append(Parting(scene, row, at, a[at], b[at], max(low - u, u - high, 0.0)))
     return found

@@ -14,6 +14,7 @@ import time
 
 import torch
 
+from alpamayo_r1.train.stream import window
 from alpamayo_r1.types import FRAMES
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.render import render
@@ -23,8 +24,6 @@ from alpamayo_r1.world.simulate import simulate
 
 def scenes(count: int, device: str) -> tuple[SceneBatch, torch.Tensor]:
     """Scenes of all families and their t0."""
-    from alpamayo_r1.train.stream import window
-
     scene = window(simulate(range(count), seconds=T0_STEP / 10 + 0.1), T0_STEP)
     return scene.to(torch.device(device)), torch.full((count,), FRAMES - 1, device=device)
 

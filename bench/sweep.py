@@ -31,6 +31,7 @@ CANDIDATES: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = {
 }  # fmt: skip
 CUTS: dict[int, list[Cut]] = {
     16: [Cut(16, 32, 2, 4, 528), Cut(16, 64, 4, 3), Cut(16, 64, 4, 3, 132), Cut(16, 32, 4, 4)],
+    64: [Cut(64, 64, 4, 3, 132), Cut(64, 64, 4, 2), Cut(64, 64, 4, 3), Cut(64, 32, 4, 4)],
     128: [
         Cut(128, 64, 8, 3, 96), Cut(128, 64, 8, 3, 112), Cut(128, 32, 8, 5, 112), Cut(128, 64, 8, 2, 192), Cut(64, 64, 4, 3, 224),
     ],
@@ -68,7 +69,7 @@ def check_all(index: int, workers: int, names: Sequence[str]) -> list[tuple[str,
 
 def check_cut(rows: int, cut: Cut) -> tuple[str, float | str]:
     """(label, relative error) of a cut of attention at the rows that it is for."""
-    samples, per, heads = {16: (1, 1, TEXT), 128: (1, 64, EXPERT), 1024: (6, 64, EXPERT), 2048: (16, 64, EXPERT)}[rows]
+    samples, per, heads = {16: (1, 1, TEXT), 64: (16, 1, TEXT), 128: (1, 64, EXPERT), 1024: (6, 64, EXPERT), 2048: (16, 64, EXPERT)}[rows]
     ops.CUTS[rows] = cut
     return check([(f"attend {rows} {cut}", attends, (1, samples, per, heads, 3006, 3008))], "cuda", torch.bfloat16)[0]
 
@@ -225,7 +226,7 @@ def passes(engine: Engine) -> dict[str, Callable[[], object]]:
     return {f"decode S={s}": decode(s) for s in (1, 6, 16)} | {f"flow S={s}": flow(s) for s in (1, 6, 16)}
 
 
-PASSES = {"decode S=1": (1, 16), "flow S=1": (64, 128), "flow S=6": (384, 1024), "flow S=16": (1024, 2048)}
+PASSES = {"decode S=1": (1, 16), "decode S=16": (16, 64), "flow S=1": (64, 128), "flow S=6": (384, 1024), "flow S=16": (1024, 2048)}
 """What is tuned: rows of its products, query rows of a head."""
 
 

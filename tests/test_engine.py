@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 from alpamayo_r1 import bench
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.config import VisionConfig
-from alpamayo_r1.engine import forward, ops
+from alpamayo_r1.engine import forward, ops, vendor
 from alpamayo_r1.engine.arena import Arena, Capacity, DoesNotFit
 from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
 from alpamayo_r1.engine.graphs import Graphs
@@ -27,6 +28,7 @@ from alpamayo_r1.engine.weights import fuse_stack
 from alpamayo_r1.images import to_patches
 from alpamayo_r1.plan import fork, plan, request
 from alpamayo_r1.prompt import build_prompt
+from alpamayo_r1.vision import embed_patches
 from alpamayo_r1.world.samples import sample_batch
 from alpamayo_r1.world.simulate import simulate
 from conftest import CASES, GOLDEN, golden, golden_observation
@@ -214,6 +216,23 @@ def test_frames_are_checked_before_they_are_uploaded(tiny):
     upload.device = torch.device("cuda")
     with pytest.raises(TypeError, match="uint8"):
         patches(torch.rand(1, 3, 64, 96), tiny[0].config.vision, (4096, 8192), upload, torch.float32)
+
+
+def test_the_vendors_first_sound_backend_is_taken(monkeypatch):
+    """On the CPU: efficient attention refuses, flash takes it; a backend that is off is passed over, and without any PyTorch decides."""
+    qkv = vendor.random_qkv((1, 4, 40, 32), 2, torch.bfloat16, torch.device("cpu"))
+    refuses, takes = SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION
+    assert vendor.first_sound((refuses, takes), qkv, True) == takes
+    assert vendor.first_sound((refuses,), qkv, True) is None
+    real = vendor.attend_by
+    monkeypatch.setattr(vendor, "attend_by", lambda backend, *rest: real(backend, *rest) * (1.1 if backend == takes else 1))
+    assert vendor.first_sound((takes, SDPBackend.MATH), qkv, True) == SDPBackend.MATH
+
+
+def test_the_patch_convolution_as_a_product(tiny):
+    embed = tiny[0].vision.patch_embed
+    patches = torch.randn(12, embed.proj.weight[0].numel(), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(embed_patches(patches, embed.proj), embed(patches), atol=1e-4, rtol=0)
 
 
 def test_a_pipeline_gets_shorter_where_shared_memory_is_short():

@@ -73,3 +73,34 @@ def test_a_swap_of_two_likely_tokens_hardly_moves_a_draw():
     first, second = torch.tensor([2.0, 5.001, 0.0, 5.0]), torch.tensor([2.0, 5.0, 0.0, 5.001])
     one, other = (sample_token(logits.expand(len(uniform), -1), uniform, SamplingConfig()) for logits in (first, second))
     assert 0 < (one != other).float().mean() < 2e-3
+
+
+EDGES = torch.tensor([0.0, 0.3, 1 - 2**-24])
+"""Draws at both ends of the unit interval, and one between."""
+
+
+def test_masked_tokens_at_either_end_are_never_drawn():
+    """Over several blocks of sums, most of them masked altogether."""
+    logits = torch.full((len(EDGES), 5000), -torch.inf)
+    logits[:, 1500], logits[:, 3500] = 1.0, 1.1
+    assert sample_token(logits, EDGES, SamplingConfig()).tolist() == [1500, 1500, 3500]
+
+
+@pytest.mark.parametrize("top_p", [0.98, 1.0])
+def test_more_than_the_vocabulary_may_be_kept(top_p):
+    logits = torch.tensor([2.0, 2.0, 2.0]).expand(len(EDGES), -1)
+    assert sample_token(logits, EDGES, SamplingConfig(top_p=top_p, top_k=9)).tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("logits", "temperature", "wanted"),
+    [
+        ([0.0, 20.0, 40.0, -torch.inf], 1e-38, 2),  # logits over the temperature overflow
+        ([0.0, 1.0, torch.inf, -torch.inf], 0.6, 2),
+        ([0.0, torch.nan, 1.0, 2.0], 0.6, 1),
+        ([-torch.inf, -torch.inf, -torch.inf, -torch.inf], 0.6, 0),
+    ],
+)
+def test_what_cannot_be_drawn_from_gives_the_largest(logits, temperature, wanted):
+    """An id of the vocabulary whatever the logits: one beyond it would end a GPU's context."""
+    assert sample_token(torch.tensor([logits] * 3), EDGES, SamplingConfig(temperature)).tolist() == [wanted] * 3

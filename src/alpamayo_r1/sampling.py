@@ -58,23 +58,27 @@ def running_sum(x: torch.Tensor, block: int = 1024) -> torch.Tensor:
     return (blocks + before[..., None]).flatten(-2)[..., :n].contiguous()
 
 
-def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
-    """Logits [S, vocab], uniform [S] -> ids [S].
+def shares(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+    """Where each token's share of the drawn mass ends, in the order of ids: logits [S, vocab] -> f64 [S, vocab].
 
-    Keeps the most likely tokens whose predecessors' mass is below top_p (at least one), renormalises, and inverts at `uniform` the
-    cumulative distribution in the order of ids: where rounding swaps two tokens that are about as likely, as it often does in bf16, the
-    ends of their shares move a little, and nearly every draw stays. In the order of likelihood the two would trade places. Sums are f64:
-    the order in which a device adds them up then decides no token.
+    Keeps the most likely tokens whose predecessors' mass is below top_p (at least one); the others' shares are empty. In bf16, rounding
+    often swaps two tokens that are about equally likely, and in the order of ids their shares then change a little. In the order of
+    likelihood they would trade places, and most draws with them. Sums are f64: the order in which a device adds them decides no token.
     """
-    logits = logits.float()
-    if config.temperature == 0 or config.top_k == 1:
-        return logits.argmax(-1)
-    ordered, index = torch.sort(logits / config.temperature, dim=-1, descending=True, stable=True)
+    ordered, index = torch.sort(logits, dim=-1, descending=True, stable=True)
     ordered, index = ordered[:, : config.top_k], index[:, : config.top_k]
-    weight = (ordered.double() - ordered[:, :1]).exp()
+    weight = ((ordered.double() - ordered[:, :1]) / config.temperature).exp()
     mass = running_sum(weight)
     kept = mass - weight < config.top_p * mass[:, -1:]
-    kept[:, 0] = True
-    mass = running_sum(torch.zeros_like(logits, dtype=weight.dtype).scatter(-1, index, weight * kept))
-    chosen = torch.searchsorted(mass, uniform[:, None].to(mass) * mass[:, -1:], right=True)[:, 0]
-    return chosen.clamp_max(logits.shape[-1] - 1)  # beyond the last only where logits are NaN
+    return running_sum(weight.new_zeros(logits.shape).scatter_(-1, index, weight * kept))
+
+
+def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+    """Logits [S, vocab], uniform [S] -> ids [S]: the token in whose share `uniform` lies. Logits that are not finite: the largest."""
+    logits = logits.float()
+    most = logits.argmax(-1)
+    if config.temperature == 0 or config.top_k == 1:
+        return most
+    ends = shares(logits, config)
+    chosen = torch.searchsorted(ends, uniform[:, None].to(ends) * ends[:, -1:], right=True)[:, 0]
+    return torch.where(ends[:, -1] > 0, chosen, most)

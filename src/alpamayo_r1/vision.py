@@ -62,6 +62,11 @@ def vision_rope(grid: Grid, head_dim: int, merge: int, device: torch.device) -> 
     return angle.cos(), angle.sin()
 
 
+def embed_patches(patches: torch.Tensor, conv: nn.Conv3d) -> torch.Tensor:
+    """The patch convolution as a matrix product: patches [n, patch_dim] of the weights' dtype -> [n, hidden]."""
+    return nnf.linear(patches, conv.weight.flatten(1), conv.bias)
+
+
 class PatchEmbed(nn.Module):
     """A 2 x 16 x 16 convolution with equal stride, computed as such: a matrix product would round differently from the original.
 
@@ -74,10 +79,9 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(config.channels, config.hidden, self.size[1:], stride=self.size[1:])
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        weight = self.proj.weight
-        patches = patches.to(weight.dtype)
-        if patches.is_cuda and weight.dtype == torch.float32:
-            return nnf.linear(patches, weight.flatten(1), self.proj.bias)
+        patches = patches.to(self.proj.weight.dtype)
+        if patches.is_cuda and patches.dtype == torch.float32:
+            return embed_patches(patches, self.proj)
         return self.proj(patches.view(-1, *self.size)).flatten(1)
 
 

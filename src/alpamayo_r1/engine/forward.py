@@ -31,7 +31,7 @@ from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack
 from alpamayo_r1.flow import integrate
 from alpamayo_r1.prompt import Prompt
 from alpamayo_r1.transformer import RMSNorm, rope_table
-from alpamayo_r1.vision import Grid, Vision, interpolate_positions
+from alpamayo_r1.vision import Grid, Vision, embed_patches, interpolate_positions
 from alpamayo_r1.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.vla import VLA
 
@@ -78,7 +78,7 @@ class Model:
 def embed(model: Model, patches: torch.Tensor) -> torch.Tensor:
     """Patches [n, patch_dim] -> what the vision tower reads [n, hidden], before positions."""
     conv = model.vla.vision.patch_embed.proj
-    return nnf.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
+    return embed_patches(patches.to(conv.weight.dtype), conv)
 
 
 def encode(model: Model, x: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:

@@ -1,9 +1,9 @@
-"""Attention by the vendor's kernels: which of them is sound for a shape, found once a process on random tensors."""
+"""Attention by the vendor's kernels: which of them takes a shape and is sound, found once a process on random tensors."""
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
 
@@ -12,7 +12,7 @@ import torch.nn.functional as nnf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 HOPPER = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
-"""The vendor's backends on Hopper and later, the fastest first (bench/engine_check.py, part spread)."""
+"""The vendor's backends on Hopper and later, the fastest first."""
 
 OLDER = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 """The same on GPUs before Hopper."""
@@ -20,45 +20,63 @@ OLDER = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFI
 
 @cache
 def attention_backend(shape: tuple[int, ...], kv_heads: int, causal: bool, dtype: torch.dtype, device: torch.device) -> SDPBackend | None:
-    """The vendor's attention backend for this shape [B, heads, T, d]: the first that is numerically sound on random tensors.
+    """The vendor's attention backend for this shape [B, heads, T, d]: the first that takes it and is sound on random tensors.
 
-    Sound: within twice the distance from an fp32 reference that the slow exact backend in the same dtype has. The order is fixed: were the
-    fastest of this very moment taken, two processes could differ in last bits. None on the CPU, and for fp32, which only the exact
-    backends serve.
+    The order is fixed: were the fastest of this very moment taken, two processes could differ in last bits. None on the CPU, and for fp32,
+    which only the exact backends serve.
     """
     if device.type != "cuda" or dtype == torch.float32:
         return None
-    _, heads, t, d = shape
-    generator = torch.Generator(device).manual_seed(0)
-    group = tuple(  # the queries that share one head of keys
-        torch.randn(1, min(t, 1024), h, d, generator=generator, device=device, dtype=dtype).transpose(1, 2)
-        for h in (heads // kv_heads, 1, 1)
-    )
-    exact = attend(tuple(x.float() for x in group), causal, SDPBackend.MATH)
-    plain = _error(SDPBackend.MATH, group, exact, causal)
     order = HOPPER if torch.cuda.get_device_capability(device)[0] >= 9 else OLDER
-    return next((backend for backend in order if _error(backend, group, exact, causal) <= 2 * plain), None)
+    return first_sound(order, random_qkv(shape, kv_heads, dtype, device), causal)
 
 
-def attend(qkv: tuple[torch.Tensor, ...], causal: bool, backend: SDPBackend | None) -> torch.Tensor:
-    """Attention by one backend; None: as PyTorch decides."""
+def random_qkv(shape: tuple[int, ...], kv_heads: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Normal queries, keys and values, laid out as the engine's."""
+    b, heads, t, d = shape
+    generator = torch.Generator(device).manual_seed(0)
+    return tuple(
+        torch.randn(b, t, h, d, generator=generator, device=device, dtype=dtype).transpose(1, 2) for h in (heads, kv_heads, kv_heads)
+    )
+
+
+def first_sound(order: Sequence[SDPBackend], qkv: tuple[torch.Tensor, ...], causal: bool) -> SDPBackend | None:
+    """The first backend that does not refuse q [B, heads, T, d] over k, v [B, kv_heads, T, d] and is near an exact result in fp32.
+
+    Near: on the first tokens and heads, within twice the distance that the slow backend has in the same dtype.
+    """
+    group = qkv[0].shape[1] // qkv[1].shape[1]
+    few = tuple(x[:1, :heads, :1024] for x, heads in zip(qkv, (group, 1, 1), strict=True))
+    exact = attend_by(SDPBackend.MATH, tuple(x.float() for x in few), causal)
+    limit = 2 * _error(SDPBackend.MATH, few, exact, causal)
+    for backend in order:
+        try:
+            with warnings.catch_warnings():  # a backend that refuses says why in warnings
+                warnings.simplefilter("ignore")
+                attend_by(backend, qkv, causal)
+                if _error(backend, few, exact, causal) <= limit:
+                    return backend
+        except RuntimeError:
+            continue
+    return None
+
+
+def attend_by(backend: SDPBackend | None, qkv: tuple[torch.Tensor, ...], causal: bool) -> torch.Tensor:
+    """Attention by one backend; None: as PyTorch decides.
+
+    Raises:
+        RuntimeError: the backend refuses.
+    """
     q, k, v = qkv
     with nullcontext() if backend is None else sdpa_kernel(backend):
         return nnf.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
 
 
 def _error(backend: SDPBackend, qkv: tuple[torch.Tensor, ...], exact: torch.Tensor, causal: bool) -> float:
-    """Relative distance from the exact result; infinite where the backend refuses, which it does with warnings."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            out = attend(qkv, causal, backend).float()
-    except RuntimeError:
-        return math.inf
-    return ((out - exact).norm() / exact.norm()).item()
+    return ((attend_by(backend, qkv, causal).float() - exact).norm() / exact.norm()).item()
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool) -> torch.Tensor:
     """Attention of q [B, heads, T, d] over k, v [B, kv_heads, T, d] by the backend found for this shape."""
     own = q.shape[2] == k.shape[2]
-    return attend((q, k, v), causal, attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device) if own else None)
+    return attend_by(attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device) if own else None, (q, k, v), causal)

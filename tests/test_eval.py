@@ -173,6 +173,13 @@ def test_another_checkpoint_is_refused(config, done, tmp_path):
         list(evaluate(moved, done))
 
 
+def test_rows_of_other_draws_are_not_added_to(config, done, monkeypatch):
+    """The same seed in a version that draws other words."""
+    monkeypatch.setattr("alpamayo_r1.evaluate.protocol.DRAWS", -1)
+    with pytest.raises(ValueError, match=r"draws \d+ there and -1 now"):
+        list(evaluate(config, done))
+
+
 def test_an_edited_list_is_refused(config, clips, tmp_path):
     with open_source(clips) as source:
         ids = list(source.clip_ids)

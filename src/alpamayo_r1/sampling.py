@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+DRAWS = 2
+"""Raised when the same seed and logits give other words, so that an evaluation begun before is not resumed after. 2: shares by id."""
+
 
 @dataclass(frozen=True)
 class SamplingConfig:

@@ -15,6 +15,7 @@ from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.hub import checkpoint_folder
+from alpamayo_r1.sampling import DRAWS
 
 GRID_US = 1_000_000
 """Step of `t0="grid"`."""
@@ -164,6 +165,7 @@ def identity(config: EvalConfig, items: Sequence[Item]) -> dict[str, Any]:
     """What the rows depend on: equal identities give equal rows. The checkpoint by its content, the clips by a digest of their list."""
     listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us}" for item in items).encode()).hexdigest()
     described = asdict(config) | {"checkpoint": fingerprint(checkpoint_folder(config.checkpoint)), "rows": len(items), "clips": listed}
+    described["draws"] = DRAWS
     del described["data"], described["t0"]
     return described
 

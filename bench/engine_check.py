@@ -136,7 +136,7 @@ def tiny() -> None:
                 (3, 120, 120, {"max_tokens": 9, "top_k": 3}),
                 (2, 96, 160, {"max_tokens": 5, "temperature": 0.0, "steps": 5}),
             ):
-                observation = tiny_observation(height, width, samples + repeat)
+                observation = bench.random_observation(samples + repeat, height, width)
                 want = plan(model, vocabulary, observation, samples=samples, seed=3, **options)
                 got = engine.plan(observation, samples=samples, seed=3, **options)
                 label = f"tiny S={samples} {height}x{width} {'replay' if graphs and repeat else 'graphs' if graphs else 'eager'}"
@@ -145,7 +145,7 @@ def tiny() -> None:
                     far = plan(slow, vocabulary, observation, samples=samples, seed=3, **options).xyz
                     floor = max(floor, (far - want.xyz).abs().max().item())
                 rows.append((label + same, (got.xyz - want.xyz).abs().max().item() if not same else "tokens differ"))
-        scenes = [tiny_observation(96, 160, 7), tiny_observation(96, 160, 8)]
+        scenes = [bench.random_observation(7, 96, 160), bench.random_observation(8, 96, 160)]
         for one, scene in zip(engine.plan(scenes, samples=2, seed=5, max_tokens=12), scenes, strict=True):
             want = plan(model, vocabulary, scene, samples=2, seed=5, max_tokens=12)
             rows.append((f"tiny B=2 graphs={graphs}", (one.xyz - want.xyz).abs().max().item()))
@@ -173,11 +173,6 @@ def synchronize() -> None:
     """Waits for the device."""
     if CUDA:
         torch.cuda.synchronize()
-
-
-def tiny_observation(height: int, width: int, seed: int) -> Observation:
-    """Noise frames from four cameras and a straight history."""
-    return bench.random_observation(seed, height, width)
 
 
 # ------------------------------------------------------------------------------------------------------------------------- the 10B itself

@@ -64,9 +64,8 @@ def distance(a: Plan, b: Plan) -> float:
 def report(name: str, found: list[float]) -> None:
     """One line."""
     other = sum(d == float("inf") for d in found)
-    print(
-        f"{name}: at most {max(found):.1e} m, median {statistics.median(found):.1e} m, other words in {other} of {len(found)}", flush=True
-    )
+    worst, middle = max(found), statistics.median(found)
+    print(f"{name}: at most {worst:.1e} m, median {middle:.1e} m, other words in {other} of {len(found)}", flush=True)
 
 
 def main() -> None:

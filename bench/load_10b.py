@@ -31,12 +31,12 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
+from alpamayo_r1.bench import random_observation  # noqa: E402
 from alpamayo_r1.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index  # noqa: E402
 from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, read_config  # noqa: E402
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1  # noqa: E402
 from alpamayo_r1.plan import total_ms  # noqa: E402
 from alpamayo_r1.planner import Planner, make_engine  # noqa: E402
-from alpamayo_r1.types import CAMERAS, FRAMES, H, Observation, Trajectory  # noqa: E402
 
 RELEASED = {
     "model_type": "alpamayo_r1",
@@ -147,21 +147,13 @@ def measure(folder: Path, device: str, plan_tokens: int) -> dict[str, float]:
     with peak_memory() as memory, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         engine = make_engine(model.model, model.vocabulary) if cuda else None
-        done = Planner(model.model, model.vocabulary, engine).plan(observation(), seed=0, max_tokens=plan_tokens)
+        done = Planner(model.model, model.vocabulary, engine).plan(random_observation(0), seed=0, max_tokens=plan_tokens)
     assert done.xyz.isfinite().all()
     result |= {"plan_ms": total_ms(done.timing)} | {f"plan_{name}": value for name, value in memory.items()}
     if cuda:
         free, total = torch.cuda.mem_get_info()
         result |= {"plan_gpu_gb": torch.cuda.max_memory_allocated() / 1e9, "device_used_gb": (total - free) / 1e9}
     return result
-
-
-def observation() -> Observation:
-    """16 frames of noise at 1080 x 1920 and a steady 10 m/s."""
-    xyz = torch.zeros(H, 3)
-    xyz[:, 0] = torch.arange(1 - H, 1)
-    frames = torch.randint(0, 256, (len(CAMERAS), FRAMES, 3, 1080, 1920), dtype=torch.uint8)
-    return Observation(frames, CAMERAS, Trajectory(xyz, torch.eye(3).expand(H, 3, 3)), 0)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def next_logits(model: VLA, vocabulary: Vocabulary, observation: Observation, sa
 
 def share(logits: torch.Tensor, token: int, how: SamplingConfig) -> tuple[float, float]:
     """From where to where in the unit interval a draw gives this token."""
-    ends = shares(logits, how)[0]
+    ends = shares(logits, how)[0][0]
     ends = (ends / ends[-1]).tolist()
     return ends[token - 1] if token else 0.0, ends[token]
 

@@ -61,8 +61,8 @@ def running_sum(x: torch.Tensor, block: int = 1024) -> torch.Tensor:
     return (blocks + before[..., None]).flatten(-2)[..., :n].contiguous()
 
 
-def shares(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
-    """Where each token's share of the drawn mass ends, in the order of ids: logits [S, vocab] -> f64 [S, vocab].
+def shares(logits: torch.Tensor, config: SamplingConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where each token's share of the drawn mass ends, in the order of ids, and the largest logit's id: [S, vocab] -> f64 [S, vocab], [S].
 
     Keeps the most likely tokens whose predecessors' mass is below top_p (at least one); the others' shares are empty. In bf16, rounding
     often swaps two tokens that are about equally likely, and in the order of ids their shares then change a little. In the order of
@@ -73,15 +73,14 @@ def shares(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
     weight = ((ordered.double() - ordered[:, :1]) / config.temperature).exp()
     mass = running_sum(weight)
     kept = mass - weight < config.top_p * mass[:, -1:]
-    return running_sum(weight.new_zeros(logits.shape).scatter_(-1, index, weight * kept))
+    return running_sum(weight.new_zeros(logits.shape).scatter_(-1, index, weight * kept)), index[:, 0]
 
 
 def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
     """Logits [S, vocab], uniform [S] -> ids [S]: the token in whose share `uniform` lies. Logits that are not finite: the largest."""
     logits = logits.float()
-    most = logits.argmax(-1)
     if config.temperature == 0 or config.top_k == 1:
-        return most
-    ends = shares(logits, config)
+        return logits.argmax(-1)
+    ends, most = shares(logits, config)
     chosen = torch.searchsorted(ends, uniform[:, None].to(ends) * ends[:, -1:], right=True)[:, 0]
     return torch.where(ends[:, -1] > 0, chosen, most)

@@ -155,10 +155,10 @@ class Engine:
             positions = self._positions
             self.graphs.run(("flow", *said, how.steps), lambda: forward.flow(self.model, buffers, how.steps, positions))
             starts = [start_of(history, self.config.action) for history in histories]  # while the device works
-            brought = [x.to("cpu", non_blocking=True) for x in (buffers.actions, buffers.ids, buffers.length, buffers.ended)]
+            found = (buffers.actions, buffers.ids, buffers.length, buffers.ended)
+            normalised, ids, length, ended = (x.to("cpu", non_blocking=True) for x in found)
         if self.stream is not None:
             self.stream.synchronize()
-        normalised, ids, length, ended = brought
         warn_unfinished(ended, how.max_tokens)
         plans = []
         with clock("kinematics"):

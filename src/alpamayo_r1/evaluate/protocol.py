@@ -164,8 +164,8 @@ def _grid(source: Source, clip_id: str) -> list[int]:
 def identity(config: EvalConfig, items: Sequence[Item]) -> dict[str, Any]:
     """What the rows depend on: equal identities give equal rows. The checkpoint by its content, the clips by a digest of their list."""
     listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us}" for item in items).encode()).hexdigest()
-    described = asdict(config) | {"checkpoint": fingerprint(checkpoint_folder(config.checkpoint)), "rows": len(items), "clips": listed}
-    described["draws"] = DRAWS
+    checkpoint = fingerprint(checkpoint_folder(config.checkpoint))
+    described = asdict(config) | {"checkpoint": checkpoint, "rows": len(items), "clips": listed, "draws": DRAWS}
     del described["data"], described["t0"]
     return described
 

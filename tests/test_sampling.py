@@ -92,6 +92,12 @@ def test_more_than_the_vocabulary_may_be_kept(top_p):
     assert sample_token(logits, EDGES, SamplingConfig(top_p=top_p, top_k=9)).tolist() == [0, 0, 2]
 
 
+def test_a_tiny_temperature_draws_between_equal_logits():
+    """Logits over the temperature overflow fp32; their differences do not."""
+    logits = torch.tensor([40.0, 40.0, 0.0]).expand(len(EDGES), -1)
+    assert sample_token(logits, EDGES, SamplingConfig(1e-38)).tolist() == [0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("logits", "temperature", "wanted"),
     [

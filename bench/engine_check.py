@@ -419,7 +419,7 @@ def main() -> None:
     part("profile", lambda: profile(engine, observation, 1))
     section("sweep", lambda: sweep.run(engine, say, SWEPT) if CUDA and SWEPT else None)
     engine.graphs.clear()
-    for key, cut in (*ops.TILES.items(), *ops.CUTS.items()):
+    for key, cut in (*ops.TILES.items(), *ops.CUTS.items(), ("whole", ops.WHOLE)):
         say(f"  {key}: {cut},")
     if "stages" in PARTS:
         for samples, tokens in ((1, 16), (6, 16), (16, 16), (1, 41)):

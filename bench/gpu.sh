@@ -20,6 +20,9 @@ part() {
 lines=50 part cold $python -m alpamayo_r1.cli bench --size 10b
 lines=9 part warm $python -m alpamayo_r1.cli bench --size 10b --samples 1 --tokens 16
 lines=60 part check $python bench/engine_check.py --parts kernels,tiny,stages,fidelity --minutes 2 --out "$out"
+
+# Side by side, with few threads that do not spin: they would wait for each other.
+export OMP_NUM_THREADS=4 OMP_WAIT_POLICY=PASSIVE
 lines=1 part endurance-tiny $python bench/endurance.py &
 lines=1 part endurance-small $python bench/endurance.py --model small &
 lines=40 part near-ties $python bench/near_ties.py --scenes 48 &

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as nnf
@@ -15,6 +16,7 @@ import torch.nn.functional as nnf
 from alpamayo_r1.config import ProjectionConfig, VisionConfig
 from alpamayo_r1.engine import ops, pixels
 from alpamayo_r1.engine.ops import Context, Heads
+from alpamayo_r1.sampling import SamplingConfig
 from alpamayo_r1.vla import ActionIn
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
@@ -116,7 +118,7 @@ def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[f
 
 
 def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, prompt: int, capacity: int) -> list[float]:
-    """attend, with ragged lengths and poison (NaN) beyond them; then how many numbers change when the buffers are larger (none)."""
+    """attend, in parts and whole, with ragged lengths and poison (NaN) beyond them; then how many numbers larger buffers change (none)."""
     rows, d = scenes * samples, heads.width
     q = case(rows * per, heads.queries, d)
     prefix, suffix = case(2, scenes, heads.keys, capacity, d), case(2, rows, heads.keys, 48 + per, d)
@@ -126,13 +128,20 @@ def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, promp
         prefix[:, b, :, length:] = float("nan")
     for r, length in enumerate(seen.tolist()):
         suffix[:, r, :, length:] = float("nan")
-    got = ops.attend(q, Context((prefix[0], prefix[1]), lengths, (suffix[0], suffix[1]), seen), heads)
+    context = Context((prefix[0], prefix[1]), lengths, (suffix[0], suffix[1]), seen)
     larger = [nnf.pad(x, (0, 0, 0, 160), value=float("nan")) for x in (*prefix, *suffix)]
-    again = ops.attend(q, Context(tuple(larger[:2]), lengths, tuple(larger[2:]), seen), heads)
-    prefix, suffix = prefix.float(), suffix.float()
+    wide = Context((prefix[0].float(), prefix[1].float()), lengths, (suffix[0].float(), suffix[1].float()), seen)
     with twins():
-        want = ops.attend(q.float(), Context((prefix[0], prefix[1]), lengths, (suffix[0], suffix[1]), seen), heads)
-    return [error(got, want), (got != again).sum().item()]
+        want = ops.attend(q.float(), wide, heads)
+    ways = [ops.attend, ops._attend_parts]
+    if per * heads.group % 64 == 0:
+        ways += [partial(ops._attend_whole, cut=ops.Cut(n, 64, n // 16, 3)) for n in (64, 128) if per * heads.group % n == 0]
+    errors = []
+    for attend in ways:
+        got = attend(q, context, heads)
+        again = attend(q, Context(tuple(larger[:2]), lengths, tuple(larger[2:]), seen), heads)
+        errors += [error(got, want), (got != again).sum().item()]
+    return errors
 
 
 def vision_ropes(case: Case, n: int, places: int, heads: int, d: int) -> list[float]:
@@ -152,6 +161,32 @@ def pictures(case: Case, n: int, h: int, w: int, height: int, width: int) -> lis
     with twins():
         want = pixels.resize_to_patches(frames.cpu(), VISION, height, width, case.dtype)
     return [(got.cpu() != want).sum().item()]
+
+
+def draws(case: Case, rows: int, vocab: int, temperature: float, top_p: float, levels: int) -> list[float]:
+    """draw_tokens: how many tokens differ. levels: distinct logits there may be, so that many stand at the edge of what is kept."""
+    logits = (case(rows, vocab, dtype=torch.float32) * levels).round() / levels * 3
+    blocked = case(vocab) > 2
+    uniform = torch.rand(rows, device=case.device, generator=case.generator)
+    logits[0, 1], uniform[-1] = 0.0, 1 - 2**-24
+    logits, how = logits.to(case.dtype), SamplingConfig(temperature, top_p)
+    got = ops.draw_tokens(logits, blocked, uniform, how)
+    with twins():
+        want = ops.draw_tokens(logits, blocked, uniform, how)
+    return [(got != want).sum().item()]
+
+
+def draws_from_nothing(case: Case, temperature: float) -> list[float]:
+    """draw_tokens of logits that are not finite, or equal, or far apart."""
+    inf, nan = torch.inf, torch.nan
+    some = [[0, 20, 40, -inf], [0, 1, inf, -inf], [0, nan, 1, 2], [-5, inf, nan, inf], [40, 40, 0, 40], [-0.0, 0, -0.0, 0]]
+    logits = torch.tensor([*some, [-inf] * 4, [nan] * 4], device=case.device).to(case.dtype)
+    uniform = torch.full((len(logits),), 0.4, device=case.device)
+    blocked, how = torch.zeros(4, device=case.device, dtype=torch.bool), SamplingConfig(temperature)
+    got = ops.draw_tokens(logits, blocked, uniform, how)
+    with twins():
+        want = ops.draw_tokens(logits, blocked, uniform, how)
+    return [(got != want).sum().item()]
 
 
 TEXT, EXPERT, TINY, SMALL = Heads(32, 8, 128, 1e-6), Heads(16, 8, 128, 1e-6), Heads(4, 2, 16, 1e-6), Heads(6, 3, 64, 1e-6)
@@ -174,6 +209,12 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("vision_rope", vision_ropes, (2, 12, 2, 24)),
     ("pictures", pictures, (2, 100, 130, 32, 64)),
     ("pictures high", pictures, (1, 90, 64, 32, 64)),
+    ("draws few", draws, (12, 50, 1.0, 0.9, 2)),
+    ("draws all", draws, (3, 5000, 0.6, 1.0, 1000)),
+    ("draws ties", draws, (3, 9000, 1.5, 0.5, 1)),
+    ("draws", draws, (3, 4096, 0.6, 0.98, 1000)),
+    ("draws from nothing", draws_from_nothing, (0.6,)),
+    ("draws cold", draws_from_nothing, (1e-38,)),
 ]
 BIG: list[tuple[str, Callable, tuple]] = [
     ("norms 1 x 4096", norms, (1, 4096, 3)),
@@ -194,6 +235,9 @@ BIG: list[tuple[str, Callable, tuple]] = [
     ("vision_rope 16 x 720", vision_ropes, (16, 720, 16, 72)),
     ("pictures 1080x1920", pictures, (2, 1080, 1920, 320, 576)),
     ("pictures 480x640", pictures, (2, 480, 640, 384, 512)),
+    *((f"draws T={how[0]} p={how[1]}", draws, (64, 155_697, *how)) for how in ((0.6, 0.98, 1000), (1.5, 1.0, 3), (0.2, 0.5, 8))),
+    ("draws from nothing", draws_from_nothing, (0.6,)),
+    ("draws cold", draws_from_nothing, (1e-38,)),
 ]
 
 

@@ -29,7 +29,7 @@ CANDIDATES: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = {
     ],
     ("swiglu", 64): [(64, 32, 128, 4, 4), (64, 64, 64, 4, 4), (64, 64, 128, 8, 3), (64, 64, 128, 4, 3)],
 }  # fmt: skip
-CUTS: dict[int, list[Cut]] = {
+CUTS: dict[int | str, list[Cut]] = {
     16: [Cut(16, 32, 2, 4, 528), Cut(16, 64, 4, 3), Cut(16, 64, 4, 3, 132), Cut(16, 32, 4, 4)],
     64: [Cut(64, 64, 4, 3, 132), Cut(64, 64, 4, 2), Cut(64, 64, 4, 3), Cut(64, 32, 4, 4)],
     128: [
@@ -37,6 +37,7 @@ CUTS: dict[int, list[Cut]] = {
     ],
     1024: [Cut(128, 64, 8, 3, 132), Cut(128, 64, 8, 2, 132), Cut(128, 64, 8, 4, 132), Cut(128, 64, 8, 3, 192)],
     2048: [Cut(128, 64, 8, 3, 264), Cut(128, 64, 8, 4, 264), Cut(128, 64, 8, 2, 264), Cut(128, 64, 8, 3, 132)],
+    "whole": [Cut(128, 64, 8, 3, 132), Cut(128, 64, 8, 4, 132), Cut(128, 128, 8, 2, 132), Cut(128, 32, 8, 4, 132), Cut(64, 64, 4, 3, 132)],
 }  # fmt: skip
 FETCHES = {16: ((0, False), (4, False), (8, False), (16, False)), 64: ((0, True), (2, True), (4, True), (8, True), (8, False))}
 """(cache lines a row fetched before the predecessor ends, whether the successor is released at once) to try, by rows of a tile."""
@@ -67,10 +68,17 @@ def check_all(index: int, workers: int, names: Sequence[str]) -> list[tuple[str,
     return [check_tile(kind, cut) for kind, cut in jobs[index::workers]] + [check_cut(rows, cut) for rows, cut in cuts[index::workers]]
 
 
-def check_cut(rows: int, cut: Cut) -> tuple[str, float | str]:
+def slot(rows: int | str) -> tuple[dict, Any]:
+    """The table and the key that hold the cut for so many query rows of a head."""
+    return (vars(ops), "WHOLE") if rows == "whole" else (ops.CUTS, rows)
+
+
+def check_cut(rows: int | str, cut: Cut) -> tuple[str, float | str]:
     """(label, relative error) of a cut of attention at the rows that it is for."""
-    samples, per, heads = {16: (1, 1, TEXT), 64: (16, 1, TEXT), 128: (1, 64, EXPERT), 1024: (6, 64, EXPERT), 2048: (16, 64, EXPERT)}[rows]
-    ops.CUTS[rows] = cut
+    flows = {128: 1, 1024: 6, 2048: 12, "whole": 16}
+    samples, per, heads = (flows[rows], 64, EXPERT) if rows in flows else ({16: 1, 64: 16}[rows], 1, TEXT)
+    table, key = slot(rows)
+    table[key] = cut
     return check([(f"attend {rows} {cut}", attends, (1, samples, per, heads, 3006, 3008))], "cuda", torch.bfloat16)[0]
 
 
@@ -223,15 +231,22 @@ def passes(engine: Engine) -> dict[str, Callable[[], object]]:
         buffers.length.fill_(16)
         return lambda: forward.flow(engine.model, buffers, 2, positions)
 
-    return {f"decode S={s}": decode(s) for s in (1, 6, 16)} | {f"flow S={s}": flow(s) for s in (1, 6, 16)}
+    return {f"decode S={s}": decode(s) for s in (1, 6, 16)} | {f"flow S={s}": flow(s) for s in (1, 6, 12, 16)}
 
 
-PASSES = {"decode S=1": (1, 16), "decode S=16": (16, 64), "flow S=1": (64, 128), "flow S=6": (384, 1024), "flow S=16": (1024, 2048)}
+PASSES: dict[str, tuple[int, int | str]] = {
+    "decode S=1": (1, 16),
+    "decode S=16": (16, 64),
+    "flow S=1": (64, 128),
+    "flow S=6": (384, 1024),
+    "flow S=12": (768, 2048),
+    "flow S=16": (1024, "whole"),
+}
 """What is tuned: rows of its products, query rows of a head."""
 
 
 def run(engine: Engine, say: Callable[[str], None], names: Sequence[str] = tuple(PASSES)) -> dict:
-    """Tunes ops.TILES and ops.CUTS for the engine's model; the arena must hold 16 samples. A line a shape and a slot."""
+    """Tunes ops.TILES, ops.CUTS and ops.WHOLE for the engine's model; the arena must hold 16 samples. A line a shape and a slot."""
     found, ranked = {}, {}
     gc.freeze()  # every capture collects garbage
     with torch.inference_mode():
@@ -247,7 +262,7 @@ def run(engine: Engine, say: Callable[[str], None], names: Sequence[str] = tuple
             found[shape.name] = [(str(cut), us) for cut, us in times[:12]]
         for name in names:
             m, rows = PASSES[name]
-            slots = [(ops.CUTS, rows, CUTS[rows])]
+            slots = [(*slot(rows), CUTS[rows])]
             slots += [(ops.TILES, shape.key, best) for shape, best in ranked.values() if shape.m == m]
             found[name] = descend(todo[name], slots, say, name)
         say("  tuned: " + ", ".join(f"{name} {graph_us(one):.0f} us" for name, one in todo.items()))

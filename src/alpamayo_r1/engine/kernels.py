@@ -324,6 +324,35 @@ def attend_kernel(
     _release(PDL)
 
 
+@triton.jit(do_not_specialize=["seen_stride", "samples", "per"])
+def attend_whole_kernel(
+    q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, out, scale, samples, per, prefix_capacity, suffix_capacity,
+    HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, IEEE: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
+    """The attention of BM query rows of one sample for one KV head, over the scene's prompt and then the sample's own suffix."""
+    first = tl.program_id(0) * BM
+    head = tl.program_id(1) % HKV
+    scene = tl.program_id(1) // HKV
+    sample = scene * samples + first // (per * G)
+    j = first % (per * G) + tl.arange(0, BM)
+    d = tl.arange(0, D)
+    at = ((sample * per + j // G) * HQ + head * G + j % G).to(tl.int64)[:, None] * D + d[None, :]
+    length = tl.load(prompt + scene, cache_modifier=".cg").to(tl.int32)
+    end = tl.load(seen + sample * seen_stride, cache_modifier=".cg").to(tl.int32)
+    base = (scene * HKV + head).to(tl.int64) * prefix_capacity * D
+    own = (sample * HKV + head).to(tl.int64) * suffix_capacity * D
+    _wait(PDL)
+    rows = tl.load(q + at)
+    peak = tl.full((BM,), float("-inf"), tl.float32)
+    mass = tl.zeros((BM,), tl.float32)
+    acc = tl.zeros((BM, D), tl.float32)
+    peak, mass, acc = _segment(rows, prefix_k + base, prefix_v + base, 0, length, peak, mass, acc, scale, D, BN, IEEE)
+    peak, mass, acc = _segment(rows, suffix_k + own, suffix_v + own, 0, end, peak, mass, acc, scale, D, BN, IEEE)
+    _release(PDL)
+    tl.store(out + at, (acc / mass[:, None]).to(out.dtype.element_ty))
+
+
 @triton.jit(do_not_specialize=["pairs", "parts"])
 def merge_kernel(acc_in, lse_in, out, pairs, parts, D: tl.constexpr, PARTS: tl.constexpr, PAIRS: tl.constexpr, PDL: tl.constexpr):
     """out[pair] = sum_p 2^(lse_p - max) acc_p / sum_p 2^(lse_p - max) for PAIRS (token, head) pairs a program."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
+from alpamayo_r1.sampling import SamplingConfig, sample_token
 from alpamayo_r1.vla import ActionIn
 
 KV = tuple[torch.Tensor, torch.Tensor]
@@ -34,6 +35,13 @@ def _triton():
     from alpamayo_r1.engine import kernels
 
     return kernels
+
+
+@cache
+def _drawing():
+    from alpamayo_r1.engine import drawing
+
+    return drawing
 
 
 def on_gpu(x: torch.Tensor) -> bool:
@@ -378,38 +386,64 @@ def attend_cut(rows: int) -> Cut:
     return CUTS.get(rows) or Cut(min(64, rows), 64, 4, 2)
 
 
-def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
-    """Attention without a mask of q [R * n, Hq, d] (n tokens a row) over prompt and suffix -> [R * n, Hq d].
+WHOLE = Cut(128, 64, 8, 3, 132)
+"""The cut where tiles of query rows alone fill the card, so that none needs to be merged."""
 
-    The prompt is read once for all samples of a scene; its part and the suffix's are merged by their masses.
-    """
+
+def fits_whole(cut: Cut, rows: int, of_sample: int) -> bool:
+    """Whether tiles of a sample's own query rows, of which there are so many in all, keep at least nine of ten programs of a wave busy."""
+    programs = rows // cut.rows
+    return of_sample % cut.rows == 0 and programs >= 0.9 * cut.programs * ceil_div(programs, cut.programs)
+
+
+def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
+    """Attention without a mask of q [R * n, Hq, d] (n tokens a row) over prompt and suffix -> [R * n, Hq d]."""
     if not on_gpu(q):
         return _attend_rows(q, context, heads)
+    per = len(q) // len(context.seen)
+    if fits_whole(WHOLE, len(q) * heads.queries, per * heads.group):
+        return _attend_whole(q, context, heads, WHOLE)
+    return _attend_parts(q, context, heads)
+
+
+def _seen(q: torch.Tensor, context: Context, heads: Heads) -> tuple[tuple, tuple, dict[str, int | bool]]:
+    """What both kernels of attention take: tensors, numbers, and constants."""
+    scenes, rows = len(context.prompt), len(context.seen)
+    tensors = q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0)
+    scale = heads.width**-0.5 * math.log2(math.e)
+    numbers = scale, rows // scenes, len(q) // rows, context.prefix[0].shape[2], context.suffix[0].shape[2]
+    constants = {"HQ": heads.queries, "HKV": heads.keys, "G": heads.group, "D": heads.width, "IEEE": q.dtype == torch.float32}
+    return tensors, numbers, constants
+
+
+def _attend_whole(q: torch.Tensor, context: Context, heads: Heads, cut: Cut) -> torch.Tensor:
+    """Prompt and suffix by one program for each tile of a sample's query rows."""
+    tensors, numbers, constants = _seen(q, context, heads)
+    out = torch.empty(len(q), heads.queries * heads.width, device=q.device, dtype=q.dtype)
+    scenes = len(context.prompt)
+    grid = len(q) // scenes * heads.group // cut.rows, scenes * heads.keys
+    constants |= {"BM": cut.rows, "BN": cut.keys, "warps": cut.warps, "stages": cut.stages}
+    _launch(_triton().attend_whole_kernel, grid, *tensors, out, *numbers, **constants)
+    return out
+
+
+def _attend_parts(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
+    """The prompt in parts, read once for all samples of a scene, and each suffix; then what they give is merged by their masses."""
     scenes, rows = len(context.prompt), len(context.seen)
     samples, per, d = rows // scenes, len(q) // rows, heads.width
     cut, tm = attend_cut(samples * per * heads.group), min(64, power(per * heads.group, 16))
     tiles, tail_tiles = ceil_div(samples * per * heads.group, cut.rows), ceil_div(per * heads.group, tm)
-    capacity = context.prefix[0].shape[2]
     splits = max(1, min(cut.programs // (tiles * heads.keys * scenes), 31))  # whatever the buffers' capacity: it must not change a bit
     parts = splits + 1
     acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
     lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
+    tensors, numbers, constants = _seen(q, context, heads)
+    constants |= {"BM": cut.rows, "TM": tm, "BN": cut.keys, "TN": 64 if tm > 16 else 32, "warps": cut.warps, "stages": cut.stages}
     _launch(
         _triton().attend_kernel,
         (tiles * splits + samples * tail_tiles, scenes * heads.keys),
-        *(q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0), acc, lse),
-        *(d**-0.5 * math.log2(math.e), samples, per, capacity, context.suffix[0].shape[2], len(q), splits, tiles, tail_tiles),
-        HQ=heads.queries,
-        HKV=heads.keys,
-        G=heads.group,
-        D=d,
-        BM=cut.rows,
-        TM=tm,
-        BN=cut.keys,
-        TN=64 if tm > 16 else 32,
-        IEEE=q.dtype == torch.float32,
-        warps=cut.warps,
-        stages=cut.stages,
+        *(*tensors, acc, lse, *numbers, len(q), splits, tiles, tail_tiles),
+        **constants,
     )
     out = torch.empty(len(q), heads.queries * d, device=q.device, dtype=q.dtype)
     pairs, some = len(q) * heads.queries, max(1, 16 // power(parts))
@@ -441,3 +475,39 @@ def vision_rope(qkv: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> t
         qkv, *rope, places, HEADS=heads, ROWS=power(2 * heads), HALF=d // 2, WIDE=power(d // 2), num_warps=4
     )
     return qkv
+
+
+# ------------------------------------------------------------------------------------------------------------------------- drawing tokens
+
+DRAW_BLOCK = 2048
+"""Logits that a program of the drawing kernels takes."""
+
+
+def draw_tokens(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+    """`sampling.sample_token` of logits [R, vocab] without the tokens of blocked bool[vocab], by uniform f32[R] -> ids i64[R].
+
+    On a GPU without a sort. Greedy choices and top-k go the sorted way there too.
+    """
+    if not on_gpu(logits) or config.temperature == 0 or config.top_k is not None:
+        return sample_token(logits.float().masked_fill(blocked, -torch.inf), uniform, config)
+    rows, vocab = logits.shape
+    blocks, bits = ceil_div(vocab, DRAW_BLOCK), 16 if logits.dtype == torch.bfloat16 else 32
+
+    def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(*shape, device=logits.device, dtype=dtype)
+
+    peaks, ties = empty(rows, blocks, dtype=torch.long), empty(rows, blocks, dtype=torch.int32)
+    weights, above = empty(rows, vocab, dtype=torch.float64), empty(rows, blocks, dtype=torch.float64)
+    masses, out = empty(bits // 4, rows, blocks, 16, dtype=torch.float64), empty(rows, dtype=torch.long)
+    kernels, grid, given, size = _drawing(), (rows, blocks), (logits, blocked.view(torch.uint8)), (vocab, blocks)
+    temperature, top_p = float(config.temperature), float(config.top_p)
+    shape = {"BITS": bits, "BLOCK": DRAW_BLOCK, "warps": 8}
+    _launch(kernels.peaks_kernel, grid, *given, peaks, *size, **shape)
+    shape["MANY"] = power(blocks)
+    _launch(kernels.weigh_kernel, grid, *given, peaks, weights, *size, temperature, **shape)
+    for passed in range(bits // 4):
+        _launch(kernels.narrow_kernel, grid, *given, weights, masses, *size, top_p, passed, **shape)
+    found = weights, masses, above, ties
+    _launch(kernels.tally_kernel, grid, *given, *found, *size, top_p, **shape)
+    _launch(kernels.choose_kernel, (rows,), *given, *found, peaks, uniform, out, *size, top_p, temperature, **shape)
+    return out

@@ -19,10 +19,11 @@ import torch
 from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, DoesNotFit
 from alpamayo_r1.engine.graphs import Graphs
+from alpamayo_r1.engine.ops import draw_tokens
 from alpamayo_r1.engine.pixels import Uploader, patches
 from alpamayo_r1.plan import Request, drive, request, start_of, trajectory_mask, warn_unfinished
 from alpamayo_r1.prompt import Prompt, chat_text, check_observation, fuse_history, rope_positions
-from alpamayo_r1.sampling import SamplingConfig, sample_token
+from alpamayo_r1.sampling import SamplingConfig
 from alpamayo_r1.types import Observation, Plan, Trajectory
 from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary
@@ -255,7 +256,7 @@ class Engine:
         b, v = buffers, self.vocabulary
         uniform = b.uniform.index_select(1, b.step)[:, 0]
         forced = b.forced.index_select(1, b.step)[:, 0]
-        sampled = sample_token(b.logits.float().masked_fill(self._blocked, -torch.inf), uniform, sampling)
+        sampled = draw_tokens(b.logits, self._blocked, uniform, sampling)
         token = torch.where(forced >= 0, forced, sampled).masked_fill(b.over, v.pad_token_id)
         b.token.copy_(token)
         b.ids.index_copy_(1, b.step, token[:, None])

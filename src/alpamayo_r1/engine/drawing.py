@@ -1,0 +1,175 @@
+"""Triton kernels that draw tokens as `alpamayo_r1.sampling` does, without sorting the vocabulary.
+
+A key is an integer that orders as the logits do. The edge is the key of the least likely token that top-p keeps: a pass finds four bits
+of it, from the masses of sixteen ranges of keys, in f64 and in blocks side by side. Of several tokens at the edge the first ones are kept.
+
+    peaks -> weigh -> narrow (BITS / 4 times) -> tally -> choose
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from alpamayo_r1.engine.kernels import _depend
+
+RANGES = tl.constexpr(16)
+"""Ranges of keys that a pass tells apart: four bits."""
+
+
+@triton.jit
+def _values(logits, blocked, row, ids, vocab):
+    """Logits of a row as fp32, one zero only; -inf where they are blocked or beyond the vocabulary."""
+    inside = ids < vocab
+    value = tl.load(logits + row.to(tl.int64) * vocab + ids, mask=inside, other=float("-inf")).to(tl.float32)
+    allowed = tl.load(blocked + ids, mask=inside, other=1) == 0
+    value = tl.where(value == 0, 0.0, value)
+    return tl.where(allowed, value, float("-inf"))
+
+
+@triton.jit
+def _key(value, BITS: tl.constexpr):
+    """The first BITS bits of an fp32 value as an integer that orders as the values do, NaN above all."""
+    bits = value.to(tl.int32, bitcast=True)
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return tl.where(value != value, 0x7FFFFFFF, ordered) >> (32 - BITS)
+
+
+@triton.jit
+def _value(key, BITS: tl.constexpr):
+    """The value of a key whose other bits were zero."""
+    rest = 32 - BITS
+    ordered = (key << rest) | ((key >> 31) & ((1 << rest) - 1))
+    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _weight(value, top, temperature):
+    """exp((value - top) / temperature) in f64."""
+    return tl.exp((value.to(tl.float64) - top.to(tl.float64)) / temperature)
+
+
+@triton.jit
+def _most(peaks, row, blocks, BITS: tl.constexpr, MANY: tl.constexpr):
+    """The largest logit of a row and the first id that has it."""
+    b = tl.arange(0, MANY)
+    best = tl.max(tl.load(peaks + row * blocks + b, mask=b < blocks, other=-(1 << 62)), 0)
+    return _value((best >> 32).to(tl.int32), BITS), 0x7FFFFFFF - (best & 0xFFFFFFFF)
+
+
+@triton.jit
+def _edge(masses, row, blocks, top_p, passes, BITS: tl.constexpr, MANY: tl.constexpr):
+    """The edge as far as so many passes have found it, its other bits lowest, and the mass that the kept tokens reach."""
+    b = tl.arange(0, MANY)[:, None]
+    j = tl.arange(0, RANGES)
+    edge = tl.full((), -(1 << (BITS - 1)), tl.int64)
+    goal = tl.full((), 0.0, tl.float64)
+    for p in range(0, passes):
+        at = ((p * tl.num_programs(0) + row) * blocks + b) * RANGES + j[None, :]
+        mass = tl.sum(tl.load(masses + at, mask=b < blocks, other=0.0), 0)
+        goal = tl.where(p == 0, top_p * tl.max(mass, 0), goal)
+        beyond = tl.sum(((j > 0) & (mass >= goal)).to(tl.int64), 0)
+        edge += beyond << (BITS - 4 - 4 * p)
+    return edge, goal
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def peaks_kernel(logits, blocked, peaks, vocab, blocks, BITS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
+    """Of one block of one row: the largest key and the first id that has it, as one number."""
+    row = tl.program_id(0)
+    ids = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    _depend(PDL)
+    key = _key(_values(logits, blocked, row, ids, vocab), BITS).to(tl.int64)
+    tl.store(peaks + row * blocks + tl.program_id(1), tl.max((key << 32) + (0x7FFFFFFF - ids), 0))
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def weigh_kernel(
+    logits, blocked, peaks, weights, vocab, blocks, temperature: tl.float64,
+    BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Of one block of one row: the weights."""
+    row = tl.program_id(0)
+    ids = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    _depend(PDL)
+    top, _ = _most(peaks, row, blocks, BITS, MANY)
+    weight = _weight(_values(logits, blocked, row, ids, vocab), top, temperature)
+    tl.store(weights + row.to(tl.int64) * vocab + ids, weight, mask=ids < vocab)
+
+
+@triton.jit
+def _keys_and_weights(logits, blocked, weights, row, ids, vocab, BITS: tl.constexpr):
+    """Keys i64 and weights f64 of a row's tokens; beyond the vocabulary no weight."""
+    weight = tl.load(weights + row.to(tl.int64) * vocab + ids, mask=ids < vocab, other=0.0)
+    return _key(_values(logits, blocked, row, ids, vocab), BITS).to(tl.int64), weight
+
+
+@triton.jit(do_not_specialize=["blocks", "passed"])
+def narrow_kernel(
+    logits, blocked, weights, masses, vocab, blocks, top_p: tl.float64, passed,
+    BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Of one block of one row: the masses from each of sixteen ranges of keys upwards, which part what the earlier passes left."""
+    row = tl.program_id(0)
+    block = tl.program_id(1)
+    _depend(PDL)
+    key, weight = _keys_and_weights(logits, blocked, weights, row, block * BLOCK + tl.arange(0, BLOCK), vocab, BITS)
+    edge, _ = _edge(masses, row, blocks, top_p, passed, BITS, MANY)
+    lies = tl.minimum(tl.maximum((key - edge) >> (BITS - 4 - 4 * passed), -1), RANGES).to(tl.int32)
+    into = masses + ((passed * tl.num_programs(0) + row) * blocks + block) * RANGES
+    for i in tl.static_range(0, RANGES, 4):
+        even = tl.join(tl.where(lies >= i, weight, 0.0), tl.where(lies >= i + 2, weight, 0.0))
+        odd = tl.join(tl.where(lies >= i + 1, weight, 0.0), tl.where(lies >= i + 3, weight, 0.0))
+        four = tl.reshape(tl.sum(tl.join(even, odd), 0), (4,))  # side by side, so that their steps overlap
+        tl.store(into + i + tl.arange(0, 4), four)
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def tally_kernel(
+    logits, blocked, weights, masses, above, ties, vocab, blocks, top_p: tl.float64,
+    BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Of one block of one row: the mass above the edge, and how many tokens stand at it."""
+    row = tl.program_id(0)
+    block = tl.program_id(1)
+    _depend(PDL)
+    key, weight = _keys_and_weights(logits, blocked, weights, row, block * BLOCK + tl.arange(0, BLOCK), vocab, BITS)
+    edge, _ = _edge(masses, row, blocks, top_p, BITS // 4, BITS, MANY)
+    tl.store(above + row * blocks + block, tl.sum(tl.where(key > edge, weight, 0.0), 0))
+    tl.store(ties + row * blocks + block, tl.sum((key == edge).to(tl.int32), 0))
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def choose_kernel(
+    logits, blocked, weights, masses, above, ties, peaks, uniform, out, vocab, blocks, top_p: tl.float64, temperature: tl.float64,
+    BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One row: the block, and within it the token, in whose share of the kept mass the uniform number lies, in the order of ids."""
+    row = tl.program_id(0)
+    b = tl.arange(0, MANY)
+    _depend(PDL)
+    top, most = _most(peaks, row, blocks, BITS, MANY)
+    edge, goal = _edge(masses, row, blocks, top_p, BITS // 4, BITS, MANY)
+    high = tl.load(above + row * blocks + b, mask=b < blocks, other=0.0)
+    tied = tl.load(ties + row * blocks + b, mask=b < blocks, other=0)
+    each = _weight(_value(edge.to(tl.int32), BITS), top, temperature)
+    room = tl.where(each > 0, tl.ceil((goal - tl.sum(high, 0)) / each), float("inf"))
+    room = tl.minimum(tl.maximum(room, 0.0), tl.sum(tied, 0).to(tl.float64)).to(tl.int32)
+    kept = tl.minimum(tl.maximum(room - (tl.cumsum(tied, 0) - tied), 0), tied)
+    mass = high + kept.to(tl.float64) * each
+    ends = tl.cumsum(mass, 0)
+    aim = tl.load(uniform + row).to(tl.float64) * tl.max(ends, 0)
+    block = tl.minimum(tl.sum((ends <= aim).to(tl.int32), 0), blocks - 1)
+    earlier = b < block
+    room -= tl.sum(tl.where(earlier, tied, 0), 0)
+    aim -= tl.sum(tl.where(earlier, mass, 0.0), 0)
+
+    ids = block * BLOCK + tl.arange(0, BLOCK)
+    key, weight = _keys_and_weights(logits, blocked, weights, row, ids, vocab, BITS)
+    tie = (key == edge).to(tl.int32)
+    drawn = ((key > edge) | ((tie > 0) & (tl.cumsum(tie, 0) <= room))) & (weight > 0)
+    reached = drawn & (tl.cumsum(tl.where(drawn, weight, 0.0), 0) > aim)
+    first = tl.min(tl.where(reached, ids, vocab), 0)
+    token = tl.where(first < vocab, first, tl.max(tl.where(drawn, ids, 0), 0))
+    finite = (top - top) == 0
+    tl.store(out + row, tl.where(finite, token.to(tl.int64), most))

@@ -168,7 +168,8 @@ def draws(case: Case, rows: int, vocab: int, temperature: float, top_p: float, l
     logits = (case(rows, vocab, dtype=torch.float32) * levels).round() / levels * 3
     blocked = case(vocab) > 2
     uniform = torch.rand(rows, device=case.device, generator=case.generator)
-    logits[0, 1], uniform[-1] = 0.0, 1 - 2**-24
+    logits[1::2] -= 20
+    logits[0, : vocab // 2], uniform[0], uniform[-1] = -50.0, 0.0, 1 - 2**-24
     logits, how = logits.to(case.dtype), SamplingConfig(temperature, top_p)
     got = ops.draw_tokens(logits, blocked, uniform, how)
     with twins():
@@ -179,14 +180,17 @@ def draws(case: Case, rows: int, vocab: int, temperature: float, top_p: float, l
 def draws_from_nothing(case: Case, temperature: float) -> list[float]:
     """draw_tokens of logits that are not finite, or equal, or far apart."""
     inf, nan = torch.inf, torch.nan
-    some = [[0, 20, 40, -inf], [0, 1, inf, -inf], [0, nan, 1, 2], [-5, inf, nan, inf], [40, 40, 0, 40], [-0.0, 0, -0.0, 0]]
+    some = [[0, 20, 40, -inf], [0, 1, inf, -inf], [0, nan, 1, 2], [1, -nan, 2, 3], [-5, inf, nan, inf], [40, 40, 0, 40], [-0.0, 0, -0.0, 0]]
     logits = torch.tensor([*some, [-inf] * 4, [nan] * 4], device=case.device).to(case.dtype)
     uniform = torch.full((len(logits),), 0.4, device=case.device)
-    blocked, how = torch.zeros(4, device=case.device, dtype=torch.bool), SamplingConfig(temperature)
-    got = ops.draw_tokens(logits, blocked, uniform, how)
-    with twins():
-        want = ops.draw_tokens(logits, blocked, uniform, how)
-    return [(got != want).sum().item()]
+    blocked, errors = torch.zeros(4, device=case.device, dtype=torch.bool), []
+    for top_p in (0.5, 0.98):
+        how = SamplingConfig(temperature, top_p)
+        got = ops.draw_tokens(logits, blocked, uniform, how)
+        with twins():
+            want = ops.draw_tokens(logits, blocked, uniform, how)
+        errors.append((got != want).sum().item())
+    return errors
 
 
 TEXT, EXPERT, TINY, SMALL = Heads(32, 8, 128, 1e-6), Heads(16, 8, 128, 1e-6), Heads(4, 2, 16, 1e-6), Heads(6, 3, 64, 1e-6)

@@ -133,9 +133,10 @@ def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, promp
     wide = Context((prefix[0].float(), prefix[1].float()), lengths, (suffix[0].float(), suffix[1].float()), seen)
     with twins():
         want = ops.attend(q.float(), wide, heads)
-    ways = [ops.attend, ops._attend_parts]
+    ways = [ops.attend]
     if per * heads.group % 64 == 0:
-        ways += [partial(ops._attend_whole, cut=ops.Cut(n, 64, n // 16, 3)) for n in (64, 128) if per * heads.group % n == 0]
+        cuts = (ops.Cut(n, 64, n // 16, 3) for n in (64, 128) if per * heads.group % n == 0)
+        ways += [ops._attend_parts, *(partial(ops._attend_whole, cut=cut) for cut in cuts)]
     errors = []
     for attend in ways:
         got = attend(q, context, heads)
@@ -163,18 +164,21 @@ def pictures(case: Case, n: int, h: int, w: int, height: int, width: int) -> lis
     return [(got.cpu() != want).sum().item()]
 
 
+def differing(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, how: SamplingConfig) -> int:
+    """How many rows draw another token than the twin."""
+    got = ops.draw_tokens(logits, blocked, uniform, how)
+    with twins():
+        return (got != ops.draw_tokens(logits, blocked, uniform, how)).sum().item()
+
+
 def draws(case: Case, rows: int, vocab: int, temperature: float, top_p: float, levels: int) -> list[float]:
-    """draw_tokens: how many tokens differ. levels: distinct logits there may be, so that many stand at the edge of what is kept."""
+    """draw_tokens: how many tokens differ. levels: steps of the logits; few of them, and many stand at the edge."""
     logits = (case(rows, vocab, dtype=torch.float32) * levels).round() / levels * 3
     blocked = case(vocab) > 2
     uniform = torch.rand(rows, device=case.device, generator=case.generator)
     logits[1::2] -= 20
     logits[0, : vocab // 2], uniform[0], uniform[-1] = -50.0, 0.0, 1 - 2**-24
-    logits, how = logits.to(case.dtype), SamplingConfig(temperature, top_p)
-    got = ops.draw_tokens(logits, blocked, uniform, how)
-    with twins():
-        want = ops.draw_tokens(logits, blocked, uniform, how)
-    return [(got != want).sum().item()]
+    return [differing(logits.to(case.dtype), blocked, uniform, SamplingConfig(temperature, top_p))]
 
 
 def draws_from_nothing(case: Case, temperature: float) -> list[float]:
@@ -183,14 +187,16 @@ def draws_from_nothing(case: Case, temperature: float) -> list[float]:
     some = [[0, 20, 40, -inf], [0, 1, inf, -inf], [0, nan, 1, 2], [1, -nan, 2, 3], [-5, inf, nan, inf], [40, 40, 0, 40], [-0.0, 0, -0.0, 0]]
     logits = torch.tensor([*some, [-inf] * 4, [nan] * 4], device=case.device).to(case.dtype)
     uniform = torch.full((len(logits),), 0.4, device=case.device)
-    blocked, errors = torch.zeros(4, device=case.device, dtype=torch.bool), []
-    for top_p in (0.5, 0.98):
-        how = SamplingConfig(temperature, top_p)
-        got = ops.draw_tokens(logits, blocked, uniform, how)
-        with twins():
-            want = ops.draw_tokens(logits, blocked, uniform, how)
-        errors.append((got != want).sum().item())
-    return errors
+    blocked = torch.zeros(4, device=case.device, dtype=torch.bool)
+    return [differing(logits, blocked, uniform, SamplingConfig(temperature, top_p)) for top_p in (0.5, 0.98)]
+
+
+def draws_far_below_zero(case: Case) -> list[float]:
+    """draw_tokens where all weights but a few underflow, and the blocks are no power of two."""
+    logits = torch.full((3, 5000), -90.0, device=case.device)
+    logits[:, 100], logits[:, 4000] = -40.0, -40.0
+    blocked, uniform = torch.arange(5000, device=case.device) == 0, torch.tensor([0.0, 0.3, 1 - 2**-24], device=case.device)
+    return [differing(logits.to(case.dtype), blocked, uniform, SamplingConfig(t)) for t in (1e-38, 0.05)]
 
 
 TEXT, EXPERT, TINY, SMALL = Heads(32, 8, 128, 1e-6), Heads(16, 8, 128, 1e-6), Heads(4, 2, 16, 1e-6), Heads(6, 3, 64, 1e-6)
@@ -210,6 +216,7 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("attend decode 2 scenes", attends, (2, 2, 1, SMALL, 70, 96)),
     ("attend own", attends, (2, 2, 9, TINY, 130, 150)),
     ("attend own small", attends, (1, 3, 64, SMALL, 200, 256)),
+    ("attend own 2 scenes", attends, (2, 2, 64, SMALL, 70, 96)),
     ("vision_rope", vision_ropes, (2, 12, 2, 24)),
     ("pictures", pictures, (2, 100, 130, 32, 64)),
     ("pictures high", pictures, (1, 90, 64, 32, 64)),
@@ -219,6 +226,7 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("draws", draws, (3, 4096, 0.6, 0.98, 1000)),
     ("draws from nothing", draws_from_nothing, (0.6,)),
     ("draws cold", draws_from_nothing, (1e-38,)),
+    ("draws far below zero", draws_far_below_zero, ()),
 ]
 BIG: list[tuple[str, Callable, tuple]] = [
     ("norms 1 x 4096", norms, (1, 4096, 3)),
@@ -260,5 +268,6 @@ def check(cases: list[tuple[str, Callable, tuple]], device: str, dtype: torch.dt
 
 if __name__ == "__main__":
     where = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-    for label, worst in check(LITTLE, where, torch.float32) + ([] if where == "cpu" else check(BIG, where, torch.bfloat16)):
+    half = [case for case in LITTLE if case[0].startswith("draws")] if where == "cpu" else BIG
+    for label, worst in check(LITTLE, where, torch.float32) + check(half, where, torch.bfloat16):
         print(f"{label:40s} {worst}")

@@ -64,12 +64,12 @@ def check_all(index: int, workers: int, names: Sequence[str]) -> list[tuple[str,
     """This worker's share of the candidates on small shapes with the real divisibility; also compiles them."""
     thin = {ops.power(PASSES[name][0], 16) for name in names}
     jobs = [(kind, one) for kind, rows in CANDIDATES if rows in thin for cut in tiles(kind, rows) for one in released(cut)]
-    cuts = [(rows, cut) for rows in {PASSES[name][1] for name in names} for cut in CUTS[rows]]
+    cuts = [(rows, cut) for rows in dict.fromkeys(PASSES[name][1] for name in names) for cut in CUTS[rows]]
     return [check_tile(kind, cut) for kind, cut in jobs[index::workers]] + [check_cut(rows, cut) for rows, cut in cuts[index::workers]]
 
 
-def slot(rows: int | str) -> tuple[dict, Any]:
-    """The table and the key that hold the cut for so many query rows of a head."""
+def place(rows: int | str) -> tuple[dict, Any]:
+    """The table and the key that hold the cut for so many query rows of a head, or for attention in one piece."""
     return (vars(ops), "WHOLE") if rows == "whole" else (ops.CUTS, rows)
 
 
@@ -77,7 +77,7 @@ def check_cut(rows: int | str, cut: Cut) -> tuple[str, float | str]:
     """(label, relative error) of a cut of attention at the rows that it is for."""
     flows = {128: 1, 1024: 6, 2048: 12, "whole": 16}
     samples, per, heads = (flows[rows], 64, EXPERT) if rows in flows else ({16: 1, 64: 16}[rows], 1, TEXT)
-    table, key = slot(rows)
+    table, key = place(rows)
     table[key] = cut
     return check([(f"attend {rows} {cut}", attends, (1, samples, per, heads, 3006, 3008))], "cuda", torch.bfloat16)[0]
 
@@ -262,7 +262,7 @@ def run(engine: Engine, say: Callable[[str], None], names: Sequence[str] = tuple
             found[shape.name] = [(str(cut), us) for cut, us in times[:12]]
         for name in names:
             m, rows = PASSES[name]
-            slots = [(*slot(rows), CUTS[rows])]
+            slots = [(*place(rows), CUTS[rows])]
             slots += [(ops.TILES, shape.key, best) for shape, best in ranked.values() if shape.m == m]
             found[name] = descend(todo[name], slots, say, name)
         say("  tuned: " + ", ".join(f"{name} {graph_us(one):.0f} us" for name, one in todo.items()))

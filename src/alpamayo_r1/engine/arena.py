@@ -64,7 +64,7 @@ def working_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
     """Bytes of intermediate results at the largest moment: an upper estimate for prefill, sampling and flow."""
     text, expert = config.text, config.expert
     prefill = width * (min(capacity.prompt, MLP_ROWS) * 2 * text.intermediate + capacity.prompt * 10 * text.hidden)
-    sampling = capacity.rows * text.vocab * 48
+    sampling = capacity.rows * text.vocab * 48  # top-k's sort; without it a fifth
     flow = capacity.rows * config.action.n_waypoints * (3 * expert.intermediate * width + 8 * expert.heads * expert.head_dim * 4)
     return max(prefill, sampling + flow)
 

@@ -53,13 +53,13 @@ def _weight(value, top, temperature):
 def _most(peaks, row, blocks, BITS: tl.constexpr, MANY: tl.constexpr):
     """The largest logit of a row and the first id that has it."""
     b = tl.arange(0, MANY)
-    best = tl.max(tl.load(peaks + row * blocks + b, mask=b < blocks, other=-(1 << 62)), 0)
+    best = tl.max(tl.load(peaks + row * blocks + b, mask=b < blocks, other=-(1 << 63)), 0)
     return _value((best >> 32).to(tl.int32), BITS), 0x7FFFFFFF - (best & 0xFFFFFFFF)
 
 
 @triton.jit
 def _edge(masses, row, blocks, top_p, passes, BITS: tl.constexpr, MANY: tl.constexpr):
-    """The edge as far as so many passes have found it, its other bits lowest, and the mass that the kept tokens reach."""
+    """The edge as far as so many passes have found it, its other bits lowest, and the mass that the kept tokens reach at least."""
     b = tl.arange(0, MANY)[:, None]
     j = tl.arange(0, RANGES)
     edge = tl.full((), -(1 << (BITS - 1)), tl.int64)
@@ -109,7 +109,7 @@ def narrow_kernel(
     logits, blocked, weights, masses, vocab, blocks, top_p: tl.float64, passed,
     BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Of one block of one row: the masses from each of sixteen ranges of keys upwards, which part what the earlier passes left."""
+    """Of one block of one row, for each of sixteen ranges that split what earlier passes left: its mass and that of all above."""
     row = tl.program_id(0)
     block = tl.program_id(1)
     _depend(PDL)

@@ -377,7 +377,7 @@ CUTS: dict[int, Cut] = {
     1024: Cut(128, 64, 8, 3, 132),
     2048: Cut(128, 64, 8, 3, 264),
 }
-"""Query rows of a head to the next power of two -> Cut, where measurement on an H100 beat the default."""
+"""Query rows of a head to the next power of two -> Cut, where measurement on an H100 beat the default (2,048: by 16 samples in parts)."""
 
 
 def attend_cut(rows: int) -> Cut:
@@ -390,10 +390,10 @@ WHOLE = Cut(128, 64, 8, 3, 132)
 """The cut where tiles of query rows alone fill the card, so that none needs to be merged."""
 
 
-def fits_whole(cut: Cut, rows: int, of_sample: int) -> bool:
-    """Whether tiles of a sample's own query rows, of which there are so many in all, keep at least nine of ten programs of a wave busy."""
-    programs = rows // cut.rows
-    return of_sample % cut.rows == 0 and programs >= 0.9 * cut.programs * ceil_div(programs, cut.programs)
+def fits_whole(cut: Cut, all_rows: int, head_rows: int) -> bool:
+    """Whether tiles keep nine of ten programs of a wave busy: all_rows of all samples and heads, head_rows of one sample and KV head."""
+    programs = all_rows // cut.rows
+    return head_rows % cut.rows == 0 and programs >= 0.9 * cut.programs * ceil_div(programs, cut.programs)
 
 
 def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
@@ -406,7 +406,7 @@ def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
     return _attend_parts(q, context, heads)
 
 
-def _seen(q: torch.Tensor, context: Context, heads: Heads) -> tuple[tuple, tuple, dict[str, int | bool]]:
+def _attention_arguments(q: torch.Tensor, context: Context, heads: Heads) -> tuple[tuple, tuple, dict[str, int | bool]]:
     """What both kernels of attention take: tensors, numbers, and constants."""
     scenes, rows = len(context.prompt), len(context.seen)
     tensors = q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0)
@@ -418,7 +418,7 @@ def _seen(q: torch.Tensor, context: Context, heads: Heads) -> tuple[tuple, tuple
 
 def _attend_whole(q: torch.Tensor, context: Context, heads: Heads, cut: Cut) -> torch.Tensor:
     """Prompt and suffix by one program for each tile of a sample's query rows."""
-    tensors, numbers, constants = _seen(q, context, heads)
+    tensors, numbers, constants = _attention_arguments(q, context, heads)
     out = torch.empty(len(q), heads.queries * heads.width, device=q.device, dtype=q.dtype)
     scenes = len(context.prompt)
     grid = len(q) // scenes * heads.group // cut.rows, scenes * heads.keys
@@ -437,7 +437,7 @@ def _attend_parts(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tens
     parts = splits + 1
     acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
     lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
-    tensors, numbers, constants = _seen(q, context, heads)
+    tensors, numbers, constants = _attention_arguments(q, context, heads)
     constants |= {"BM": cut.rows, "TM": tm, "BN": cut.keys, "TN": 64 if tm > 16 else 32, "warps": cut.warps, "stages": cut.stages}
     _launch(
         _triton().attend_kernel,
@@ -486,11 +486,11 @@ DRAW_BLOCK = 2048
 def draw_tokens(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
     """`sampling.sample_token` of logits [R, vocab] without the tokens of blocked bool[vocab], by uniform f32[R] -> ids i64[R].
 
-    On a GPU without a sort. Greedy choices and top-k go the sorted way there too.
+    On a GPU without a sort, but for top-k.
     """
     if not on_gpu(logits) or config.temperature == 0 or config.top_k is not None:
         return sample_token(logits.float().masked_fill(blocked, -torch.inf), uniform, config)
-    rows, vocab = logits.shape
+    logits, uniform, (rows, vocab) = logits.contiguous(), uniform.contiguous(), logits.shape
     blocks, bits = ceil_div(vocab, DRAW_BLOCK), 16 if logits.dtype == torch.bfloat16 else 32
 
     def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:

@@ -10,6 +10,8 @@ import math
 import os
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 
 import torch
 import torch.nn.functional as nnf
@@ -31,17 +33,9 @@ PROGRAMS = 264
 
 
 @cache
-def _triton():
-    from alpamayo_r1.engine import kernels
-
-    return kernels
-
-
-@cache
-def _drawing():
-    from alpamayo_r1.engine import drawing
-
-    return drawing
+def _triton(module: str = "kernels") -> ModuleType:
+    """A module of the engine's Triton kernels, imported when it is first launched from: without a GPU there is no Triton."""
+    return import_module(f"alpamayo_r1.engine.{module}")
 
 
 def on_gpu(x: torch.Tensor) -> bool:
@@ -498,8 +492,8 @@ def draw_tokens(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tens
 
     peaks, ties = empty(rows, blocks, dtype=torch.long), empty(rows, blocks, dtype=torch.int32)
     weights, above = empty(rows, vocab, dtype=torch.float64), empty(rows, blocks, dtype=torch.float64)
-    masses, out = empty(bits // 4, rows, blocks, 16, dtype=torch.float64), empty(rows, dtype=torch.long)
-    kernels, grid, given, size = _drawing(), (rows, blocks), (logits, blocked.view(torch.uint8)), (vocab, blocks)
+    kernels, grid, given, size = _triton("drawing"), (rows, blocks), (logits, blocked.view(torch.uint8)), (vocab, blocks)
+    masses, out = empty(bits // 4, rows, blocks, kernels.RANGES.value, dtype=torch.float64), empty(rows, dtype=torch.long)
     temperature, top_p = float(config.temperature), float(config.top_p)
     shape = {"BITS": bits, "BLOCK": DRAW_BLOCK, "warps": 8}
     _launch(kernels.peaks_kernel, grid, *given, peaks, *size, **shape)

@@ -263,7 +263,7 @@ def test_attention_is_whole_where_tiles_fill_the_card():
     queries, group = 16, 2
     whole = [s for s in range(1, 40) if ops.fits_whole(ops.WHOLE, s * 64 * queries, 64 * group)]
     assert whole == [15, 16, 30, 31, 32, 33]
-    assert not ops.fits_whole(ops.WHOLE, 16 * 96 * queries, 96 * group)  # a tile would hold two samples
+    assert not ops.fits_whole(ops.WHOLE, 11 * 96 * queries, 96 * group)  # a tile would hold two samples
 
 
 def test_kernels_equal_their_twins_in_the_interpreter():

@@ -76,7 +76,12 @@ class Model:
 
 
 def embed(model: Model, patches: torch.Tensor) -> torch.Tensor:
-    """Patches [n, patch_dim] -> what the vision tower reads [n, hidden], before positions."""
+    """Patches [n, patch_dim] -> what the vision tower reads [n, hidden], before positions: a product on a GPU.
+
+    On the CPU the specification's convolution: its rounding in fp32 alone moves a path of 136 m by 1.4e-4 m from a product's.
+    """
+    if not patches.is_cuda:
+        return model.vla.vision.patch_embed(patches)
     conv = model.vla.vision.patch_embed.proj
     return embed_patches(patches.to(conv.weight.dtype), conv)
 

@@ -102,7 +102,7 @@ def run_workers() -> dict:
         if job.returncode or not found:
             say(f"FAILED worker {i}: {out[-600:]}")
         rows += found[0] if found else []
-    limits = {"float32": 2e-5, "bfloat16": 1e-2}
+    limits = {"float32": 2e-6, "bfloat16": 1e-2}
     wrong = []
     for label, error in rows:
         limit = 0 if label.startswith("pictures") else BOUND if label.startswith("tiny") else limits[label.split()[-1]]

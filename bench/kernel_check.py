@@ -164,11 +164,11 @@ def pictures(case: Case, n: int, h: int, w: int, height: int, width: int) -> lis
     return [(got.cpu() != want).sum().item()]
 
 
-def differing(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, how: SamplingConfig) -> int:
-    """How many rows draw another token than the twin."""
+def differing(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, how: SamplingConfig, on: torch.device | str) -> int:
+    """How many rows draw another token than the twin does on a device."""
     got = ops.draw_tokens(logits, blocked, uniform, how)
     with twins():
-        return (got != ops.draw_tokens(logits, blocked, uniform, how)).sum().item()
+        return (got.to(on) != ops.draw_tokens(logits.to(on), blocked.to(on), uniform.to(on), how)).sum().item()
 
 
 def draws(case: Case, rows: int, vocab: int, temperature: float, top_p: float, levels: int) -> list[float]:
@@ -178,17 +178,17 @@ def draws(case: Case, rows: int, vocab: int, temperature: float, top_p: float, l
     uniform = torch.rand(rows, device=case.device, generator=case.generator)
     logits[1::2] -= 20
     logits[0, : vocab // 2], uniform[0], uniform[-1] = -50.0, 0.0, 1 - 2**-24
-    return [differing(logits.to(case.dtype), blocked, uniform, SamplingConfig(temperature, top_p))]
+    return [differing(logits.to(case.dtype), blocked, uniform, SamplingConfig(temperature, top_p), case.device)]
 
 
 def draws_from_nothing(case: Case, temperature: float) -> list[float]:
-    """draw_tokens of logits that are not finite, or equal, or far apart."""
+    """draw_tokens of logits that are not finite, or equal, or far apart. A GPU's sort, and so the twin there, puts a NaN with a sign last."""
     inf, nan = torch.inf, torch.nan
     some = [[0, 20, 40, -inf], [0, 1, inf, -inf], [0, nan, 1, 2], [1, -nan, 2, 3], [-5, inf, nan, inf], [40, 40, 0, 40], [-0.0, 0, -0.0, 0]]
     logits = torch.tensor([*some, [-inf] * 4, [nan] * 4], device=case.device).to(case.dtype)
     uniform = torch.full((len(logits),), 0.4, device=case.device)
     blocked = torch.zeros(4, device=case.device, dtype=torch.bool)
-    return [differing(logits, blocked, uniform, SamplingConfig(temperature, top_p)) for top_p in (0.5, 0.98)]
+    return [differing(logits, blocked, uniform, SamplingConfig(temperature, top_p), "cpu") for top_p in (0.5, 0.98)]
 
 
 def draws_far_below_zero(case: Case) -> list[float]:
@@ -196,7 +196,7 @@ def draws_far_below_zero(case: Case) -> list[float]:
     logits = torch.full((3, 5000), -90.0, device=case.device)
     logits[:, 100], logits[:, 4000] = -40.0, -40.0
     blocked, uniform = torch.arange(5000, device=case.device) == 0, torch.tensor([0.0, 0.3, 1 - 2**-24], device=case.device)
-    return [differing(logits.to(case.dtype), blocked, uniform, SamplingConfig(t)) for t in (1e-38, 0.05)]
+    return [differing(logits.to(case.dtype), blocked, uniform, SamplingConfig(t), case.device) for t in (1e-38, 0.05)]
 
 
 TEXT, EXPERT, TINY, SMALL = Heads(32, 8, 128, 1e-6), Heads(16, 8, 128, 1e-6), Heads(4, 2, 16, 1e-6), Heads(6, 3, 64, 1e-6)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every GPU figure of docs/performance.md but loading, evaluation and rendering, in five to six minutes on an H100: bench/gpu.sh [FOLDER]
+# Every GPU figure of docs/performance.md but loading, evaluation and rendering, in six minutes on an H100: bench/gpu.sh [FOLDER]
 # Logs go to FOLDER (default: out/gpu). Kernels are compiled anew, so that the first line says what a cold start takes.
 out=${1:-out/gpu}
 python=${PYTHON:-python3}
@@ -19,7 +19,8 @@ part() {
 
 lines=50 part cold $python -m alpamayo_r1.cli bench --size 10b
 lines=9 part warm $python -m alpamayo_r1.cli bench --size 10b --samples 1 --tokens 16
-lines=60 part check $python bench/engine_check.py --parts kernels,tiny,stages,fidelity --minutes 3 --out "$out"
+lines=60 part check $python bench/engine_check.py --parts kernels,tiny,stages --minutes 3 --out "$out"
+lines=13 part fidelity $python bench/fidelity.py
 
 # Side by side, with few threads that do not spin: they would wait for each other.
 export OMP_NUM_THREADS=4 OMP_WAIT_POLICY=PASSIVE

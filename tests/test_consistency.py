@@ -177,6 +177,21 @@ def test_intervals_cover_the_truth(draw, truth):
     assert 0.93 <= np.mean([i.low <= truth <= i.high for i in found]) <= 0.97
 
 
+@pytest.mark.parametrize("clips,deviate,least", [(10, 0.1, 0.93), (30, 0.1, 0.9), (100, 0.05, 0.9), (100, 0.02, 0.85), (512, 0.03, 0.93)])
+def test_intervals_of_shares_that_few_clips_deviate_in(clips, deviate, least):
+    """Shares in sixths, as of six samples, zero for most clips."""
+    rng = np.random.default_rng(1)
+    sets = np.where(rng.random((clips, 600)) < deviate, rng.integers(1, 7, (clips, 600)) / 6, 0.0)
+    found = intervals(sets, shares=[True] * 600, resamples=200)
+    assert all(0 <= i.low <= i.mean < i.high <= 1 for i in found)
+    assert np.mean([i.low <= deviate * 3.5 / 6 <= i.high for i in found]) >= least
+
+
+def test_one_value_that_deviates_does_not_close_the_interval():
+    found = interval(np.array([8.0] * 9 + [8.5]))
+    assert found.low < 8.0 < found.mean < found.high < 9.0
+
+
 def test_masks_small_sets_and_constants():
     found = interval(np.array([*range(20), np.nan, np.nan]))
     assert (found.mean, found.count, found.masked) == (9.5, 20, 2) and found.low < 9.5 < found.high

@@ -147,6 +147,20 @@ def test_page_with_a_broken_sample():
     assert png(page(sample, plan, result(sample, plan, 1)))
 
 
+@pytest.mark.parametrize("metres", [300.0, 5_000.0])
+def test_a_page_of_a_plan_that_runs_away(metres):
+    """One such plan must not end a run."""
+    sample, plan = make()
+    plan.xyz[0, :, 1] += torch.linspace(0, metres, F)
+    assert png(page(sample, plan, result(sample, plan, 1)))
+
+
+def test_a_page_says_whose_words_they_are():
+    sample, plan = make()
+    assert "were given" in text_of(page(sample, plan, result(sample, plan, 1, {"reasoning": "Stop for the red light."})))
+    assert "were given" not in text_of(page(sample, plan, result(sample, plan, 1, {"samples": 3})))
+
+
 def text_of(figure):
     return " | ".join(t.get_text() for t in figure.findobj(lambda o: hasattr(o, "get_text")))
 

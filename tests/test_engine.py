@@ -300,7 +300,8 @@ def test_memory_is_said_before_the_run(monkeypatch):
 
 def test_buffers_grow_to_what_was_asked():
     small, large = Capacity(1, 2, 32, 64), Capacity(2, 1, 64, 32)
-    assert small.joined(large) == Capacity(2, 2, 64, 64)
+    assert small.joined(large) == Capacity(2, 1, 64, 64) and small.joined(large).holds(small)
+    assert Capacity(8, 1, 32, 64).joined(Capacity(1, 20, 32, 64)) == Capacity(8, 3, 32, 64), "20 rows, not 8 x 20"
     assert Capacity(1, 4, 32, 64).holds(replace(small, samples=3)) and not small.holds(large)
 
 

@@ -20,9 +20,10 @@ import torch
 
 from alpamayo_r1.baselines import constant_velocity
 from alpamayo_r1.data.source import open_source
+from alpamayo_r1.engine.arena import DoesNotFit
 from alpamayo_r1.evaluate import EvalConfig, compare, evaluate, summarise
-from alpamayo_r1.evaluate.loop import ahead, threads
-from alpamayo_r1.evaluate.protocol import Item, clip_list, gold644, work
+from alpamayo_r1.evaluate.loop import Progress, advance, ahead, lost, resolve, threads
+from alpamayo_r1.evaluate.protocol import Item, clip_list, gold644, identity, work
 from alpamayo_r1.evaluate.score import SCORES, score
 from alpamayo_r1.evaluate.store import SCHEMA, Store, opened
 from alpamayo_r1.geometry import rot_z
@@ -34,7 +35,7 @@ from test_data_contract import sample_of
 
 SEEDS = range(810_000, 810_006)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*did not reach")
+pytestmark = pytest.mark.filterwarnings("ignore:.*ended without")
 
 
 @pytest.fixture(scope="session")
@@ -244,6 +245,31 @@ def test_the_command_line_says_that_clips_failed(config, clips, tmp_path):
     assert result.exit_code == 1 and "1 of 2 clips failed" in result.output, result.output
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out"), "--seed", "3"])
     assert result.exit_code == 2 and "seed 42 there and 3 now" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("options", [{"top_p": 0.0}, {"temperature": -1.0}, {"max_tokens": 0}, {"samples": 0}, {"steps": 0}])
+def test_options_that_no_plan_can_have_are_refused_before_any_work(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        EvalConfig(**options)
+
+
+def test_a_gpu_is_chosen_by_its_number(monkeypatch):
+    """It is planned on, and the rows do not depend on which."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    chosen = resolve(EvalConfig(device="cuda:3", fast=False))
+    assert chosen.device == "cuda:3"
+    assert identity(chosen, []) == identity(dataclasses.replace(chosen, device="cuda:1"), [])
+
+
+def test_a_plan_that_never_fits_ends_the_evaluation():
+    assert lost(DoesNotFit("too large")) and not lost(ValueError("this clip")) and not lost(torch.OutOfMemoryError("this plan"))
+
+
+def test_the_running_mean_counts_rows_with_a_known_future():
+    progress = Progress(0, 4, 0, 0, float("nan"))
+    for value in (1.0, float("nan"), None, 3.0):
+        progress = advance(progress, {"min_ade": value, "error": None if value is not None else "broken"})
+    assert (progress.done, progress.failed, progress.scored, progress.min_ade) == (4, 1, 2, 2.0)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- figures

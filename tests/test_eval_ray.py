@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import pytest
 
 from alpamayo_r1.evaluate import EvalConfig, evaluate
-from alpamayo_r1.evaluate.cluster import _check_room
+from alpamayo_r1.evaluate.cluster import _check_room, _rows
 from alpamayo_r1.evaluate.loop import threads
+from alpamayo_r1.evaluate.protocol import Item
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 
@@ -39,6 +43,57 @@ def test_a_cluster_without_room_for_a_worker_is_refused():
         _check_room(Nodes({"CPU": 1.0}, {"CPU": 1.0}), config)
     with pytest.raises(ValueError, match=r"needs 1 GPU of one node, the most .* is 0"):
         _check_room(Nodes({"CPU": 8.0}), EvalConfig("small", "sample", device="cuda"))
+
+
+@dataclass(frozen=True)
+class _Ref:
+    actor: int
+    item: Item | None
+
+
+class Mortal:
+    """As much of Ray as hands out work: everything is done in the order it was asked for, and an actor that gets a killer dies."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+    def __init__(self, killers: set[int]):
+        self.killers, self.dead, self.made = killers, set(), 0
+
+    def remote(self, kind):
+        return SimpleNamespace(options=lambda **place: SimpleNamespace(remote=self.actor))
+
+    def actor(self, config):
+        self.made += 1
+        asked = lambda item, number=self.made: _Ref(number, item)  # noqa: E731
+        return SimpleNamespace(row=SimpleNamespace(remote=asked), __ray_ready__=SimpleNamespace(remote=lambda: asked(None)))
+
+    def wait(self, refs, num_returns):
+        return [next((ref for ref in refs if ref.item is None), refs[0])], []
+
+    def get(self, ref):
+        if ref.item is None:
+            return None
+        if ref.item.index in self.killers:
+            self.dead.add(ref.actor)
+        if ref.actor in self.dead:
+            raise self.exceptions.RayError("the actor died")
+        return {"index": ref.item.index}
+
+    def kill(self, actor):
+        pass
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 8.0}}]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_clip_that_kills_its_workers_takes_no_other_with_it(workers):
+    items = [Item(i, f"clip {i}", 0) for i in range(20)]
+    rows = list(_rows(Mortal({5, 11}), EvalConfig("small", "sample", device="cpu", threads=1), items, workers))
+    assert sorted(row["index"] for row in rows) == list(range(20))
+    assert sorted(row["index"] for row in rows if "error" in row) == [5, 11]
 
 
 @pytest.mark.timeout(240)

@@ -1,12 +1,12 @@
 """The film: as long as its t0 range, in H.264, and its pictures change with t0."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from alpamayo_r1.data.errors import OutOfRange
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate.loop import threads
 from alpamayo_r1.film import SIZE, film
@@ -34,7 +34,7 @@ def planner():
 OPTIONS = {"samples": 2, "max_tokens": 4, "steps": 2}
 
 
-@pytest.mark.filterwarnings("ignore:.*did not reach")
+@pytest.mark.filterwarnings("ignore:.*ended without")
 def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
     (clip,) = source.clip_ids
     pictures = list(film(source, clip, planner, tmp_path / "film.mp4", start=5.1, end=5.3, step=0.1, **OPTIONS))
@@ -48,7 +48,21 @@ def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
     assert all(np.abs(a.astype(int) - b).mean() < np.abs(a.astype(int) - c).mean() for a, b, c in zip(pictures, shown, shown[1:]))
 
 
-@pytest.mark.filterwarnings("ignore:.*did not reach")
+@pytest.mark.filterwarnings("ignore:.*ended without")
+def test_a_film_that_fails_leaves_the_one_before(source, planner, tmp_path):
+    def plan(observation, **options):
+        if observation.t0_us > 5_150_000:
+            raise RuntimeError("out of luck")
+        return planner.plan(observation, **options)
+
+    before = tmp_path / "film.mp4"
+    before.write_bytes(b"the film before")
+    with pytest.raises(RuntimeError, match="out of luck"):
+        list(film(source, source.clip_ids[0], SimpleNamespace(plan=plan), before, start=5.1, end=5.3, **OPTIONS))
+    assert before.read_bytes() == b"the film before" and list(tmp_path.iterdir()) == [before]
+
+
+@pytest.mark.filterwarnings("ignore:.*ended without")
 def test_ranges(source, planner, tmp_path):
     (clip,) = source.clip_ids
     low, high = (t / 1e6 for t in source.clip(clip).valid_t0(need_future=False))
@@ -56,5 +70,8 @@ def test_ranges(source, planner, tmp_path):
     assert whole == int((high - low) / 0.25 + 1e-9) + 1 == 2
     with pytest.raises(ValueError, match=r"start at 5.2 s and end at 5 s"):
         list(film(source, clip, planner, tmp_path / "film.mp4", start=5.2, end=5.0, **OPTIONS))
-    with pytest.raises(OutOfRange):
-        list(film(source, clip, planner, tmp_path / "film.mp4", start=1.0, end=1.0, **OPTIONS))
+    for start, end in ((1.0, 1.0), (5.1, 99.0)):
+        with pytest.raises(ValueError, match=f"clip {clip} allows {low:g} s to {high:g} s"):
+            next(film(source, clip, None, tmp_path / "film.mp4", start=start, end=end, **OPTIONS))
+    with pytest.raises(ValueError, match=r"ends in \.mp4"):
+        next(film(source, clip, None, tmp_path / "film.webm", **OPTIONS))

@@ -15,6 +15,7 @@ from alpamayo_r1.checkpoint import DTYPES, CheckpointError, build_meta, inspect,
 from alpamayo_r1.config import ConfigError, parse_config, read_config, read_json
 from alpamayo_r1.hub import HubError
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
+from alpamayo_r1.planner import load
 from conftest import GOLDEN
 
 TINY = GOLDEN / "checkpoint"
@@ -253,6 +254,26 @@ def test_saving_keeps_what_changed(tmp_path):
     assert torch.equal(again.model.action_out_proj.bias, model.model.action_out_proj.bias)
     with pytest.raises(CheckpointError, match="loaded from"):
         again.save_pretrained(tmp_path / "saved")
+
+
+def test_a_model_saved_over_a_sharded_one_is_what_is_loaded(tmp_path):
+    """The other's index must not stay: it would be read instead."""
+    single, model = tmp_path / "single", AlpamayoR1.from_pretrained(TINY)
+    model.save_pretrained(single)
+    tensors = {name: tensor for shard in single.glob("*.safetensors") for name, tensor in load_file(shard).items()}
+    for file in (*single.glob("*.safetensors"), single / "model.safetensors.index.json"):
+        file.unlink()
+    tensors["action_out_proj.bias"] += 1
+    save_file(tensors, single / "model.safetensors", metadata={"format": "pt"})
+    model.save_pretrained(tmp_path / "target")
+    AlpamayoR1.from_pretrained(single).save_pretrained(tmp_path / "target")
+    again = AlpamayoR1.from_pretrained(tmp_path / "target")
+    assert torch.equal(again.model.action_out_proj.bias, model.model.action_out_proj.bias + 1)
+
+
+def test_unknown_arguments_are_refused():
+    with pytest.raises(TypeError, match="devise"):
+        load("small", devise="cuda")
 
 
 def test_save_checkpoint_splits_into_shards(tmp_path, tiny):

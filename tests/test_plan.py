@@ -9,6 +9,7 @@ import torch
 
 from alpamayo_r1 import bench
 from alpamayo_r1.checkpoint import load_checkpoint
+from alpamayo_r1.geometry import rot_z
 from alpamayo_r1.plan import plan
 from alpamayo_r1.planner import Planner, make_engine, runs_fast
 from conftest import GOLDEN
@@ -44,13 +45,69 @@ def test_unusual_observations_are_planned(tiny, observation):
         (replace(SCENE, history=replace(HISTORY, dt=0.05)), "resample it to 10 Hz"),
         (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz + 1000)), "ego frame at t0"),
         (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz * torch.nan)), "NaN"),
-        (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz[8:], rot=HISTORY.rot[8:])), "expected 16 steps"),
+        (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz[8:], rot=HISTORY.rot[8:])), "8 steps, expected 16"),
+        (replace(SCENE, history=replace(HISTORY, rot=rot_z(torch.full((16,), 1.5)))), "yaw of 1.50 rad"),
+        (replace(SCENE, history=replace(HISTORY, rot=2 * HISTORY.rot)), "no rotation"),
+        (replace(SCENE, history=replace(HISTORY, xyz=1000 * HISTORY.xyz)), "give metres"),
+        (replace(SCENE, cameras=SCENE.cameras[::-1]), "it is all the model knows"),
+        (replace(SCENE, cameras=(SCENE.cameras[0],) * 4), "each once"),
     ],
-    ids=["no camera", "no frame", "grey", "20 Hz", "world frame", "NaN", "short"],
+    ids=["no camera", "no frame", "grey", "20 Hz", "world frame", "NaN", "short", "turned", "scaled", "mm", "cameras", "one camera"],
 )
 def test_observations_that_would_mislead_are_refused(tiny, observation, words):
     with pytest.raises(ValueError, match=words):
         plan(*tiny, observation, seed=0, max_tokens=1, steps=1)
+
+
+@pytest.mark.parametrize(
+    "observation,words",
+    [
+        (replace(SCENE, frames=SCENE.frames.numpy()), "torch.from_numpy"),
+        (replace(SCENE, frames=[1]), "of type list"),
+        (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz.long())), "floating-point"),
+        (SCENE.frames, "expected an Observation"),
+    ],
+    ids=["array", "list", "whole numbers", "no observation"],
+)
+def test_observations_of_other_types_are_refused(tiny, observation, words):
+    with pytest.raises(TypeError, match=words):
+        plan(*tiny, observation, seed=0, max_tokens=1, steps=1)
+
+
+@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+def test_an_odd_layout_is_warned_of(tiny):
+    with pytest.warns(UserWarning, match="1 cameras with 4 frames each: the model was trained on 4 cameras with 4"):
+        plan(*tiny, replace(SCENE, frames=SCENE.frames[:1], cameras=SCENE.cameras[:1]), seed=0, max_tokens=1, steps=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"samples": 1.5}, {"max_tokens": 2.0}, {"steps": "3"}, {"seed": 1.5}, {"noise": [1]}, {"reasoning": [1]}, {"reasoning": b"hi"}],
+)
+def test_arguments_of_other_types_are_refused_before_any_work(tiny, options, monkeypatch):
+    monkeypatch.setattr("alpamayo_r1.plan.build_prompt", None)
+    with pytest.raises(TypeError, match=next(iter(options))):
+        plan(*tiny, SCENE, **{"seed": 0, "steps": 1, **options})
+
+
+@pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
+@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+def test_a_plan_is_the_callers(tiny, engine):
+    done = Planner(*tiny, make_engine(*tiny) if engine else None).plan(SCENE, seed=0, max_tokens=2, steps=1)
+    weight = torch.ones((), requires_grad=True)
+    (done.actions * weight).sum().backward()
+    done.xyz[..., 0] += 1
+    done.rot.mul_(2)
+    assert weight.grad == done.actions.sum()
+
+
+@pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
+@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+def test_without_a_seed_plans_share_a_fresh_one(tiny, engine):
+    planner = Planner(*tiny, make_engine(*tiny) if engine else None)
+    first, second = planner.plans([SCENE, SCENE], max_tokens=2, steps=1)
+    assert torch.equal(first.xyz, second.xyz)
+    assert not torch.equal(first.xyz, planner.plans([SCENE], max_tokens=2, steps=1)[0].xyz)
 
 
 @pytest.mark.parametrize(

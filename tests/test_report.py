@@ -26,7 +26,7 @@ from conftest import GOLDEN
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*did not reach")
+pytestmark = pytest.mark.filterwarnings("ignore:.*ended without")
 
 
 @pytest.fixture(scope="module")

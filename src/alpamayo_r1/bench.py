@@ -140,11 +140,31 @@ class Ceilings:
     bytes_per_s: float
 
 
-def median_ms(function: Callable[[], Any], repeats: int = 10, warmup: int = 3) -> float:
-    """Median milliseconds of a function by CUDA events (host clock on the CPU)."""
+def free_memory() -> float:
+    """Bytes of memory that a process of this machine may still take; infinite where the system does not say (/proc)."""
+    try:
+        (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
+        return 1024 * float(line.split()[1])
+    except (OSError, ValueError):
+        return float("inf")
+
+
+def check_room(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises ValueError where the machine or the GPU has too little free memory for the model's weights."""
+    needed = dtype.itemsize * sum(p.numel() for p in build_meta(config).parameters())
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if needed > free:
+        raise ValueError(
+            f"the weights take {needed / 1e9:.1f} GB in {str(dtype)[6:]}, {free / 1e9:.1f} GB are free on {device}: "
+            "give --size small, or a device with more memory"
+        )
+
+
+def median_ms(function: Callable[[], Any], repeats: int = 10, warmup: int = 3, cuda: bool | None = None) -> float:
+    """Median milliseconds of a function by CUDA events on the current device (cuda; None: where there is one), or by the host clock."""
     for _ in range(warmup):
         function()
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() if cuda is None else cuda):
         return statistics.median(timed(function) for _ in range(repeats))
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
     marks[0].record()
@@ -183,7 +203,7 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     source = torch.randn(count, device=device)
     target = torch.empty_like(source)
-    product, copy = median_ms(lambda: a @ b), median_ms(lambda: target.copy_(source))
+    product, copy = (median_ms(work, cuda=device.type == "cuda") for work in (lambda: a @ b, lambda: target.copy_(source)))
     return Ceilings(2 * n**3 / (product / 1e3), 2 * source.nbytes / (copy / 1e3))
 
 
@@ -233,6 +253,9 @@ def bench(
     for n in tokens:
         words(n)  # refuses too few before the long work
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+    check_room(config, where, dtype)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)  # events and memory are those of the current device
     top = ceilings(where, dtype)
     card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
     say(f"{card}, torch {torch.__version__}: {top.flops_per_s / 1e12:.4g} TFLOP/s (product), {top.bytes_per_s / 1e12:.3g} TB/s (copy)")
@@ -276,7 +299,7 @@ def bench_one(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """One line of the table per stage."""
-    cuda = torch.cuda.is_available()
+    cuda = planner.model.device.type == "cuda"
     stages, wall = measure(planner, observations, samples, tokens, 1)
     if cuda:
         torch.cuda.reset_peak_memory_stats()

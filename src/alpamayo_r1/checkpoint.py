@@ -64,8 +64,10 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, device: torch.
     stored = inspect(folder)
     model = build_meta(config)
     check(model, stored)
-    dtype = dtype or DTYPES[config.dtype]
-    read_tensors(model, stored, dtype, torch.device(device))
+    dtype, device = dtype or DTYPES[config.dtype], torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())  # of this thread: those that read have one of their own
+    read_tensors(model, stored, dtype, device)
     for name in derived_buffers(model) - stored.keys():
         place(model, name, derived_value(config, name).to(device=device, dtype=dtype))
     return model.eval().requires_grad_(False)
@@ -279,6 +281,8 @@ def resave(source: Path, target: Path, model: VLA) -> None:
     if (source / INDEX).is_file():
         same = all(tensors[name].dtype == info.dtype for name, info in stored.items())
         shutil.copyfile(source / INDEX, target / INDEX) if same else write_index(target, tensors, weight_map, derived_buffers(model))
+    else:
+        (target / INDEX).unlink(missing_ok=True)  # of what was saved there before: it would be read instead
     (target / "config.json").write_text(config_text(source, model))
     beside = source / model.config.vlm
     if beside.is_dir() and source.resolve() in beside.resolve().parents:

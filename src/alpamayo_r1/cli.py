@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alpamayo_r1.cli_eval import register
-from alpamayo_r1.terminal import Checkpoint, Data, Device, teaching
+from alpamayo_r1.terminal import Checkpoint, Data, Device, microseconds, teaching
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,18 +62,20 @@ def run(
     outcomes = []
     with teaching():
         SamplingConfig(temperature, top_p, top_k)
+        t0_us = microseconds(t0)
         source = open_source(data)
         clips = choose(source, clip or [])
         if len(clips) == 1:
-            read(source, clips[0], round(t0 * 1e6))
+            read(source, clips[0], t0_us)
         writable_folder(out)
         with console.status(f"loading {checkpoint}"):
             planner = load(checkpoint, device=device, fast=fast)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("planning", total=len(clips))
+            about = {"checkpoint": checkpoint}
             finished = plan_clips(
-                planner, source, clips, out, t0_us=round(t0 * 1e6), samples=samples, seed=seed, reasoning=reasoning, **options
+                planner, source, clips, out, t0_us=t0_us, samples=samples, seed=seed, about=about, reasoning=reasoning, **options
             )
             for one in finished:
                 outcomes.append(one)
@@ -91,11 +93,12 @@ def run(
 
 def show(console: Console, done: list[Done], title: str) -> None:
     """Prints a row per clip and the means."""
+    from rich.markup import escape
     from rich.table import Table
 
     from alpamayo_r1.run import means
 
-    table = Table(title=title)
+    table = Table(title=escape(title))
     for name, justify in (("clip", "left"), ("reasoning of sample 1", "left"), ("minADE", "right"), ("CV", "right"), ("CTRA", "right")):
         table.add_column(name, justify=justify, no_wrap=name == "clip")
     table.add_column("plan ms", justify="right")
@@ -103,7 +106,8 @@ def show(console: Console, done: list[Done], title: str) -> None:
         record = one.record
         errors = [record["min_ade"], *record["baselines"].values()]
         shown = ["-" if e is None else f"{e:.2f}" for e in errors]
-        table.add_row(record["clip_id"][:8], record["reasoning"][0] or "(none)", *shown, f"{sum(record['timing_ms'].values()):.0f}")
+        clip_id, said = (escape(text) for text in (record["clip_id"][:8], record["reasoning"][0]))
+        table.add_row(clip_id, said or "(none)", *shown, f"{sum(record['timing_ms'].values()):.0f}")
     averages = means(done)
     if averages:
         table.add_section()
@@ -117,26 +121,34 @@ def world(
     out: Out,
     seed: Annotated[int, typer.Option(help="First seed; clips take seed, seed + 1, ...")] = 0,
     clips: Annotated[int, typer.Option(min=1)] = 8,
-    width: int = 640,
-    height: int = 360,
-    seconds: Annotated[float, typer.Option(help="Length of the videos.")] = 8.0,
+    width: Annotated[int, typer.Option(min=2, help="Of a picture; even.")] = 640,
+    height: Annotated[int, typer.Option(min=2, help="Of a picture; even.")] = 360,
+    seconds: Annotated[float, typer.Option(min=0.4, help="Length of the videos: 30 pictures a second of each of four cameras.")] = 8.0,
     start: Annotated[float, typer.Option(help="Clip time at which the videos start, s.")] = 0.0,
 ) -> None:
-    """Write clips of the synthetic driving world in the data set's layout."""
+    """Write clips of the synthetic driving world in the data set's layout. A clip of the default size takes minutes."""
+    from rich.progress import Progress
+
+    from alpamayo_r1.results import writable_folder
     from alpamayo_r1.world.clips import write_world
 
     with teaching():
-        ids = write_world(seed, clips, out, width=width, height=height, seconds=seconds, t_start=start)
+        writable_folder(out)
+        with Progress() as bar:
+            task = bar.add_task("rendering clips", total=clips)
+            options = {"width": width, "height": height, "seconds": seconds, "t_start": start}
+            ids = write_world(seed, clips, out, rendered=lambda share: bar.advance(task, share), **options)
+            bar.update(task, completed=clips)
     typer.echo(f"{len(ids)} clips in {out.resolve()}")
-    typer.echo(f"plan them: alpamayo-r1 run --data {out} --out out/world")
+    typer.echo(f"plan them: alpamayo-r1 run --data {out} --out {out.with_name(out.name + '-plans')}")
 
 
 @app.command()
 def train(
     out: Out,
     preset: Annotated[str, typer.Option(help="small (the bundled model) or tiny.")] = "small",
-    minutes: Annotated[float, typer.Option(help="Time budget; the learning rate reaches zero at its end.")] = 9.0,
-    batch: Annotated[int, typer.Option(help="Scenes a step and process.")] = 64,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Time budget; the learning rate reaches zero at its end.")] = 9.0,
+    batch: Annotated[int, typer.Option(min=1, help="Scenes a step and process.")] = 64,
     rate: float = 1.5e-3,
     reuse: Annotated[int, typer.Option(help="How often a rendered scene is trained on.")] = 4,
     seed: Annotated[int, typer.Option(help="Of the weights, the noise and the order.")] = 0,
@@ -148,12 +160,14 @@ def train(
 ) -> None:
     """Train the small model on the world, and write a checkpoint in the released layout. Under torchrun: one process a GPU."""
     from alpamayo_r1.planner import pick_device
+    from alpamayo_r1.results import writable_folder
     from alpamayo_r1.train.loop import TrainConfig
     from alpamayo_r1.train.loop import train as run_training
     from alpamayo_r1.train.stream import StreamConfig
 
     config = TrainConfig(minutes=minutes, batch=batch, rate=rate, reuse=reuse, seed=seed, workers=workers, compile=compile)
     with teaching():
+        writable_folder(out)
         where = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ and device == "auto" else device)
         run_training(out, preset, config, StreamConfig(first_seed=first_seed), where, resume)
 
@@ -162,8 +176,8 @@ def train(
 def measure(
     checkpoint: Checkpoint = "small",
     scenes: Annotated[int, typer.Option(min=1, max=50_000, help="Test scenes, seeds from 800,000 on.")] = 512,
-    samples: int = 6,
-    batch: int = 8,
+    samples: Annotated[int, typer.Option(min=1, help="Futures per scene.")] = 6,
+    batch: Annotated[int, typer.Option(min=1, help="Scenes at once.")] = 8,
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
     device: Device = "auto",
 ) -> None:
@@ -171,13 +185,13 @@ def measure(
     import json
 
     from alpamayo_r1.planner import load
-    from alpamayo_r1.results import writable_folder
+    from alpamayo_r1.results import writable_file
     from alpamayo_r1.train.measure import TEST_SEEDS, cut, table
     from alpamayo_r1.train.measure import measure as run_measure
 
     with teaching():
         if out is not None:
-            writable_folder(out.parent)
+            writable_file(out)
         planner = load(checkpoint, device=device, fast=False)
     seeds = range(TEST_SEEDS.start, TEST_SEEDS.start + scenes)
     result = run_measure(planner.model, planner.vocabulary, seeds=seeds, samples=samples, batch=batch, supersample=1)
@@ -200,8 +214,15 @@ def bench(
     from alpamayo_r1.bench import bench as run_bench
 
     with teaching():
-        counts = [tuple(int(n) for n in text.split(",")) for text in (samples, tokens)]
-        run_bench(size, *counts, batch, repeats=repeats, fast=fast, device=device)
+        run_bench(size, whole_numbers(samples), whole_numbers(tokens), batch, repeats=repeats, fast=fast, device=device)
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """ "1,6,16" -> (1, 6, 16). Raises ValueError unless all are whole and at least 1."""
+    numbers = text.split(",")
+    if not all(n.strip().isdecimal() and int(n) > 0 for n in numbers):
+        raise ValueError(f"{text!r} was given, expected whole numbers of at least 1, comma-separated: 1,6,16")
+    return tuple(int(n) for n in numbers)
 
 
 register(app)

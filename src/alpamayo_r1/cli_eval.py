@@ -44,11 +44,13 @@ def eval_command(
 
     from alpamayo_r1.evaluate import EvalConfig, evaluate
 
-    warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ rows did not reach")  # counted as malformed
-    config = EvalConfig(checkpoint, data, clips, t0, samples, seed, temperature, top_p, max_tokens, steps, device, fast, threads)
+    warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ rows ended without")  # counted as malformed
     console = Console()
     command = shlex.join(["alpamayo-r1", *sys.argv[1:]])
     with teaching():
+        if workers is not None and ray is None:
+            raise ValueError("--workers counts models on a Ray cluster: give --ray local or its address too, or leave --workers out")
+        config = EvalConfig(checkpoint, data, clips, t0, samples, seed, temperature, top_p, max_tokens, steps, device, fast, threads)
         finished = evaluate(config, out, command=command, retry_failed=retry_failed, ray=ray, workers=workers)
         last = show_progress(console, finished)
         finish(console, out, report)
@@ -110,12 +112,15 @@ def compare_command(
     from rich.console import Console
 
     from alpamayo_r1.evaluate.summary import compare, comparison_table
+    from alpamayo_r1.results import writable_file
 
     with teaching():
+        if out is not None:
+            writable_file(out)
         result = compare(first, second)
-    Console().print(comparison_table(result))
-    if out is not None:
-        out.write_text(json.dumps(result, indent=2) + "\n")
+        Console().print(comparison_table(result))
+        if out is not None:
+            out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def film_command(
@@ -137,8 +142,10 @@ def film_command(
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.film import film
     from alpamayo_r1.planner import load
+    from alpamayo_r1.results import writable_file
 
     with teaching(), open_source(data) as source:
+        writable_file(out)
         planner = load(checkpoint, device=device)
         pictures = film(source, clip, planner, out, start=start, end=end, step=step, samples=samples, seed=seed, max_tokens=max_tokens)
         for _ in track(pictures, description="filming"):

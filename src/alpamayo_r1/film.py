@@ -12,7 +12,7 @@ import numpy as np
 from .data.source import Source
 from .draw import page
 from .planner import Planner
-from .results import result
+from .results import result, written_whole
 
 SIZE = (1440, 810)
 """Width and height of the film in pixels: the page of 16 x 9 inches at 90 dots."""
@@ -32,19 +32,24 @@ def film(
 ) -> Iterator[np.ndarray]:
     """Plans the clip every `step` seconds from start to end (None: as far as the clip goes) and writes an mp4 (H.264) at real speed.
 
-    Yields each picture u8[h, w, 3] when it is in the film; the file is whole once the iterator is at its end. The seed is the same for
-    every t0. options: of Planner.plan. Raises OutOfRange where the clip does not reach; ValueError where start comes after end.
+    Yields each picture u8[h, w, 3] when it is in the film; the file is there, whole, once the iterator is at its end. The seed is the
+    same for every t0. options: of Planner.plan. Raises ValueError where the clip does not reach, start comes after end, or out is no .mp4.
     """
     import av
+
+    if Path(out).suffix != ".mp4":
+        raise ValueError(f"out is {out}, expected a name that ends in .mp4")
 
     with source.clip(clip_id) as clip:
         low, high = clip.valid_t0(need_future=False)
         first = low if start is None else round(start * 1e6)
         last = high if end is None else round(end * 1e6)
-        if first > last:
-            raise ValueError(f"the film would start at {first / 1e6:g} s and end at {last / 1e6:g} s: give a start before its end")
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(out), "w", format="mp4") as container:
+        if not low <= first <= last <= high:
+            raise ValueError(
+                f"the film would start at {first / 1e6:g} s and end at {last / 1e6:g} s: clip {clip_id} allows {low / 1e6:g} s to "
+                f"{high / 1e6:g} s, the start before the end"
+            )
+        with written_whole(Path(out)) as beside, av.open(str(beside), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(1 / step).limit_denominator(1000))
             stream.width, stream.height = SIZE
             stream.pix_fmt = "yuv420p"

@@ -46,7 +46,8 @@ def load_physical_aiavdataset(
     with place(avdi, maybe_stream) as source:
         clip = source.clip(clip_id)
         released = (num_history_steps, num_future_steps) == (H, F)
-        sample = clip.sample(t0_us, cameras=camera_features or CAMERAS, frames=num_frames, need_future=released)
+        cameras = CAMERAS if camera_features is None else camera_features
+        sample = clip.sample(t0_us, cameras=cameras, frames=num_frames, need_future=released)
         seen, frame_times = sample.observation, sample.meta["frame_timestamps_us"]
         steps = range(1 - num_history_steps, num_future_steps + 1)
         path = ego_path(clip, t0_us, steps)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 
@@ -93,7 +94,7 @@ def plan(
     return plan_prompt(model, vocabulary, prompt, observation.history, how, clock)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # no inference_mode: a Plan's tensors are the caller's, who may change them or differentiate through them
 def plan_prompt(model: VLA, vocabulary: Vocabulary, prompt: Prompt, history: Trajectory, how: Request, clock: Clock | None = None) -> Plan:
     """S futures for one prepared prompt and the history it was made with."""
     clock = clock or Clock(model.device)
@@ -127,18 +128,26 @@ def request(
     max_tokens: int,
     steps: int | None,
 ) -> Request:
-    """The arguments of `plan` as a Request. Raises ValueError where one is out of its range."""
-    if samples < 1:
-        raise ValueError(f"samples is {samples}, expected at least 1")
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens is {max_tokens}, expected at least 1")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps is {steps}, expected None (the config's {config.flow_steps}) or at least 1")
+    """The arguments of `plan` as a Request. Raises TypeError where one is of another type, ValueError where it is out of its range."""
+    check_count("samples", samples)
+    check_count("max_tokens", max_tokens)
+    if steps is not None:
+        check_count("steps", steps, f"None (the config's {config.flow_steps}) or ")
+    if seed is not None and not isinstance(seed, Integral):
+        raise TypeError(f"seed is {seed!r}, expected None (a fresh one) or an integer")
     sampling = SamplingConfig(temperature, top_p, top_k)
     texts = as_texts(reasoning, samples)
     forced = None if texts is None else force(vocabulary, texts, max_tokens)
     draws = make_draws(seed, noise, samples, config.action.n_waypoints, max_tokens)
     return Request(samples, draws, sampling, forced, max_tokens, steps or config.flow_steps)
+
+
+def check_count(name: str, count: int, other: str = "") -> None:
+    """Raises unless an argument is an integer of at least 1; other: what else it may be."""
+    if not isinstance(count, Integral):
+        raise TypeError(f"{name} is {count!r}, expected {other}an integer of at least 1")
+    if count < 1:
+        raise ValueError(f"{name} is {count}, expected {other}at least 1")
 
 
 def fork(prefix: Sequence[KV], samples: int) -> list[KV]:
@@ -190,7 +199,7 @@ def warn_unfinished(ended: torch.Tensor, max_tokens: int) -> None:
     """Warns when rows did not end: ended bool[S]."""
     if not ended.all():
         warnings.warn(
-            f"{int((~ended).sum())} of {len(ended)} rows did not reach <|traj_future_start|> within {max_tokens} tokens: "
+            f"{int((~ended).sum())} of {len(ended)} rows ended without <|traj_future_start|> (max_tokens is {max_tokens}): "
             "their trajectory is conditioned on unfinished reasoning",
             stacklevel=4,
         )
@@ -257,16 +266,26 @@ def as_texts(reasoning: str | Sequence[str] | None, samples: int) -> tuple[str, 
     if reasoning is None:
         return None
     texts = (reasoning,) * samples if isinstance(reasoning, str) else tuple(reasoning)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"reasoning holds {text!r}, expected text: one for all samples, or one per sample")
     if len(texts) != samples:
         raise ValueError(f"reasoning has {len(texts)} texts for {samples} samples: give one text, or one per sample")
     return texts
 
 
+def fresh_seed() -> int:
+    """A seed that was not asked for."""
+    return secrets.randbits(31)
+
+
 def make_draws(seed: int | None, noise: torch.Tensor | None, samples: int, waypoints: int, max_tokens: int) -> Draws:
     """The randomness of a plan: from the seed, the noise replaced where it is given."""
-    draws = draw(secrets.randbits(31) if seed is None else seed, samples, waypoints, max_tokens)
+    draws = draw(fresh_seed() if seed is None else seed, samples, waypoints, max_tokens)
     if noise is None:
         return draws
+    if not isinstance(noise, torch.Tensor):
+        raise TypeError(f"noise is of type {type(noise).__name__}, expected a tensor of shape ({samples}, {waypoints}, 2)")
     if noise.shape != (samples, waypoints, 2):
         raise ValueError(f"noise has shape {tuple(noise.shape)}, expected ({samples}, {waypoints}, 2)")
     if not noise.isfinite().all():

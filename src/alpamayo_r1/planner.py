@@ -13,7 +13,7 @@ import torch
 
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.hub import checkpoint_folder
-from alpamayo_r1.plan import plan
+from alpamayo_r1.plan import fresh_seed, plan
 from alpamayo_r1.types import Observation, Plan
 from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary
@@ -37,8 +37,9 @@ class Planner:
                 return self.engine.plan(observation, **options)
             return plan(self.model, self.vocabulary, observation, **options)
 
-    def plans(self, observations: Sequence[Observation], **options: Any) -> list[Plan]:
-        """One plan per observation; the engine takes several at once."""
+    def plans(self, observations: Sequence[Observation], *, seed: int | None = None, **options: Any) -> list[Plan]:
+        """One plan per observation; the engine takes several at once. seed: of each of them (None: one fresh seed for all)."""
+        options["seed"] = fresh_seed() if seed is None else seed
         if self.engine is not None:
             with torch.autocast(self.model.device.type, enabled=False):
                 return self.engine.plan(list(observations), **options)
@@ -46,20 +47,28 @@ class Planner:
 
 
 def load(
-    checkpoint: str | Path = "small", *, device: str = "auto", dtype: torch.dtype | None = None, fast: bool | None = None, **hub: Any
+    checkpoint: str | Path = "small",
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    fast: bool | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
 ) -> Planner:
     """Loads "small" (bundled), a checkpoint folder or a Hub repository.
 
     device "auto": cuda where there is one, else cpu. dtype None: bf16 on cuda, fp32 on the CPU. fast None: the engine on cuda, plan.py
-    elsewhere. hub: revision=, cache_dir=, token=, local_files_only=.
+    elsewhere. revision, cache_dir, token, local_files_only: as in `huggingface_hub.snapshot_download`.
 
     Raises:
         ValueError: a device that is not here. ConfigError, CheckpointError, HubError: what is wrong with the checkpoint.
     """
     where = pick_device(device)
-    folder = checkpoint_folder(checkpoint, **hub)
+    hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    folder = checkpoint_folder(checkpoint, revision=revision, **hub)
     dtype = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
-    hub.pop("revision", None)
     model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, **hub)
     return Planner(model, vocabulary, make_engine(model, vocabulary) if runs_fast(where, fast) else None)
 
@@ -92,7 +101,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device is {name!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {name!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices: use 'cpu' or 'auto'")
     return device

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from alpamayo_r1.config import ModelConfig
+from alpamayo_r1.geometry import yaw_of
 from alpamayo_r1.images import to_patches
-from alpamayo_r1.types import DT, Observation, Trajectory
+from alpamayo_r1.types import CAMERAS, DT, FRAMES, Observation, Trajectory
 from alpamayo_r1.vocab import Vocabulary, history_ids
 
 SYSTEM = "You are a driving assistant that generates safe and accurate actions."
 TASK = "output the chain-of-thought reasoning of the driving process, then output the future trajectory."
+
+
+LEAP = 15.0
+"""Metres that no car goes in a step of the history."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def build_prompt(observation: Observation, vocabulary: Vocabulary, config: Model
     Raises:
         TypeError, ValueError: frames or history of the wrong type, shape or value, said before any heavy work.
     """
-    check_observation(observation)
+    check_observation(observation, config)
     patches, grid = to_patches(observation.frames.flatten(0, 1), config.vision, config.min_pixels, config.max_pixels)
     grids = (grid,) * observation.frames.shape[:2].numel()
     ids = torch.tensor(vocabulary.encode(chat_text([h * w // config.vision.merge**2 for h, w in grids], config.tokens.history_tokens)))
@@ -111,28 +117,65 @@ def assemble(
     return Prompt(fuse_history(ids, history.xyz.cpu(), vocabulary, config), positions, following, patches, grids, image_id)
 
 
-def check_observation(observation: Observation) -> None:
-    """Raises if an observation's frames and camera names, or its history, cannot be a prompt."""
-    frames = observation.frames
+def check_observation(observation: Observation, config: ModelConfig) -> None:
+    """Raises TypeError, ValueError if an observation cannot be a prompt; warns of a layout that the model does not know."""
+    if not isinstance(observation, Observation):
+        raise TypeError(f"a {type(observation).__name__} was given, expected an Observation (of a Sample: sample.observation)")
+    check_pictures(observation.frames, observation.cameras)
+    check_history(observation.history)
+    check_end(observation.history, config.tokens.history_tokens // 3)
+
+
+def check_pictures(frames: torch.Tensor, cameras: Sequence[str]) -> None:
+    """Raises unless frames are [C, K, 3, h, w] of C cameras in the release's order; warns where C and K are not the release's."""
+    if not isinstance(frames, torch.Tensor):
+        raise TypeError(f"frames are of type {type(frames).__name__}, expected a torch.Tensor (of an array: torch.from_numpy)")
     if frames.ndim != 5 or frames.shape[2] != 3:
         raise ValueError(f"frames have shape {tuple(frames.shape)}, expected u8[cameras, frames, 3, height, width]")
-    if frames.shape[0] != len(observation.cameras):
-        raise ValueError(f"{frames.shape[0]} cameras of frames, but {len(observation.cameras)} names: {observation.cameras}")
-    if frames.shape[:2].numel() == 0:
-        raise ValueError(f"{frames.shape[0]} cameras with {frames.shape[1]} frames: expected at least one picture")
-    check_history(observation.history)
-    last = observation.history.xyz[-1]
-    if last.norm() > 0.5:
-        raise ValueError(
-            f"history ends at {tuple(round(x, 2) for x in last.tolist())} m, expected the origin: give positions in the ego frame at t0"
+    count, each = frames.shape[:2]
+    if count != len(cameras):
+        raise ValueError(f"{count} cameras of frames, but {len(cameras)} names: {cameras}")
+    if count * each == 0:
+        raise ValueError(f"{count} cameras with {each} frames: expected at least one picture")
+    known = [camera for camera in cameras if camera in CAMERAS]
+    if known != sorted(set(known), key=CAMERAS.index):
+        order = ", ".join(CAMERAS)
+        raise ValueError(f"cameras are {', '.join(known)}, expected each once and in the order {order}: it is all the model knows")
+    if (count, each) != (len(CAMERAS), FRAMES):
+        layout = f"{len(CAMERAS)} cameras with {FRAMES} frames each"
+        warnings.warn(
+            f"{count} cameras with {each} frames each: the model was trained on {layout}, and may say anything here", stacklevel=3
         )
 
 
+def check_end(history: Trajectory, steps: int) -> None:
+    """Raises unless a history has so many steps and ends in the ego frame at t0: at the origin, looking along x."""
+    if len(history.xyz) != steps:
+        raise ValueError(f"history has {len(history.xyz)} steps, expected {steps} at 10 Hz, the last one at t0")
+    place = tuple(round(x, 2) for x in history.xyz[-1].tolist())
+    if history.xyz[-1].norm() > 0.5:
+        raise ValueError(f"history ends at {place} m, expected the origin: give positions in the ego frame at t0")
+    turned = yaw_of(history.rot[-1]).item()
+    if abs(turned) > 0.1:
+        raise ValueError(f"history ends with a yaw of {turned:.2f} rad, expected 0: give positions and rotations in the ego frame at t0")
+
+
 def check_history(history: Trajectory) -> None:
-    """Raises if a history has another shape than [T, 3] and [T, 3, 3], is not at 10 Hz, or is not finite."""
+    """Raises if a history has another shape than [T, 3] and [T, 3, 3], is not at 10 Hz, is not finite, turns by no rotation, or leaps."""
+    for name, value in (("xyz", history.xyz), ("rot", history.rot)):
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+            raise TypeError(f"the history's {name} is {kind}, expected a torch.Tensor of floating-point numbers")
     if history.xyz.ndim != 2 or history.xyz.shape[-1] != 3 or history.rot.shape != (*history.xyz.shape, 3):
         raise ValueError(f"history xyz {tuple(history.xyz.shape)} and rot {tuple(history.rot.shape)}: expected [16, 3] and [16, 3, 3]")
     if abs(history.dt - DT) > 1e-3:
         raise ValueError(f"history has {history.dt} s between its steps, expected {DT} s: resample it to 10 Hz, or speeds come out wrong")
     if not (torch.isfinite(history.xyz).all() and torch.isfinite(history.rot).all()):
         raise ValueError("history holds NaN or infinity: check the ego motion log")
+    rot = history.rot.double()
+    off = (rot @ rot.mT - torch.eye(3, dtype=rot.dtype, device=rot.device)).abs().max().item()
+    if off > 0.01:
+        raise ValueError(f"history's rot is no rotation (R R^T is {off:.2g} off the identity): give matrices that turn ego to frame at t0")
+    leap = history.xyz.diff(dim=0).norm(dim=-1).max().item() if len(history.xyz) > 1 else 0.0
+    if leap > LEAP:
+        raise ValueError(f"history moves {leap:.4g} m in a step of {DT} s, expected at most {LEAP:g}: give metres, a position every {DT} s")

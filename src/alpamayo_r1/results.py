@@ -6,7 +6,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ NOTICES = {
 """What may be done with a result, by where its clip came from."""
 
 
-def result(sample: Sample, plan: Plan, seed: int | None) -> dict[str, Any]:
+def result(sample: Sample, plan: Plan, seed: int | None, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The record of one plan, plain Python throughout; errors are None where the future isn't known.
 
-    pred_xyz [S][64][3], pred_rot [S][64][3][3], gt_xyz [64][3], min_ade in m, ade_by_horizon {"0.5": m, ...}, baselines {name: ADE in m},
+    request: what else was asked for, as plain values; "reasoning" in it says that the words were given. ended [S]: which rows ended as they
+    should. actions [S][64][2] in m/s^2 and 1/m, pred_xyz [S][64][3], pred_rot [S][64][3][3], gt_xyz [64][3], min_ade in m,
+    ade_by_horizon {"0.5": m, ...}, baselines {name: ADE in m},
     timing_ms {stage: ms}, reasoning [S].
     """
     future, source = sample.future, sample.meta.get("source", "physical-ai-av")
@@ -35,9 +38,12 @@ def result(sample: Sample, plan: Plan, seed: int | None) -> dict[str, Any]:
         "clip_id": sample.clip_id,
         "t0_us": sample.observation.t0_us,
         "seed": seed,
+        "request": dict(request or {}),
         "reasoning": list(plan.reasoning),
+        "ended": list(plan.ended),
         "pred_xyz": _numbers(plan.xyz),
         "pred_rot": _numbers(plan.rot),
+        "actions": _numbers(plan.actions),
         "gt_xyz": None if future is None else _numbers(future.xyz),
         "min_ade": None if future is None else _number(metrics.min_ade(plan.xyz, future.xyz).value),
         "ade_by_horizon": None if future is None else _horizons(plan.xyz, future),
@@ -67,20 +73,39 @@ def writable_folder(path: Path) -> Path:
         raise ValueError(f"nothing can be written to {path} ({error.strerror}): choose another folder") from None
 
 
+def writable_file(path: Path) -> Path:
+    """The path of a file to be written, its folder made where it is not there yet.
+
+    Raises:
+        ValueError: it is a folder, or nothing can be written there.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file")
+    writable_folder(path.parent)
+    return path
+
+
 def write_atomically(path: str | Path, content: bytes) -> Path:
     """Writes a file beside its place and moves it there."""
-    path = Path(path)
+    with written_whole(Path(path)) as beside:
+        beside.write_bytes(content)
+    return Path(path)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A file beside the path, to be written; moved there at the end, or removed where writing fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(name, path)
+        os.fchmod(handle, 0o644)
+        os.close(handle)
+        yield beside
+        os.replace(beside, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
-    return path
 
 
 def _horizons(pred: torch.Tensor, future: Trajectory) -> dict[str, float | None]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.draw import page, png
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.results import result, write_atomically, write_result
-from alpamayo_r1.types import CAMERAS, FRAMES, Sample
+from alpamayo_r1.types import Sample
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,17 @@ def run(
     clips: Sequence[str],
     out: Path,
     *,
-    t0_us: int = 5_100_000,
+    t0_us: int = T0_US,
     samples: int = 1,
     seed: int | None = 42,
+    about: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Iterator[Done | Failed]:
-    """Plans every clip at t0; writes out/<clip>.json and out/<clip>.png as each is finished. A clip that cannot be read is passed over."""
+    """Plans every clip at t0; writes out/<clip>.json and out/<clip>.png as each is finished. A clip that cannot be read is passed over.
+
+    about: what the records shall say of the run beside its options, such as the checkpoint's name.
+    """
+    request = {**(about or {}), "samples": samples, **{name: value for name, value in options.items() if value is not None}}
     for clip_id in clips:
         began = time.perf_counter()
         try:
@@ -57,7 +63,7 @@ def run(
         loaded = time.perf_counter()
         plan = planner.plan(sample.observation, samples=samples, seed=seed, **options)
         planned = time.perf_counter()
-        record = result(sample, plan, seed)
+        record = result(sample, plan, seed, request)
         written = write_result(record, out / f"{clip_id}.json")
         picture = write_atomically(out / f"{clip_id}.png", png(page(sample, plan, record)))
         drawn = time.perf_counter()
@@ -67,8 +73,7 @@ def run(
 def read(source: Source, clip_id: str, t0_us: int) -> Sample:
     """One clip at t0, with its future where the log reaches that far."""
     with source.clip(clip_id) as clip:
-        lowest, highest = clip.valid_t0(cameras=CAMERAS, frames=FRAMES, need_future=True)
-        return clip.sample(t0_us, need_future=lowest <= t0_us <= highest)
+        return clip.sample(t0_us, need_future=False)
 
 
 def choose(source: Source, wanted: Sequence[str]) -> list[str]:

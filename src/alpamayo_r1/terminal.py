@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 Checkpoint = Annotated[str, typer.Option(help="'small' (bundled), a checkpoint folder, or a Hub repository.")]
-Data = Annotated[str, typer.Option(help="'sample' (bundled), a folder in the data set's layout, or REPO_ID[@REVISION].")]
+Data = Annotated[
+    str, typer.Option(help="'sample' (bundled), a folder in the data set's layout, or a Hub repository as REPO_ID or REPO_ID@REVISION.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -22,5 +25,19 @@ def teaching() -> Iterator[None]:
     try:
         yield
     except (ValueError, MemoryError, DataError, HubError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(2) from None
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'a file'}: {error.strerror or error}; check the path, its rights and the room on the disk")
+
+
+def microseconds(seconds: float) -> int:
+    """Clip time in seconds -> microseconds. Raises ValueError for what is no number."""
+    if not math.isfinite(seconds):
+        raise ValueError(f"a time is {seconds}, expected seconds of clip time")
+    return round(seconds * 1e6)
+
+
+def fail(text: str) -> NoReturn:
+    """Prints an error; exit code 2."""
+    typer.secho(f"error: {text}", fg="red", err=True)
+    raise typer.Exit(2) from None

@@ -26,6 +26,9 @@ CAMERAS = (
 )
 """The four cameras of the release, in prompt order (spec section 2)."""
 
+CAR = {"length": 4.9, "width": 1.9, "height": 1.5, "rear_axle_to_bbox_center": 1.4}
+"""A car in metres where the clip does not tell."""
+
 FRAMES = 4
 """Frames per camera, at t0-0.3, t0-0.2, t0-0.1 and t0 seconds."""
 

@@ -56,8 +56,10 @@ class Clip:
 
         Frames are the last ones at or before t0 - 0.1 k s, cameras in the released order. Without `need_future`, future is None where the
         log ends too early. meta: "source", "frame_timestamps_us" i64 [C, K], and "calibration", "vehicle" where the clip has them.
-        Raises OutOfRange, MissingCamera, NotDownloaded, BadVideo, BadEgomotion; all before a frame is decoded.
+        Raises ValueError, OutOfRange, MissingCamera, NotDownloaded, BadVideo, BadEgomotion; all before a frame is decoded.
         """
+        if frames < 1:
+            raise ValueError(f"frames is {frames}, expected at least 1 a camera")
         t0_us, cameras = int(t0_us), self._in_order(cameras)
         self._require(["egomotion", *cameras])
         self._check_t0(t0_us, cameras, frames, need_future)
@@ -116,7 +118,9 @@ class Clip:
         self.close()
 
     def _in_order(self, cameras: Sequence[str]) -> tuple[str, ...]:
-        """The cameras in the released order. Raises MissingCamera."""
+        """The cameras in the released order. Raises MissingCamera; ValueError for none at all, or one twice."""
+        if not cameras or len(set(cameras)) < len(cameras):
+            raise ValueError(f"cameras are {tuple(cameras)}, expected at least one, and each once")
         there = [camera for camera in ORDER if self._has(camera)]
         for camera in cameras:
             if camera not in there:

@@ -31,7 +31,7 @@ def page(sample: Sample, plan: Plan, result: dict[str, Any]) -> Figure:
     best = best_of(sample, plan)
     _header(figure, result)
     _cameras(figure, sample, plan, best)
-    panels.birds_eye(style.box(figure, 9.75, TOP + 0.27, 2.65, 6.3), sample, plan, best)
+    panels.birds_eye(style.box(figure, 9.75, TOP + 0.27, 2.65, 6.0), sample, plan, best)
     panels.speed(style.box(figure, 13.05, TOP + 0.27, 2.65, 1.55), sample, plan, best)
     panels.curvature(style.box(figure, 13.05, TOP + 2.32, 2.65, 1.55), sample, plan, best)
     panels.errors(style.box(figure, 13.05, TOP + 4.65, 2.65, 1.92), result)
@@ -70,7 +70,9 @@ def best_of(sample: Sample, plan: Plan) -> int:
 
 def _header(figure: Figure, result: dict[str, Any]) -> None:
     """What the model thought, as the headline; where and when, small above it."""
-    place = f"{result['clip_id']}   ·   t0 = {result['t0_us'] / 1e6:.1f} s"
+    place = f"{result['clip_id']}   ·   t0 = {result['t0_us'] / 1e6:g} s"
+    if result.get("request", {}).get("reasoning"):
+        place += "   ·   these words were given, not the model's own"
     style.write(figure, 0.3, 0.22, place, style.BODY, style.FAINT)
     said = panels.sentences(tuple(result["reasoning"]))
     many = len(result["reasoning"]) > 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..types import Plan, Sample
+from ..types import CAR, Plan, Sample
 from . import style
 from .style import FAINT, INK, PAST, PLAN, SOFT, TRUTH
 
@@ -26,13 +27,10 @@ TITLES = {
 }
 """Camera name -> what a picture is titled."""
 
-WIDTH = 1.9
-"""Width in metres of a car that is not told."""
-
 
 def width_of(sample: Sample) -> float:
     """Width of the car in metres."""
-    return float(sample.meta.get("vehicle", {}).get("width", WIDTH))
+    return float(sample.meta.get("vehicle", {}).get("width", CAR["width"]))
 
 
 def picture(axes: Axes, image: np.ndarray, title: str) -> None:
@@ -51,20 +49,27 @@ def birds_eye(axes: Axes, sample: Sample, plan: Plan, best: int, extent: float =
     """
     truth, history = sample.future, sample.observation.history
     style.plain(axes, "From above", "m to the right", "m ahead")
-    for i, xyz in enumerate(plan.xyz):
-        if i != best:
-            axes.plot(*_up(_from_car(xyz)), color=PLAN, linewidth=1.1, alpha=0.4, zorder=3)
+    others = [xyz for i, xyz in enumerate(plan.xyz) if i != best]
+    for i, xyz in enumerate(others):
+        axes.plot(*_up(_from_car(xyz)), color=PLAN, linewidth=1.1, alpha=0.4, zorder=3, label=None if i else "other samples")
     axes.plot(*_up(history.xyz), color=PAST, linewidth=2.2, zorder=2, solid_capstyle="round", label="history")
     if truth is not None:
         axes.plot(*_up(_from_car(truth.xyz)), color=TRUTH, linewidth=2.6, zorder=4, solid_capstyle="round", label="driven")
         axes.plot(*_up(truth.xyz[9::10]), "o", color=TRUTH, markersize=4.4, zorder=4, markeredgewidth=0)
-    axes.plot(*_up(_from_car(plan.xyz[best])), color=PLAN, linewidth=1.8, zorder=5, solid_capstyle="round", label="planned")
+    axes.plot(*_up(_from_car(plan.xyz[best])), color=PLAN, linewidth=1.8, zorder=5, solid_capstyle="round", label=_chosen(sample, plan))
     axes.plot(*_up(plan.xyz[best][9::10]), "o", color="white", markersize=4.4, zorder=6, markeredgecolor=PLAN, markeredgewidth=1.2)
     _car(axes, sample)
     paths = [plan.xyz.flatten(0, 1), history.xyz] + ([truth.xyz] if truth is not None else [])
     _frame(axes, torch.cat(paths), extent)
     _scale_bar(axes)
-    axes.legend(loc="lower right", fontsize=style.SMALL, frameon=False, labelcolor=SOFT, handlelength=1.4, borderaxespad=0.2)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.065), "ncol": 2, "columnspacing": 1.2, "handlelength": 1.4}
+    axes.legend(fontsize=style.SMALL, frameon=False, labelcolor=SOFT, borderaxespad=0.2, **place)
+
+
+def _chosen(sample: Sample, plan: Plan) -> str:
+    """What the sample that is drawn boldly is called; see page.best_of."""
+    which = "middle" if sample.future is None else "best"
+    return "planned" if len(plan.xyz) == 1 else f"planned ({which} of {len(plan.xyz)})"
 
 
 def speed(axes: Axes, sample: Sample, plan: Plan, best: int) -> None:
@@ -101,7 +106,7 @@ def errors(axes: Axes, result: dict[str, Any]) -> None:
         axes.text(
             value + 0.02 * longest, y, f"{value:.2f} m", size=style.BODY, color=INK, va="center", weight="bold" if y == 0 else "normal"
         )
-    axes.set_xlim(0, longest * 1.28)
+    axes.set_xlim(0, longest * 1.38)
     axes.set_ylim(len(rows) - 0.6, -0.75)
 
 
@@ -124,12 +129,12 @@ def _over_time(axes: Axes, sample: Sample, plan: Plan, best: int, quantity) -> N
             dt,
             quantity,
             color=PLAN,
-            linewidth=2.0 if i == best else 0.9,
+            linewidth=1.6 if i == best else 0.9,
             alpha=1 if i == best else 0.4,
             zorder=5 if i == best else 3,
         )
     if sample.future is not None:
-        _future(axes, sample.future.xyz, dt, quantity, color=TRUTH, linewidth=1.6, zorder=4)
+        _future(axes, sample.future.xyz, dt, quantity, color=TRUTH, linewidth=3.2, zorder=4)
     axes.set_xlim(float(when[0]) - dt / 2, dt * plan.xyz.shape[1])
 
 
@@ -167,8 +172,8 @@ def _car(axes: Axes, sample: Sample) -> None:
     """The car's outline at t0."""
     from matplotlib.patches import FancyBboxPatch
 
-    body = sample.meta.get("vehicle", {})
-    length, width, centre = (float(body.get(k, v)) for k, v in (("length", 4.8), ("width", WIDTH), ("rear_axle_to_bbox_center", 1.4)))
+    body = CAR | sample.meta.get("vehicle", {})
+    length, width, centre = (float(body[name]) for name in ("length", "width", "rear_axle_to_bbox_center"))
     shape = f"round,pad=0,rounding_size={width / 4}"
     place = (-width / 2, centre - length / 2)
     axes.add_patch(FancyBboxPatch(place, width, length, boxstyle=shape, facecolor="#2b3138", edgecolor="white", linewidth=0.8, zorder=7))
@@ -185,7 +190,7 @@ def _frame(axes: Axes, xyz: torch.Tensor, extent: float) -> None:
     axes.set_xlim(-scale * w / 2, scale * w / 2)
     axes.set_ylim(middle - scale * h / 2, middle + scale * h / 2)
     axes.set_aspect("equal", adjustable="box")
-    ticks = next(t for t in (5, 10, 20, 25, 50, 100) if scale * w / t <= 6)
+    ticks = next((t for t in (5, 10, 20, 25, 50, 100) if scale * w / t <= 6), 10 ** math.ceil(math.log10(scale * w / 6)))
     axes.xaxis.set_major_locator(_every(ticks))
     axes.yaxis.set_major_locator(_every(ticks))
 

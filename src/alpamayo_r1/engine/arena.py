@@ -45,8 +45,10 @@ class Capacity:
         return self.rows >= other.rows and all(getattr(self, f.name) >= getattr(other, f.name) for f in fields(self) if f.name != "samples")
 
     def joined(self, other: Capacity) -> Capacity:
-        """The least capacity that holds both."""
-        return Capacity(*(max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
+        """The least capacity that holds both; its samples are as many as give enough rows."""
+        scenes = max(self.scenes, other.scenes)
+        samples = ceil_div(max(self.rows, other.rows), scenes)
+        return Capacity(scenes, samples, max(self.tokens, other.tokens), max(self.prompt, other.prompt))
 
 
 def kv_bytes(config: ModelConfig, width: int) -> int:

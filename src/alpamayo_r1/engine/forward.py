@@ -137,7 +137,7 @@ def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: B
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         cache = tuple(cached[scene : scene + 1, :, : len(prompt)] for cached in buffers.prefix[i])
-        last = i + 1 == len(stack.layers)
+        last = i + 1 == len(stack.layers) and not images
         x, normed = attend_prompt(model, layer, x, normed, rope, at, cache, last)
         delta = mlp(layer, normed)
         if images:
@@ -146,7 +146,7 @@ def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: B
             normed = rms_norm(x, stack.norm_after(i), stack.eps)
         else:
             normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
-    return linear(normed, model.head, final=True)[0]
+    return linear(normed[-1:], model.head, final=True)[0]
 
 
 def attend_prompt(

@@ -55,7 +55,7 @@ class Engine:
     """A planner that keeps its buffers and graphs between plans. Not for concurrent use.
 
     The model's weights are fused in place; `plan` (the specification) still runs on the same model.
-    graphs: capture CUDA graphs (None: on a GPU). exact_cpu: resize frames on the CPU.
+    graphs: capture CUDA graphs (None: on a GPU). exact_cpu: resize frames by the specification's code, where they are.
     """
 
     def __init__(self, model: VLA, vocabulary: Vocabulary, *, graphs: bool | None = None, exact_cpu: bool = False):
@@ -114,8 +114,8 @@ class Engine:
     @torch.inference_mode()
     def prompt(self, observation: Observation) -> Prompt:
         """The prompt of one observation, its patches on the device; token layouts are kept by image grid."""
-        check_observation(observation)
         c = self.config
+        check_observation(observation, c)
         frames = observation.frames.flatten(0, 1)
         made, grid = patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
         grids = (grid,) * len(frames)
@@ -162,7 +162,7 @@ class Engine:
             self.stream.synchronize()
         warn_unfinished(ended, how.max_tokens)
         plans = []
-        with clock("kinematics"):
+        with clock("kinematics"), torch.inference_mode(False), torch.no_grad():  # a Plan's tensors are the caller's, who may change them
             for scene, start in enumerate(starts):
                 rows = slice(scene * how.samples, (scene + 1) * how.samples)
                 actions = self._scale.physical(normalised[rows])

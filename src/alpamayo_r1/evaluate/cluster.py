@@ -55,13 +55,16 @@ def cluster_rows(config: EvalConfig, todo: Sequence[Item], address: str, workers
     started = not ray.is_initialized()
     if started:
         try:
-            ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
             raise ValueError(
                 f"there is no Ray cluster at {address!r} ({error}): start one with `ray start --head`, or give --ray local"
             ) from None
+    there = replace(
+        config, data=_absolute(config.data), checkpoint=_absolute(config.checkpoint), device=config.device.partition(":")[0]
+    )  # a worker sees the GPU that Ray gives it, and no other
     try:
-        yield from _rows(ray, replace(config, data=_absolute(config.data), checkpoint=_absolute(config.checkpoint)), todo, workers)
+        yield from _rows(ray, there, todo, workers)
     finally:
         if started:
             ray.shutdown()
@@ -74,10 +77,12 @@ def _rows(ray, config: EvalConfig, todo: Sequence[Item], workers: int | None) ->
     running: dict[Any, tuple[Any, Item]] = {}
     while waiting or running:
         for actor in crew.ready:
-            held = sum(other is actor for other, _ in running.values())
-            for item in [waiting.popleft() for _ in range(min(QUEUE - held, len(waiting)))]:
+            held = [item for other, item in running.values() if other is actor]
+            while waiting and _may_join(waiting[0], held, tries):
+                item = waiting.popleft()
                 tries[item.index] += 1
                 running[actor.row.remote(item)] = actor, item
+                held.append(item)
         (finished,), _ = ray.wait([*running, *crew.starting], num_returns=1)
         if finished in crew.starting:
             crew.started(finished)
@@ -91,6 +96,12 @@ def _rows(ray, config: EvalConfig, todo: Sequence[Item], workers: int | None) ->
             lost = [item, *(running.pop(ref)[1] for ref in held)]
             for item in sorted(lost, key=lambda item: -item.index):
                 yield from _again(item, problem, tries, waiting)
+
+
+def _may_join(item: Item, held: Sequence[Item], tries: dict[int, int]) -> bool:
+    """Whether an actor may hold this item too. One that a worker died with goes alone: if it is the killer, it takes no other with it."""
+    alone = tries[item.index] > 0 or any(tries[other.index] > 1 for other in held)
+    return len(held) < (1 if alone else QUEUE)
 
 
 class Crew:

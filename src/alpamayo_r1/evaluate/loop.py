@@ -22,6 +22,7 @@ import torch
 
 from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.source import Source, open_source
+from alpamayo_r1.engine.arena import DoesNotFit
 from alpamayo_r1.planner import Planner, load, pick_device, runs_fast
 from alpamayo_r1.types import Sample
 
@@ -40,11 +41,12 @@ A, B = TypeVar("A"), TypeVar("B")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is: rows on the disk, rows in all, how many failed, mean minADE so far (NaN: none yet), the newest row."""
+    """How far an evaluation is: rows on the disk, rows in all, how many failed, how many have a minADE, its mean (or NaN), newest row."""
 
     done: int
     total: int
     failed: int
+    scored: int
     min_ade: float
     row: dict[str, Any] | None = None
 
@@ -171,7 +173,9 @@ def told(problem: Exception) -> str:
 
 
 def lost(problem: Exception) -> bool:
-    """Whether no later clip can succeed either: the accelerator is in an undefined state."""
+    """Whether no later clip can succeed either: the accelerator is in an undefined state, or such a plan needs more memory than it has."""
+    if isinstance(problem, DoesNotFit):
+        return True
     return isinstance(problem, getattr(torch, "AcceleratorError", ())) and not isinstance(problem, torch.OutOfMemoryError)
 
 
@@ -194,7 +198,7 @@ def resolve(config: EvalConfig) -> EvalConfig:
     device = pick_device(config.device)
     fast = runs_fast(device, config.fast)
     count = None if device.type == "cuda" else config.threads or torch.get_num_threads()
-    return replace(config, device=device.type, fast=fast, threads=count)
+    return replace(config, device=str(device), fast=fast, threads=count)
 
 
 def begin(config: EvalConfig, store: Store, command: str) -> list[Item]:
@@ -219,17 +223,16 @@ def resumed(store: Store, total: int) -> Progress:
     table = store.read()
     values = pc.drop_null(table["min_ade"].filter(pc.is_finite(table["min_ade"])))
     failed = len(table) - table["error"].null_count
-    return Progress(len(table), total, failed, pc.mean(values).as_py() if len(values) else float("nan"))
+    return Progress(len(table), total, failed, len(values), pc.mean(values).as_py() if len(values) else float("nan"))
 
 
 def advance(progress: Progress, row: dict[str, Any]) -> Progress:
-    """The progress after one more row. The running mean counts a failed row's clip as none."""
-    failed = row.get("error") is not None
-    counted = progress.done - progress.failed
-    mean, value = progress.min_ade, row.get("min_ade")
+    """The progress after one more row."""
+    failed = progress.failed + (row.get("error") is not None)
+    scored, mean, value = progress.scored, progress.min_ade, row.get("min_ade")
     if value is not None and value == value:
-        mean = value if counted == 0 or mean != mean else (mean * counted + value) / (counted + 1)
-    return Progress(progress.done + 1, progress.total, progress.failed + failed, mean, row)
+        scored, mean = scored + 1, (mean * scored + value) / (scored + 1) if scored else value
+    return Progress(progress.done + 1, progress.total, failed, scored, mean, row)
 
 
 def versions() -> dict[str, str]:

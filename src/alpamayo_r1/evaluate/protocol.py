@@ -11,16 +11,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from alpamayo_r1.data.clips import Clip
+from alpamayo_r1.checkpoint import shards
+from alpamayo_r1.data.clips import T0_US, Clip
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.hub import checkpoint_folder
-from alpamayo_r1.sampling import DRAWS
+from alpamayo_r1.sampling import DRAWS, SamplingConfig
 
 GRID_US = 1_000_000
 """Step of `t0="grid"`."""
-
-T0_US = 5_100_000
 
 _BLOCK = 65_536
 
@@ -32,6 +31,9 @@ class EvalConfig:
     clips: FILE.parquet or FILE.txt, "gold644", a number (the first N of the data set), or None: gold644 of the real data set, all of a
     synthetic one. t0: seconds, "grid" (every whole second that has its history and future), or a FILE with clip ids and times.
     device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their last bits.
+
+    Raises:
+        ValueError: options that no plan can have.
     """
 
     checkpoint: str = "small"
@@ -47,6 +49,12 @@ class EvalConfig:
     device: str = "auto"
     fast: bool | None = None
     threads: int | None = None
+
+    def __post_init__(self):
+        SamplingConfig(self.temperature, self.top_p)
+        for name in ("samples", "max_tokens", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
 
     def options(self) -> dict[str, Any]:
         """The arguments of `Planner.plan`."""
@@ -162,10 +170,14 @@ def _grid(source: Source, clip_id: str) -> list[int]:
 
 
 def identity(config: EvalConfig, items: Sequence[Item]) -> dict[str, Any]:
-    """What the rows depend on: equal identities give equal rows. The checkpoint by its content, the clips by a digest of their list."""
+    """What the rows depend on: equal identities give equal rows. The checkpoint by its content, the clips by a digest of their list.
+
+    Which of several GPUs plans does not matter.
+    """
     listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us}" for item in items).encode()).hexdigest()
     checkpoint = fingerprint(checkpoint_folder(config.checkpoint))
     described = asdict(config) | {"checkpoint": checkpoint, "rows": len(items), "clips": listed, "draws": DRAWS}
+    described["device"] = config.device.partition(":")[0]
     del described["data"], described["t0"]
     return described
 
@@ -173,7 +185,7 @@ def identity(config: EvalConfig, items: Sequence[Item]) -> dict[str, Any]:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over the config, and over name, size and 17 blocks of every shard, first to last: fast at 20 GB, any training changes it."""
     digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for shard in sorted(folder.glob("*.safetensors")):
+    for shard in shards(folder):
         size = shard.stat().st_size
         digest.update(f"{shard.name} {size}".encode())
         with open(shard, "rb") as file:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from alpamayo_r1.bootstrap import FEWEST
 from alpamayo_r1.data.source import Source, open_source
 
+from .loop import read_item, told
 from .protocol import Item
 from .score import SHORT, UNITS, as_plan
 from .store import write_durably
@@ -183,15 +184,16 @@ def choose(table: pa.Table) -> dict[str, list[int]]:
 
 def _pages(summary: dict[str, Any], table: pa.Table) -> str:
     try:
-        with open_source(summary["config"]["data"]) as source:
-            parts = [
-                f"<h2>{heading}</h2>{''.join(_page(source, table, i, summary) for i in places)}"
-                for heading, places in choose(table).items()
-                if places
-            ]
+        source = open_source(summary["config"]["data"])
     except Exception as problem:
-        why = _e(str(problem).splitlines()[0])
+        why = _e(told(problem).splitlines()[0])
         return f"<section><h2>Pictures</h2><p class=note>None: the data set can't be opened here ({why}).</p></section>"
+    with source:
+        parts = [
+            f"<h2>{heading}</h2>{''.join(_page(source, table, i, summary) for i in places)}"
+            for heading, places in choose(table).items()
+            if places
+        ]
     return f"<section class=pages>{''.join(parts)}</section>"
 
 
@@ -199,8 +201,6 @@ def _page(source: Source, table: pa.Table, place: int, summary: dict[str, Any]) 
     """One clip's page as an embedded picture with its caption; a sentence where the clip can't be read any more."""
     from alpamayo_r1.draw import page
     from alpamayo_r1.results import result
-
-    from .loop import read_item
 
     (row,) = table.slice(place, 1).to_pylist()
     read_again = read_item(source, Item(row["index"], row["clip_id"], row["t0_us"]))

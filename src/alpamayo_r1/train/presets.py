@@ -242,7 +242,9 @@ def write_vlm_folder(folder: Path, preset: Preset) -> int:
 
 
 def write_skeleton(folder: Path, name: str) -> None:
-    """A checkpoint folder without weights: config.json and the vlm folder of a preset."""
+    """A checkpoint folder without weights: config.json and the vlm folder of a preset. Raises ValueError for a preset that is not there."""
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}")
     base = write_vlm_folder(folder / "vlm", PRESETS[name])
     write_json(folder / "config.json", released_config(PRESETS[name], base))
 

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -52,14 +52,18 @@ def write_clips(
     supersample: int = 2,
     threads: int | None = None,
     families: Sequence[str] | None = None,
+    rendered: Callable[[float], object] = lambda share: None,
 ) -> list[str]:
     """Simulates the seeds and writes a clip each; returns the clip ids. Seeds already in `out` are left as they are.
 
     The video covers [t_start, t_start + seconds] of clip time at 30 fps, the egomotion 0 s .. the end of the video + 6.4 s or more;
     t0 (seconds) is the moment of the label stored in world/labels.parquet. families: a name per seed, or None for the seed's own.
+    rendered: told the share of a clip that was just rendered. Raises ValueError for pictures that can't be encoded.
     """
     from .simulate import simulate
 
+    if width % 2 or height % 2 or width < 2 or height < 2:
+        raise ValueError(f"pictures of {width} x {height} were asked for, expected even numbers: H.264 shares colours between pixels")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     index = _read(out / "clip_index.parquet")
@@ -71,7 +75,9 @@ def write_clips(
     for number in range(0, len(new), CHUNK):
         part = new[number : number + CHUNK]
         scene = simulate(part, seconds=length, families=[named[s] for s in part] if named else None)
-        _write_chunk(scene, out, first_chunk + number // CHUNK, width, height, seconds, t_start, round(t0 / DT), crf, supersample, threads)
+        _write_chunk(
+            scene, out, first_chunk + number // CHUNK, width, height, seconds, t_start, round(t0 / DT), crf, supersample, threads, rendered
+        )
     return [clip_id(s) for s in seeds]
 
 
@@ -83,14 +89,16 @@ def write_world(seed: int, clips: int, out: str | Path, *, width: int = 640, hei
 # -------------------------------------------------------------------------------------------------------------------------- a chunk
 
 
-def _write_chunk(scene: SceneBatch, out: Path, chunk: int, width, height, seconds, t_start, step, crf, supersample, threads) -> None:
+def _write_chunk(
+    scene: SceneBatch, out: Path, chunk: int, width, height, seconds, t_start, step, crf, supersample, threads, rendered
+) -> None:
     """One chunk of clips: big files first, indices last, so that an interrupted run leaves a readable directory."""
     ids = [clip_id(s) for s in scene.seeds.tolist()]
     times = _frame_times(t_start, seconds)
     with _zip(out / f"labels/egomotion/egomotion.chunk_{chunk:04d}.zip") as archive:
         for row, clip in enumerate(ids):
             archive.writestr(f"{clip}.egomotion.parquet", _parquet(egomotion(scene, row)))
-    _write_cameras(scene, ids, times, out, chunk, width, height, crf, supersample, threads)
+    _write_cameras(scene, ids, times, out, chunk, width, height, crf, supersample, threads, rendered)
     for name, table in _calibration(ids, width, height).items():
         _write(table, out / f"calibration/{name}/{name}.chunk_{chunk:04d}.parquet")
     _write_indices(scene, ids, out, chunk, step)
@@ -102,7 +110,7 @@ def _frame_times(t_start: float, seconds: float) -> np.ndarray:
     return round(t_start * 1e6) + np.round(np.arange(count) * (1e6 / FPS)).astype(np.int64)
 
 
-def _write_cameras(scene, ids, times, out: Path, chunk: int, width, height, crf, supersample, threads) -> None:
+def _write_cameras(scene, ids, times, out: Path, chunk: int, width, height, crf, supersample, threads, rendered) -> None:
     """Renders clip after clip while other threads encode."""
     clock = _parquet(pd.DataFrame({"timestamp": times, "frame_index": np.arange(len(times), dtype=np.int64)}))
     steps = torch.from_numpy(times / (DT * 1e6)).float()
@@ -116,7 +124,7 @@ def _write_cameras(scene, ids, times, out: Path, chunk: int, width, height, crf,
                 archive.writestr(f"{clip}.{name}.timestamps.parquet", clock)
 
         for row, clip in enumerate(ids):
-            pictures = _render_clip(scene[row : row + 1], steps, width, height, supersample)
+            pictures = _render_clip(scene[row : row + 1], steps, width, height, supersample, rendered)
             waiting.append((clip, [pool.submit(encode, camera, crf) for camera in pictures]))
             if len(waiting) > 2:
                 store(*waiting.pop(0))
@@ -126,11 +134,16 @@ def _write_cameras(scene, ids, times, out: Path, chunk: int, width, height, crf,
         archive.close()
 
 
-def _render_clip(scene: SceneBatch, steps: torch.Tensor, width: int, height: int, supersample: int) -> np.ndarray:
+def _render_clip(
+    scene: SceneBatch, steps: torch.Tensor, width: int, height: int, supersample: int, rendered: Callable[[float], object]
+) -> np.ndarray:
     """u8 (C, frames, height, width, 3), a few frames at once."""
     few = max(1, 2**18 // (width * height))
     options = {"width": width, "height": height, "supersample": supersample}
-    parts = [render_at(scene, part[None], **options)[0] for part in steps.split(few)]
+    parts = []
+    for part in steps.split(few):
+        parts.append(render_at(scene, part[None], **options)[0])
+        rendered(len(part) / len(steps))
     return torch.cat(parts, 1).permute(0, 1, 3, 4, 2).contiguous().numpy()
 
 

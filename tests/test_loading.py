@@ -164,6 +164,30 @@ def test_a_nested_target_is_refused(folder):
 
 
 @pytest.mark.parametrize(
+    "section,values,words",
+    [
+        (None, {"expert_non_causal_attention": False}, "expert_non_causal_attention is False"),
+        (None, {"diffusion_cfg": {"int_method": "heun"}}, "int_method is 'heun'"),
+        (None, {"tie_word_embeddings": True}, "tie_word_embeddings is True"),
+        ("text_config", {"hidden_act": "relu"}, "text_config.hidden_act is 'relu'"),
+        ("text_config", {"rope_parameters": {"mrope_interleaved": False}}, "mrope_interleaved is False"),
+    ],
+)
+def test_an_arithmetic_that_is_not_the_releases_is_refused(section, values, words):
+    released, vlm = dict(read_json(TINY / "config.json")), dict(read_json(TINY / "vlm" / "config.json"))
+    for config in (released, vlm):
+        config |= values if section is None else {section: {**config.get(section, {}), **values}}
+    with pytest.raises(ConfigError, match=words):
+        parse_config(released, vlm)
+
+
+def test_prompts_that_are_not_r1s_are_warned_of(folder):
+    change_config(folder, include_camera_ids=True)
+    with pytest.warns(UserWarning, match=r"Alpamayo 1\.5"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
     "name,content,words",
     [
         ("config.json", b"\xff\xfe", "not valid JSON"),

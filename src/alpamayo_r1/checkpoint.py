@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ def load_checkpoint(
     """
     folder = Path(folder)
     config = read_config(folder)
+    if config.names_pictures:
+        warnings.warn(
+            f"{folder} was trained on prompts that name cameras and frames (Alpamayo 1.5). This package writes R1's prompts, which do not: "
+            "expect worse plans than its authors'",
+            stacklevel=2,
+        )
     vocabulary = load_vocabulary(vlm or tokenizer_folder(folder, config, **hub), config.tokens)
     return load_model(folder, dtype=dtype, device=device), vocabulary
 

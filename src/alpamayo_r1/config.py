@@ -113,7 +113,6 @@ class TokenConfig:
     count: int  # trajectory tokens
     vocab: int  # whole vocabulary
     history_tokens: int = 48
-    future_tokens: int = 128
     future_bins: int = 3000
     future_low: tuple[float, float] = (-10.0, -10.0)
     future_high: tuple[float, float] = (10.0, 10.0)
@@ -143,7 +142,7 @@ class ModelConfig:
     image_token: str
     vlm: str
     dtype: str
-    model_type: str
+    names_pictures: bool  # trained on prompts that name cameras and frames, as Alpamayo 1.5; this package writes R1's
 
 
 KNOWN_VLMS: Mapping[str, Mapping[str, Any]] = {
@@ -177,6 +176,18 @@ KNOWN_VLMS: Mapping[str, Mapping[str, Any]] = {
     for name in ("Qwen/Qwen3-VL-8B-Instruct", "nvidia/Cosmos-Reason2-8B")
 }
 """Qwen3-VL configurations of the released checkpoints, so that building a config never opens the network."""
+
+
+SETTLED = {"expert_non_causal_attention": True, "diffusion_cfg.int_method": "euler"}
+SETTLED_VLM = {
+    "tie_word_embeddings": False,
+    "text_config.attention_bias": False,
+    "text_config.hidden_act": "silu",
+    "text_config.rope_scaling.mrope_interleaved": True,
+    "text_config.rope_parameters.mrope_interleaved": True,
+    "vision_config.hidden_act": "gelu_pytorch_tanh",
+}
+"""Values that change the arithmetic and are the same in every release."""
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -217,11 +228,9 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
         TARGETS["action_space_cfg"],
     )
     refuse_targets(released)
+    check_settled(released, SETTLED)
+    check_settled(vlm, SETTLED_VLM)
     text, vision = required(vlm, "text_config"), required(vlm, "vision_config")
-    if vlm.get("tie_word_embeddings"):
-        raise ConfigError("tie_word_embeddings is true: the release's language model has a head of its own; set it to false.")
-    if released.get("expert_non_causal_attention") is False:
-        raise ConfigError("expert_non_causal_attention is false: this package computes the released, non-causal expert only.")
     projection = required(released, "action_in_proj_cfg")
     future = released.get("traj_tokenizer_cfg") or {}
     vocab = required(released, "vocab_size")
@@ -241,7 +250,6 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
             count=required(released, "traj_vocab_size"),
             vocab=vocab,
             history_tokens=released.get("tokens_per_history_traj", 48),
-            future_tokens=released.get("tokens_per_future_traj", 128),
             future_bins=future.get("num_bins", 3000),
             future_low=tuple(future.get("dims_min", (-10.0, -10.0))),
             future_high=tuple(future.get("dims_max", (10.0, 10.0))),
@@ -252,7 +260,7 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
         image_token="<|image_pad|>",
         vlm=required(released, "vlm_name_or_path"),
         dtype=dtype_name(released.get("model_dtype") or released.get("dtype") or "bfloat16"),
-        model_type=released.get("model_type", "alpamayo_r1"),
+        names_pictures=bool(released.get("include_camera_ids") or released.get("include_frame_nums")),
     )
 
 
@@ -304,6 +312,17 @@ def dtype_name(said: Any) -> str:
     if name not in DTYPES:
         raise ConfigError(f"the config's dtype is {said!r}, expected one of {', '.join(DTYPES)}.")
     return name
+
+
+def check_settled(config: Mapping[str, Any], settled: Mapping[str, Any]) -> None:
+    """Refuses another value, where there is one, of what this package computes in one way only."""
+    for path, value in settled.items():
+        *sections, key = path.split(".")
+        there = config
+        for section in sections:
+            there = there.get(section) or {}
+        if key in there and there[key] != value:
+            raise ConfigError(f"{path} is {there[key]!r}: this package computes the release's model only, where it is {value!r}.")
 
 
 def check_target(section: str, config: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -254,7 +254,7 @@ def bench(
         words(n)  # refuses too few before the long work
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     check_room(config, where, dtype)
-    if where.type == "cuda":
+    if where.index is not None:
         torch.cuda.set_device(where)  # events and memory are those of the current device
     top = ceilings(where, dtype)
     card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"

@@ -91,3 +91,8 @@ def test_a_broken_clip_is_passed_over(tmp_path):
     record = json.loads((tmp_path / f"{whole}.json").read_text())
     wanted = "clip_id t0_us seed reasoning pred_xyz pred_rot gt_xyz min_ade ade_by_horizon baselines timing_ms".split()
     assert set(wanted) <= set(record) and len(record["pred_xyz"]) == 1 and len(record["pred_xyz"][0]) == len(record["gt_xyz"]) == 64
+    options = {"about": {"checkpoint": "small"}, "reasoning": "Keep the lane", "steps": 2, "top_k": None}
+    list(run(alpamayo_r1.load("small"), source, [whole], tmp_path, t0_us=6_500_000, samples=1, **options))
+    later = json.loads((tmp_path / f"{whole}_6.5s.json").read_text())
+    assert later["request"] == {"checkpoint": "small", "samples": 1, "reasoning": "Keep the lane", "steps": 2} and later["ended"] == [True]
+    assert record["t0_us"] == 5_100_000 and (tmp_path / f"{whole}.json").exists(), "the first is still there"

@@ -85,6 +85,7 @@ def test_one_file_with_everything_in_it(out):
 def test_what_it_says(out):
     text = Page((out / "report.html").read_text()).text
     summary = json.loads((out / "summary.json").read_text())
+    assert "minADE, all 6.4 s" in text and "to 5 s" in text and "to 6.4 s" not in text, "the whole path is shown once"
     assert f"{summary['figures']['min_ade']['mean']:.3f} m" in text and f"{summary['figures']['cv_min_ade']['mean']:.3f} m" in text
     assert "alpamayo-r1 eval --out out" in text and summary["versions"]["torch"] in text
     assert "free to share" in text and "1 failed" in text and 'UnknownClip: no clip "<b>no-such-clip</b>"' in text

@@ -50,6 +50,7 @@ def run(
 ) -> Iterator[Done | Failed]:
     """Plans every clip at t0; writes out/<clip>.json and out/<clip>.png as each is finished. A clip that cannot be read is passed over.
 
+    Files of another t0 than the release's have it in their names: out/<clip>_6.5s.json.
     about: what the records shall say of the run beside its options, such as the checkpoint's name.
     """
     request = {**(about or {}), "samples": samples, **{name: value for name, value in options.items() if value is not None}}
@@ -64,8 +65,9 @@ def run(
         plan = planner.plan(sample.observation, samples=samples, seed=seed, **options)
         planned = time.perf_counter()
         record = result(sample, plan, seed, request)
-        written = write_result(record, out / f"{clip_id}.json")
-        picture = write_atomically(out / f"{clip_id}.png", png(page(sample, plan, record)))
+        name = clip_id if t0_us == T0_US else f"{clip_id}_{t0_us / 1e6:g}s"
+        written = write_result(record, out / f"{name}.json")
+        picture = write_atomically(out / f"{name}.png", png(page(sample, plan, record)))
         drawn = time.perf_counter()
         yield Done(record, (written, picture), 1e3 * (loaded - began), 1e3 * (drawn - planned))
 

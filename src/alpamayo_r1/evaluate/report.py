@@ -20,9 +20,12 @@ from alpamayo_r1.data.source import Source, open_source
 
 from .loop import read_item, told
 from .protocol import Item
-from .score import SHORT, UNITS, as_plan
+from .score import HORIZONS, SHORT, UNITS, as_plan
 from .store import write_durably
 from .summary import FIGURES, column, number, ok, read, span
+
+WHOLE = f"_{HORIZONS[-1]:g}s"
+"""Ends the names of figures over the whole path, which are shown without a horizon."""
 
 EACH = 3
 """Pages for each of best, worst and most inconsistent."""
@@ -92,7 +95,7 @@ def _head(summary: dict[str, Any]) -> str:
 
 def _figures(figures: dict[str, Any]) -> str:
     rows = []
-    for name in FIGURES:
+    for name in (name for name in FIGURES if not name.endswith(WHOLE)):
         mine, bases = figures[name], [figures.get(f"{short}_{name}") for short in SHORT.values()]
         cells = [_n(mine["mean"]), f"<td>{span(mine)}</td>", *(_n(base["mean"]) if base else "<td></td>" for base in bases)]
         rows.append(f"<tr><td class=l>{title(name)}</td>{''.join(cells)}<td>{mine['masked'] or ''}</td><td class=l>{UNITS[name]}</td></tr>")
@@ -117,18 +120,19 @@ def _distributions(table: pa.Table, by_k: Sequence[float]) -> str:
     return f"<section><h2>Distributions</h2><div class=plots>{''.join(plots)}</div></section>"
 
 
-def histogram(values: np.ndarray, label: str, bins: int = 24) -> str:
+def histogram(values: np.ndarray, label: str) -> str:
     """Inline SVG: how many clips have which value; the last bar holds the highest 2 %, the dashed line is the median."""
     values = values[np.isfinite(values)]
     if not len(values):
         return ""
+    bins = max(6, min(24, round(2 * len(values) ** 0.5)))
     top = float(np.quantile(values, 0.98)) * 1.02 or 1.0
     counts, edges = np.histogram(np.minimum(values, top), bins, (0, top))
     width, height = 300, 110
     step, tall = width / bins, height * counts / counts.max()
     shapes = "".join(
         f'<rect x="{i * step:.1f}" y="{height - tall[i]:.1f}" width="{step - 1:.1f}" height="{tall[i]:.1f}">'
-        f"<title>{edges[i]:.2f} to {edges[i + 1]:.2f}: {n}</title></rect>"
+        f"<title>{edges[i]:.2g} to {edges[i + 1]:.2g}: {n}</title></rect>"
         for i, n in enumerate(counts)
     )
     middle = min(float(np.median(values)) / top, 1) * width
@@ -136,7 +140,7 @@ def histogram(values: np.ndarray, label: str, bins: int = 24) -> str:
         f'<text x="{width * f:.0f}" y="{height + 14}" text-anchor="{a}">{top * f:.2g}</text>'
         for f, a in ((0, "start"), (0.5, "middle"), (1, "end"))
     )
-    line = f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="0" y2="{height}"/>'
+    line = f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="0" y2="{height}"><title>median {np.median(values):.2g}</title></line>'
     return f'<figure><figcaption>{_e(label)}</figcaption><svg viewBox="0 -4 {width} {height + 22}">{shapes}{line}{ticks}</svg></figure>'
 
 

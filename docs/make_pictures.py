@@ -1,4 +1,4 @@
-"""Draws the pictures of conventions.md into docs/img: `python docs/make_pictures.py`."""
+"""Draws the pictures of conventions.md and of the README into docs/img: `python docs/make_pictures.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from matplotlib.patches import Polygon, Rectangle, Wedge
 
 from alpamayo_r1.action import to_trajectory
 from alpamayo_r1.data.clips import ORDER
+from alpamayo_r1.data.source import open_source
+from alpamayo_r1.draw import page
 from alpamayo_r1.draw.style import FAINT, INK, PAST, PLAN, RULE, SMALL, SOFT, TRUTH, png, sheet
+from alpamayo_r1.planner import load
+from alpamayo_r1.results import result
 from alpamayo_r1.types import CAMERAS, DT, FRAMES, F, H
 from alpamayo_r1.world.rig import RIG, VEHICLE
 
@@ -152,12 +156,22 @@ def sequence() -> Figure:
     return figure
 
 
+def a_page() -> Figure:
+    """What `alpamayo-r1 run` draws of the first bundled clip."""
+    source, planner = open_source("sample"), load("small")
+    sample = source.clip(source.clip_ids[0]).sample(need_future=False)
+    plan = planner.plan(sample.observation, samples=6, seed=42)
+    figure = page(sample, plan, result(sample, plan, 42))
+    figure.set_dpi(90)
+    return figure
+
+
 PICTURES = {"ego-frame": ego_frame, "timeline": timeline, "cameras": cameras, "sequence": sequence}
 
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
-    for name, draw in PICTURES.items():
+    for name, draw in (PICTURES | {"page": a_page}).items():
         (OUT / f"{name}.png").write_bytes(png(draw()))
 
 

@@ -178,8 +178,8 @@ def test_birds_eye_has_forward_up_and_left_left():
     lines = {line.get_label(): line for line in axes.lines}
     x, y = lines["driven"].get_data()
     assert np.allclose(x[1:], -sample.future.xyz[:, 1]) and np.allclose(y[1:], sample.future.xyz[:, 0])
-    assert to_hex(lines["driven"].get_color()) == style.TRUTH and to_hex(lines["planned"].get_color()) == style.PLAN
-    assert np.allclose(lines["planned"].get_data()[0][1:], -plan.xyz[0, :, 1])
+    assert to_hex(lines["driven"].get_color()) == style.TRUTH and to_hex(lines["planned (best of 3)"].get_color()) == style.PLAN
+    assert np.allclose(lines["planned (best of 3)"].get_data()[0][1:], -plan.xyz[0, :, 1])
     assert axes.get_aspect() == 1
     assert sum(to_hex(line.get_color()) == style.PLAN and len(line.get_xdata()) == F + 1 for line in axes.lines) == 3
     assert axes.get_xlim()[0] < x.min() and axes.get_ylim()[1] > y.max()

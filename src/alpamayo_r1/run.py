@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source, open_source
@@ -53,7 +55,8 @@ def run(
     Files of another t0 than the release's have it in their names: out/<clip>_6.5s.json.
     about: what the records shall say of the run beside its options, such as the checkpoint's name.
     """
-    request = {**(about or {}), "samples": samples, **{name: value for name, value in options.items() if value is not None}}
+    plain = {name: value for name, value in options.items() if value is not None and not isinstance(value, torch.Tensor)}
+    request = {**(about or {}), "samples": samples, **plain}
     for clip_id in clips:
         began = time.perf_counter()
         try:

@@ -27,7 +27,7 @@ CAMERAS = (
 """The four cameras of the release, in prompt order (spec section 2)."""
 
 CAR = {"length": 4.9, "width": 1.9, "height": 1.5, "rear_axle_to_bbox_center": 1.4}
-"""A car in metres where the clip does not tell."""
+"""Measures of an ordinary car in metres."""
 
 FRAMES = 4
 """Frames per camera, at t0-0.3, t0-0.2, t0-0.1 and t0 seconds."""
@@ -64,6 +64,11 @@ class Sample:
     future: Trajectory | None
     clip_id: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def car(self) -> Mapping[str, float]:
+        """The car's measures in metres, those of CAR where the clip does not tell."""
+        return CAR | self.meta.get("vehicle", {})
 
 
 @dataclass(frozen=True)

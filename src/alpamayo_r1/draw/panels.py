@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..types import CAR, Plan, Sample
+from ..types import Plan, Sample
 from . import style
 from .style import FAINT, INK, PAST, PLAN, SOFT, TRUTH
 
@@ -30,7 +30,7 @@ TITLES = {
 
 def width_of(sample: Sample) -> float:
     """Width of the car in metres."""
-    return float(sample.meta.get("vehicle", {}).get("width", CAR["width"]))
+    return float(sample.car["width"])
 
 
 def picture(axes: Axes, image: np.ndarray, title: str) -> None:
@@ -172,8 +172,7 @@ def _car(axes: Axes, sample: Sample) -> None:
     """The car's outline at t0."""
     from matplotlib.patches import FancyBboxPatch
 
-    body = CAR | sample.meta.get("vehicle", {})
-    length, width, centre = (float(body[name]) for name in ("length", "width", "rear_axle_to_bbox_center"))
+    length, width, centre = (float(sample.car[name]) for name in ("length", "width", "rear_axle_to_bbox_center"))
     shape = f"round,pad=0,rounding_size={width / 4}"
     place = (-width / 2, centre - length / 2)
     axes.add_patch(FancyBboxPatch(place, width, length, boxstyle=shape, facecolor="#2b3138", edgecolor="white", linewidth=0.8, zorder=7))

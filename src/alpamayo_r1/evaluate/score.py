@@ -12,7 +12,7 @@ from alpamayo_r1 import metrics
 from alpamayo_r1.baselines import BASELINES
 from alpamayo_r1.consistency import parse, verdict
 from alpamayo_r1.geometry import rot_z, yaw_of
-from alpamayo_r1.types import CAR, Plan, Sample, Trajectory
+from alpamayo_r1.types import Plan, Sample, Trajectory
 
 HORIZONS = (0.5, 1.0, 3.0, 5.0, 6.4)
 SHORT = {"constant_velocity": "cv", "constant_turn_rate_and_acceleration": "ctra"}
@@ -61,8 +61,7 @@ def score(sample: Sample, plan: Plan) -> dict[str, Any]:
     """The figures of one plan: SCORES as floats (NaN: masked), words, verdicts, paths. Deterministic: no durations."""
     history, future = sample.observation.history, sample.future
     verdicts = [verdict(text, xyz, history) for text, xyz in zip(plan.reasoning, plan.xyz)]
-    body = CAR | sample.meta.get("vehicle", {})
-    size = tuple(float(body[name]) for name in ("length", "width", "height"))
+    size = tuple(float(sample.car[name]) for name in ("length", "width", "height"))
     row: dict[str, Any] = {
         "source": sample.meta.get("source", "physical-ai-av"),
         "reasoning": list(plan.reasoning),

@@ -187,6 +187,12 @@ def test_intervals_of_shares_that_few_clips_deviate_in(clips, deviate, least):
     assert np.mean([i.low <= deviate * 3.5 / 6 <= i.high for i in found]) >= least
 
 
+def test_shares_that_vary_little_are_known_well():
+    values = np.random.default_rng(2).choice([2 / 6, 3 / 6, 4 / 6], 60)
+    found = interval(values, share=True)
+    assert found.low < values.mean() < found.high and found.high - found.low < 0.1 < interval(values > 0.4, share=True).high - found.low
+
+
 def test_one_value_that_deviates_does_not_close_the_interval():
     found = interval(np.array([8.0] * 9 + [8.5]))
     assert found.low < 8.0 < found.mean < found.high < 9.0

@@ -118,6 +118,19 @@ def test_the_trained_model_drives_alike(device):
             torch.testing.assert_close(got.xyz, want.xyz, atol=1e-4, rtol=0)
 
 
+def test_as_many_layers_as_deepstack_features(tiny):
+    """The last layer then needs all its rows, to add features to them."""
+    vocabulary, config = tiny[1], tiny[0].config
+    layers = len(config.vision.deepstack)
+    config = replace(config, text=replace(config.text, layers=layers), expert=replace(config.expert, layers=layers))
+    model = bench.random_model(config, "cpu", torch.float32)
+    observation, options = bench.random_observation(1, 64, 96), {"samples": 2, "seed": 1, "max_tokens": 4, "steps": 1}
+    want = plan(model, vocabulary, observation, **options)
+    got = Engine(model, vocabulary).plan(observation, **options)
+    assert got.tokens == want.tokens
+    torch.testing.assert_close(got.actions, want.actions, atol=1e-5, rtol=0)
+
+
 def test_scenes_at_once_equal_scenes_alone(pair):
     _, engine, _ = pair
     scenes = [bench.random_observation(1, 64, 96), bench.random_observation(2, 80, 80)]

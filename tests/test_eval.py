@@ -28,7 +28,7 @@ from alpamayo_r1.evaluate.score import SCORES, score
 from alpamayo_r1.evaluate.store import SCHEMA, Store, opened
 from alpamayo_r1.geometry import rot_z
 from alpamayo_r1.metrics import violations
-from alpamayo_r1.types import Plan, Trajectory
+from alpamayo_r1.types import CAR, Plan, Trajectory
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 from test_data_contract import sample_of
@@ -300,6 +300,14 @@ def test_a_row_by_hand():
     assert row["inconsistent"] == row["unclear"] == 0.5 and row["cv_min_ade"] == pytest.approx(0, abs=1e-5)
     assert row["speed"] == pytest.approx(10) and row["curvature"] == 0
     assert set(SCORES) <= set(row) and set(row) <= set(SCHEMA.names)
+
+
+def test_corners_are_those_of_the_clips_car():
+    truth = straight(10, range(1, 65))
+    turned = plan_of([Trajectory(truth.xyz, rot_z(torch.full((64,), 0.2)))], ["Keep speed"])
+    told = [{}, {"vehicle": dict(CAR)}, {"vehicle": {"length": 12.0}}]
+    plain, same, bus = (score(dataclasses.replace(sample_of(), future=truth, meta=meta), turned)["corner_distance"] for meta in told)
+    assert 0 < plain == same < bus
 
 
 def test_without_a_future_errors_are_masked():

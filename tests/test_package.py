@@ -70,6 +70,55 @@ def test_bad_arguments_are_said_without_a_traceback(tmp_path, arguments, words):
     assert words in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command,words",
+    [
+        ("eval --out {file}", "File exists"),
+        ("eval --out {out} --workers 2", "--ray local"),
+        ("eval --out {out} --temperature -1", "temperature is -1.0"),
+        ("compare a b --out {folder}", "is a folder"),
+        ("train --out {out} --preset foo", "expected one of small, tiny"),
+        ("world --out {out} --width 101 --height 57 --clips 1", "even numbers"),
+        ("bench --size small --samples 1,x", "whole numbers"),
+        ("film clip --out {folder}", "is a folder"),
+        ("run --out {out} --t0 nan", "a time is nan"),
+        ("run --out {out} --device meta", "expected 'auto'"),
+    ],
+)
+def test_every_verb_says_what_is_wrong(tmp_path, command, words):
+    from typer.testing import CliRunner
+
+    from alpamayo_r1.cli import app
+
+    (tmp_path / "file").touch()
+    places = {"file": tmp_path / "file", "folder": tmp_path, "out": tmp_path / "out"}
+    done = CliRunner().invoke(app, [part.format(**places) for part in command.split()])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit), done.output
+    assert words in " ".join(done.output.split())
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_built(monkeypatch):
+    from alpamayo_r1 import bench
+
+    monkeypatch.setattr(bench, "free_memory", lambda: 1e9)
+    monkeypatch.setattr(bench, "random_model", None)
+    with pytest.raises(ValueError, match=r"take 44\.3 GB in float32, 1\.0 GB are free on cpu: give --size small"):
+        bench.bench("10b", device="cpu", say=lambda line: None)
+
+
+def test_words_are_shown_as_they_are():
+    from rich.console import Console
+
+    from alpamayo_r1.cli import show
+    from alpamayo_r1.run import Done
+
+    record = {"clip_id": "[b]clip", "reasoning": ["Stop [red light] ahead [/x]"], "min_ade": None, "baselines": {}, "timing_ms": {}}
+    console = Console(record=True, width=120)
+    show(console, [Done(record, (), 0.0, 0.0)], "clips of [/here]")
+    shown = console.export_text()
+    assert "Stop [red light] ahead [/x]" in shown and "[b]clip" in shown and "[/here]" in shown
+
+
 def test_a_broken_clip_is_passed_over(tmp_path):
     import alpamayo_r1
     from alpamayo_r1.data.errors import BadVideo

@@ -34,7 +34,9 @@ def root(tmp_path_factory):
     out = tmp_path_factory.mktemp("world") / "clips"
     options = {**SIZE, "seconds": 0.4, "t_start": 4.75, "crf": 12}
     first = write_clips(SEEDS[:1], out, **options)
-    assert write_clips(SEEDS, out, **options) == [*first, clip_id(SEEDS[1])]
+    shares: list[float] = []
+    assert write_clips(SEEDS, out, **options, rendered=shares.append) == [*first, clip_id(SEEDS[1])]
+    assert sum(shares) == pytest.approx(1), "one clip was new"
     return out
 
 

@@ -177,7 +177,7 @@ def synchronize() -> None:
 # ------------------------------------------------------------------------------------------------------------------------- the 10B itself
 
 
-def build():
+def build() -> Engine:
     """The 10B with random weights on the device, and an engine on it."""
     config = bench.size_config(SIZE)
     started = time.perf_counter()
@@ -190,7 +190,7 @@ def build():
         f"10B built in {built:.1f} s, fused in {time.perf_counter() - started - built:.1f} s; "
         f"{allocated() / 1e9:.2f} GB, peak {peak():.2f} GB"
     )
-    return model, engine
+    return engine
 
 
 def events(function: Callable[[], object], repeats: int = 7, warmup: int = 2) -> float:
@@ -341,12 +341,10 @@ def main() -> None:
     section("workers", run_workers)
     top = section("ceilings", lambda: vars(bench.ceilings(torch.device(DEVICE), torch.bfloat16 if CUDA else torch.float32)))
     say(f"ceilings {top}")
-    built = section("build", build)
-    if not isinstance(built, tuple):
+    engine = section("build", build)
+    if not isinstance(engine, Engine):
         return
     RESULT.pop("build")
-    model, engine = built
-    tame(model)
     observation = bench.random_observation(0, *((1080, 1920) if CUDA else (96, 160)))
     first = time.perf_counter()
     section("first plan", lambda: str(engine.plan(observation, reasoning=bench.words(16), max_tokens=64, seed=0).timing))

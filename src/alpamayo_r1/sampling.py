@@ -66,8 +66,8 @@ def shares(logits: torch.Tensor, config: SamplingConfig) -> tuple[torch.Tensor, 
 
     Keeps the most likely tokens whose predecessors' mass is below top_p (at least one); the others' shares are empty. In bf16, rounding
     often swaps two tokens that are about equally likely, and in the order of ids their shares then change a little. In the order of
-    likelihood they would trade places, and most draws with them. Sums are f64: the order in which a device
-    adds them decides nothing but shares of about 1e-16.
+    likelihood they would trade places, and most draws with them. Sums are f64: the order in which a device adds them decides nothing but
+    shares of about 1e-16.
     """
     ordered, index = torch.sort(logits, dim=-1, descending=True, stable=True)
     ordered, index = ordered[:, : config.top_k], index[:, : config.top_k]

@@ -117,7 +117,7 @@ def painted(frame: torch.Tensor, sample: Sample, plan: Plan, best: int, camera: 
     if calibration is None:
         return frame.permute(1, 2, 0).cpu().numpy()
     truth = None if sample.future is None else sample.future.xyz
-    return overlay(frame, calibration, ribbons(plan.xyz, truth, best, panels.width_of(sample)), width=width)
+    return overlay(frame, calibration, ribbons(plan.xyz, truth, best, float(sample.car["width"])), width=width)
 
 
 def _footer(figure: Figure, result: dict[str, Any]) -> None:

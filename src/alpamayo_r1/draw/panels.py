@@ -28,11 +28,6 @@ TITLES = {
 """Camera name -> what a picture is titled."""
 
 
-def width_of(sample: Sample) -> float:
-    """Width of the car in metres."""
-    return float(sample.car["width"])
-
-
 def picture(axes: Axes, image: np.ndarray, title: str) -> None:
     """A camera picture u8[h, w, 3] with its name in the corner."""
     axes.imshow(image, aspect="auto")

@@ -60,9 +60,8 @@ def cluster_rows(config: EvalConfig, todo: Sequence[Item], address: str, workers
             raise ValueError(
                 f"there is no Ray cluster at {address!r} ({error}): start one with `ray start --head`, or give --ray local"
             ) from None
-    there = replace(
-        config, data=_absolute(config.data), checkpoint=_absolute(config.checkpoint), device=config.device.partition(":")[0]
-    )  # a worker sees the GPU that Ray gives it, and no other
+    paths = {"data": _absolute(config.data), "checkpoint": _absolute(config.checkpoint)}
+    there = replace(config, device=config.device_type, **paths)  # a worker sees the GPU that Ray gives it, and no other
     try:
         yield from _rows(ray, there, todo, workers)
     finally:

@@ -16,6 +16,7 @@ from alpamayo_r1.data.clips import T0_US, Clip
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.hub import checkpoint_folder
+from alpamayo_r1.plan import check_count
 from alpamayo_r1.sampling import DRAWS, SamplingConfig
 
 GRID_US = 1_000_000
@@ -33,7 +34,7 @@ class EvalConfig:
     device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their last bits.
 
     Raises:
-        ValueError: options that no plan can have.
+        TypeError, ValueError: options that no plan can have.
     """
 
     checkpoint: str = "small"
@@ -53,8 +54,12 @@ class EvalConfig:
     def __post_init__(self):
         SamplingConfig(self.temperature, self.top_p)
         for name in ("samples", "max_tokens", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+            check_count(name, getattr(self, name))
+
+    @property
+    def device_type(self) -> str:
+        """The device without a GPU's number."""
+        return self.device.partition(":")[0]
 
     def options(self) -> dict[str, Any]:
         """The arguments of `Planner.plan`."""
@@ -177,7 +182,7 @@ def identity(config: EvalConfig, items: Sequence[Item]) -> dict[str, Any]:
     listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us}" for item in items).encode()).hexdigest()
     checkpoint = fingerprint(checkpoint_folder(config.checkpoint))
     described = asdict(config) | {"checkpoint": checkpoint, "rows": len(items), "clips": listed, "draws": DRAWS}
-    described["device"] = config.device.partition(":")[0]
+    described["device"] = config.device_type
     del described["data"], described["t0"]
     return described
 

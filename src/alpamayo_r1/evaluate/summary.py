@@ -78,8 +78,8 @@ def figures(table: pa.Table) -> dict[str, dict[str, float]]:
     names = (*FIGURES, *BASELINES)
     values = np.stack([column(table, name) for name in names], 1) if len(table) else np.empty((0, len(names)))
     shares = [UNITS[name.removeprefix("cv_").removeprefix("ctra_")] == "share" for name in names]
-    found = zip(names, intervals(values, shares=shares), shares)
-    return {name: asdict(replace(one, low=max(one.low, 0.0), high=min(one.high, 1.0) if share else one.high)) for name, one, share in found}
+    found = zip(names, intervals(values, shares=shares))
+    return {name: asdict(replace(one, low=max(one.low, 0.0))) for name, one in found}
 
 
 def min_ade_by_k(table: pa.Table) -> list[float]:

@@ -8,8 +8,7 @@ For each recorded pipeline, reasoning forced to what was recorded:
     eager    all in bf16, attention as scores, fp32 softmax, bf16 weights, product: the original's other order, against the recording
     floor    sdpa against eager: what the order of sums alone does to bf16
 Keys, values, logits and the first Euler step's velocity as root mean square, xyz as the mean distance over 64 waypoints in metres. The
-recorded model is random, and its velocity field amplifies any difference thirtyfold at each Euler step: read its xyz as "how chaotic",
-not as "how wrong". The last line is JSON.
+last line is JSON.
 """
 
 from __future__ import annotations

@@ -16,9 +16,6 @@ GOLDEN = Path(__file__).parent / "data" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 SHARED = Path(__file__).parents[2] / "shared"
 
-torch.set_num_threads(2)  # as recorded: the order of sums, and with it the last bits, depends on it
-
-
 def golden(case: str) -> dict[str, torch.Tensor]:
     """The tensors of one recorded case."""
     return load_file(GOLDEN / "cases" / f"{case}.safetensors")

@@ -31,12 +31,6 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def exact():
-    """The same in fp64: a random model's velocity field amplifies a last bit of fp32 thirtyfold at each Euler step."""
-    return AlpamayoR1.from_pretrained(GOLDEN / "checkpoint", dtype=torch.float32).to(torch.float64)
-
-
-@pytest.fixture(scope="module")
 def processor(model):
     return helper.get_processor(model.tokenizer)
 
@@ -82,8 +76,8 @@ def test_goldens(model, processor, case, autocast):
             noise=g["noise"],
             reasoning=facts["reasoning"],
         )
-    assert (xyz - g["pred_xyz"]).norm(dim=-1).max() < 1e-3
-    torch.testing.assert_close(rot, g["pred_rot"], atol=1e-3, rtol=0)
+    assert (xyz - g["pred_xyz"]).norm(dim=-1).max() < 1e-4
+    torch.testing.assert_close(rot, g["pred_rot"], atol=1e-4, rtol=0)
     assert extra["cot"].tolist() == facts["cot"]
 
 
@@ -108,46 +102,46 @@ def test_the_simulators_calls(autocast):
     assert isinstance(extra["cot"][0, 0].tolist()[0], str)
 
 
-def test_two_sets_of_two(exact, processor):
+def test_two_sets_of_two(model, processor):
     """Rows stand set by set; without return_extra two values come back."""
     data, z = inputs_of(processor), noise(4)
-    xyz, rot, extra = predict(exact, data, num_traj_sets=2, num_traj_samples=2, noise=z, reasoning=TEXTS)
+    xyz, rot, extra = predict(model, data, num_traj_sets=2, num_traj_samples=2, noise=z, reasoning=TEXTS)
     assert xyz.shape == (1, 2, 2, 64, 3) and rot.shape == (1, 2, 2, 64, 3, 3)
     assert {key: value.shape for key, value in extra.items()} == dict.fromkeys(("cot", "meta_action", "answer"), (1, 2, 2))
     assert extra["cot"].flatten().tolist() == TEXTS and not any(extra["answer"].flatten())
-    flat, _ = exact.sample_trajectories_from_data_with_vlm_rollout(data, num_traj_samples=4, noise=z, reasoning=TEXTS)
-    torch.testing.assert_close(xyz.flatten(1, 2), flat[:, 0], atol=1e-5, rtol=0)
+    flat, _ = model.sample_trajectories_from_data_with_vlm_rollout(data, num_traj_samples=4, noise=z, reasoning=TEXTS)
+    torch.testing.assert_close(xyz.flatten(1, 2), flat[:, 0], atol=1e-4, rtol=0)
 
 
-def test_samples_equal_single_runs(exact, processor):
+def test_samples_equal_single_runs(model, processor):
     data, z = inputs_of(processor), noise(4)
-    together, _, _ = predict(exact, data, num_traj_samples=4, noise=z, reasoning=TEXTS)
+    together, _, _ = predict(model, data, num_traj_samples=4, noise=z, reasoning=TEXTS)
     for i in range(4):
-        alone, _, _ = predict(exact, data, noise=z[i : i + 1], reasoning=TEXTS[i : i + 1])
-        torch.testing.assert_close(together[:, :, i : i + 1], alone, atol=1e-5, rtol=0)
+        alone, _, _ = predict(model, data, noise=z[i : i + 1], reasoning=TEXTS[i : i + 1])
+        torch.testing.assert_close(together[:, :, i : i + 1], alone, atol=1e-4, rtol=0)
 
 
-def test_batch_with_left_padding_equals_single_runs(exact, processor):
+def test_batch_with_left_padding_equals_single_runs(model, processor):
     cases, z = ("forced_1", "stationary", "forced_2_ragged"), noise(6)
     data = inputs_of(processor, cases, frames=[16, 4, 9])
     mask = data["tokenized_data"].attention_mask
     assert (mask[:, -1] == 1).all() and sorted(mask.sum(1).tolist()) != [mask.shape[1]] * 3, "padding on the left of some"
-    together, _, extra = predict(exact, data, num_traj_samples=2, noise=z, reasoning=[*TEXTS, *TEXTS[:2]])
+    together, _, extra = predict(model, data, num_traj_samples=2, noise=z, reasoning=[*TEXTS, *TEXTS[:2]])
     assert together.shape == (3, 1, 2, 64, 3) and extra["cot"].shape == (3, 1, 2)
     for b, (case, frames) in enumerate(zip(cases, [16, 4, 9])):
         one = inputs_of(processor, [case], frames=[frames])
         rows = slice(2 * b, 2 * b + 2)
-        alone, _, _ = predict(exact, one, num_traj_samples=2, noise=z[rows], reasoning=[*TEXTS, *TEXTS[:2]][rows])
-        torch.testing.assert_close(together[b : b + 1], alone, atol=1e-5, rtol=0)
+        alone, _, _ = predict(model, one, num_traj_samples=2, noise=z[rows], reasoning=[*TEXTS, *TEXTS[:2]][rows])
+        torch.testing.assert_close(together[b : b + 1], alone, atol=1e-4, rtol=0)
 
 
-def test_batch_with_a_seed_equals_single_runs(exact, processor):
+def test_batch_with_a_seed_equals_single_runs(model, processor):
     cases, how = ("forced_1", "stationary"), {"seed": 3, "max_generation_length": 4}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        together, _, _ = predict(exact, inputs_of(processor, cases, frames=[8, 16]), **how)
-        alone = [predict(exact, inputs_of(processor, [c], frames=[f]), **how)[0] for c, f in zip(cases, [8, 16])]
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+        together, _, _ = predict(model, inputs_of(processor, cases, frames=[8, 16]), **how)
+        alone = [predict(model, inputs_of(processor, [c], frames=[f]), **how)[0] for c, f in zip(cases, [8, 16])]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)
 
 
 def test_nothing_is_mutated(model, processor):

@@ -85,8 +85,17 @@ def test_image_processing(tiny, key):
     assert normalise(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", PIPELINES)
-def test_pipeline(tiny, name):
+def test_pipeline(tiny, name, threads):
+    """Every stage on any number of threads; trajectories of up to 98 m within 1e-4 m."""
     model, vocabulary = tiny
     g, case = golden(f"pipeline_{name}"), CASES["cases"][f"pipeline_{name}"]
     observation = golden_observation(g)
@@ -121,8 +130,8 @@ def test_pipeline(tiny, name):
         )
     assert list(result.reasoning) == case["cot"][0][0]
     assert bool(caught) == (name == "greedy_no_end") == (not all(result.ended))
-    close(result.xyz, g["pred_xyz"][0, 0], 1e-3)
-    close(result.rot, g["pred_rot"][0, 0], 1e-3)
+    close(result.xyz, g["pred_xyz"][0, 0], 1e-4)
+    close(result.rot, g["pred_rot"][0, 0], 1e-4)
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -188,7 +188,7 @@ def read_shard(model: VLA, file: Path, stored: Mapping[str, TensorInfo], dtype: 
 
 
 def read_tensor(stream: BinaryIO, info: TensorInfo, device: torch.device, buffer: torch.Tensor | None = None) -> torch.Tensor:
-    """One tensor in its stored dtype, in memory of its own (matrix products want it aligned); through `buffer` where one is given."""
+    """One tensor in its stored dtype, in memory of its own (a mapped file would stay open); through `buffer` where one is given."""
     tensor = torch.empty(info.shape, dtype=info.dtype, device="cpu" if buffer is None else device)
     target = tensor.view(-1).view(torch.uint8)
     stream.seek(info.start)

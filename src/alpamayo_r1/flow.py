@@ -13,12 +13,8 @@ def training_pair(x1: torch.Tensor, x0: torch.Tensor, t: torch.Tensor) -> tuple[
 
 
 def integrate(velocity: Callable[[torch.Tensor, float], torch.Tensor], x0: torch.Tensor, steps: int) -> torch.Tensor:
-    """Euler: x <- x + (t_{i+1} - t_i) v(x, t_i) over `steps` equal steps from t = 0 to 1. x0 [..., 64, 2] ~ N(0, 1) in fp32.
-
-    The times are fp32 and a step is their difference, as in the original: 0.1 would differ in the last bit, which a sharp field amplifies.
-    """
-    times = torch.linspace(0, 1, steps + 1)
+    """Euler: x <- x + v(x, i / steps) / steps for i = 0 .. steps - 1. x0 [..., 64, 2] ~ N(0, 1) in fp32."""
     x = x0
-    for t, dt in zip(times.tolist(), times.diff().tolist(), strict=False):
-        x = x + dt * velocity(x, t)
+    for i in range(steps):
+        x = x + velocity(x, i / steps) / steps
     return x

@@ -62,15 +62,11 @@ def vision_rope(grid: Grid, head_dim: int, merge: int, device: torch.device) -> 
     return angle.cos(), angle.sin()
 
 
-def embed_patches(patches: torch.Tensor, conv: nn.Conv3d) -> torch.Tensor:
-    """The patch convolution as a matrix product: patches [n, patch_dim] of the weights' dtype -> [n, hidden]."""
-    return nnf.linear(patches, conv.weight.flatten(1), conv.bias)
-
-
 class PatchEmbed(nn.Module):
-    """A 2 x 16 x 16 convolution with equal stride, computed as such: a matrix product would round differently from the original.
+    """A 2 x 16 x 16 convolution with equal stride: patches [n, patch_dim] -> [n, hidden].
 
-    But not in fp32 on a GPU: PyTorch rounds convolutions, and them alone, to TF32 there unless told otherwise, which moved paths by 2 cm.
+    On the CPU as a convolution, whose sums are the original's: a matrix product moves a recorded path of 98 m by 1.7e-4 m. On a GPU as the
+    product it is, since PyTorch rounds convolutions, and them alone, to TF32 there: 2 cm in fp32.
     """
 
     def __init__(self, config: VisionConfig):
@@ -80,8 +76,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         patches = patches.to(self.proj.weight.dtype)
-        if patches.is_cuda and patches.dtype == torch.float32:
-            return embed_patches(patches, self.proj)
+        if patches.is_cuda:
+            return nnf.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
         return self.proj(patches.view(-1, *self.size)).flatten(1)
 
 

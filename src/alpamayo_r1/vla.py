@@ -18,11 +18,7 @@ from alpamayo_r1.vision import Grid, Vision
 
 
 class Fourier(nn.Module):
-    """sqrt(2) [sin(2 pi f u), cos(2 pi f u)] at log-spaced frequencies f from 1 to `max_frequency`; u [...] -> [..., features], in fp32.
-
-    The factors are multiplied in the original's order, u f 2 pi: at f = 100 another order moves the embedding by 4e-5, and ten Euler steps
-    through a sharp velocity field amplify that.
-    """
+    """sqrt(2) [sin(2 pi f u), cos(2 pi f u)] at log-spaced frequencies f from 1 to `max_frequency`; u [...] -> [..., features], in fp32."""
 
     def __init__(self, features: int, max_frequency: float):
         super().__init__()

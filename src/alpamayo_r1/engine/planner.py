@@ -222,7 +222,7 @@ class Engine:
     def read(self, prompt: Prompt, samples: int, buffers: Buffers, scene: int, clock: Stopwatch) -> None:
         """Encodes and prefills one scene, and gives its samples their first logits."""
         with clock("vision"):
-            embedded = forward.embed(self.model, prompt.patches.to(self.device))
+            embedded = self.model.vla.vision.patch_embed(prompt.patches.to(self.device))
             prompt = replace(prompt, patches=embedded.new_empty(0))  # gives their memory back
             images = forward.encode(self.model, embedded, prompt.grids)
             del embedded

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from alpamayo_r1 import transformer, vision
 from alpamayo_r1.checkpoint import load_checkpoint
-from alpamayo_r1.plan import plan
+from alpamayo_r1.planner import Planner
 from alpamayo_r1.prompt import build_prompt
 from alpamayo_r1.types import CAMERAS, Observation, Trajectory
 from alpamayo_r1.vla import VLA
@@ -72,9 +72,7 @@ def outputs(model: VLA, vocabulary: Vocabulary, case: str) -> dict[str, torch.Te
     velocities, velocity = [], model.velocity
     model.velocity = lambda *a: velocities.append(velocity(*a)) or velocities[-1]
     try:
-        done = plan(
-            model,
-            vocabulary,
+        done = Planner(model, vocabulary).plan(
             observation,
             samples=facts["samples"],
             noise=recorded["noise"],

@@ -16,6 +16,7 @@ GOLDEN = Path(__file__).parent / "data" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 SHARED = Path(__file__).parents[2] / "shared"
 
+
 def golden(case: str) -> dict[str, torch.Tensor]:
     """The tensors of one recorded case."""
     return load_file(GOLDEN / "cases" / f"{case}.safetensors")

@@ -19,15 +19,18 @@ from torch.nn.attention import SDPBackend
 from alpamayo_r1 import bench
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.config import VisionConfig
-from alpamayo_r1.engine import forward, ops, vendor
-from alpamayo_r1.engine.arena import Arena, Capacity, DoesNotFit
+from alpamayo_r1.engine import ops, vendor
+from alpamayo_r1.engine.arena import Arena, Capacity
 from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.pixels import patches, resize_to_patches
 from alpamayo_r1.engine.planner import Engine
 from alpamayo_r1.engine.weights import fuse_stack
 from alpamayo_r1.images import to_patches
-from alpamayo_r1.plan import fork, plan, request
+from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.plan import DoesNotFit
+from alpamayo_r1.planner import Planner
+from alpamayo_r1.request import prepare
 from alpamayo_r1.world.samples import sample_batch
 from alpamayo_r1.world.simulate import simulate
 from conftest import CASES, GOLDEN, golden, golden_observation
@@ -55,7 +58,7 @@ def recorded_pair(device):
     """The recorded tiny model twice, for the specification and for an engine."""
     spec, vocabulary = load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32, device=device)
     mine, _ = load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32, device=device)
-    return spec, Engine(mine, vocabulary), vocabulary
+    return Planner(spec, vocabulary), Planner.of(mine, vocabulary, fast=True), vocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ def equal(got, want) -> None:
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_recorded_cases(pair_anywhere, name):
-    spec, engine, vocabulary = pair_anywhere
+    slow, fast, _ = pair_anywhere
     g, case = golden(f"pipeline_{name}"), CASES["cases"][f"pipeline_{name}"]
     options = {
         "samples": case["samples"],
@@ -85,28 +88,28 @@ def test_recorded_cases(pair_anywhere, name):
         "steps": case["inference_step"],
     }
     observation = golden_observation(g)
-    equal(engine.plan(observation, **options), plan(spec, vocabulary, observation, **options))
+    equal(fast.plan(observation, **options), slow.plan(observation, **options))
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5])
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.3, "top_k": 5}, {"temperature": 0.0}], ids=["default", "hot", "greedy"])
 def test_samples(pair_anywhere, samples, options):
-    spec, engine, vocabulary = pair_anywhere
+    slow, fast, _ = pair_anywhere
     observation = bench.random_observation(samples, 64, 96)
     arguments = {"samples": samples, "seed": 3, "max_tokens": 6, "steps": 3, **options}
-    equal(engine.plan(observation, **arguments), plan(spec, vocabulary, observation, **arguments))
+    equal(fast.plan(observation, **arguments), slow.plan(observation, **arguments))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_trained_model_drives_alike(device):
     """The bundled model in fp32 on scenes of its world: the same words, and paths within 1e-4 m, sampled freely."""
     model, vocabulary = load_checkpoint(resources.files("alpamayo_r1") / "assets/small", dtype=torch.float32, device=device)
-    engine = Engine(model, vocabulary)
+    fast, slow = Planner.of(model, vocabulary, fast=True), Planner(model, vocabulary)
     samples = sample_batch(simulate([850_004, 850_041], seconds=5.2), 51, width=224, height=126, supersample=1)
     for sample in samples:
         for seed, options in enumerate(({"samples": 1}, {"samples": 3, "temperature": 1.2}, {"samples": 2, "steps": 5})):
-            want = plan(model, vocabulary, sample.observation, seed=seed, **options)
-            got = engine.plan(sample.observation, seed=seed, **options)
+            want = slow.plan(sample.observation, seed=seed, **options)
+            got = fast.plan(sample.observation, seed=seed, **options)
             assert got.tokens == want.tokens
             torch.testing.assert_close(got.xyz, want.xyz, atol=1e-4, rtol=0)
 
@@ -118,27 +121,26 @@ def test_as_many_layers_as_deepstack_features(tiny):
     config = replace(config, text=replace(config.text, layers=layers), expert=replace(config.expert, layers=layers))
     model = bench.random_model(config, "cpu", torch.float32)
     observation, options = bench.random_observation(1, 64, 96), {"samples": 2, "seed": 1, "max_tokens": 4, "steps": 1}
-    want = plan(model, vocabulary, observation, **options)
-    got = Engine(model, vocabulary).plan(observation, **options)
+    want = Planner(model, vocabulary).plan(observation, **options)
+    got = Planner.of(model, vocabulary, fast=True).plan(observation, **options)
     assert got.tokens == want.tokens
     torch.testing.assert_close(got.actions, want.actions, atol=1e-5, rtol=0)
 
 
 def test_scenes_at_once_equal_scenes_alone(pair):
-    _, engine, _ = pair
+    _, fast, _ = pair
     scenes = [bench.random_observation(1, 64, 96), bench.random_observation(2, 80, 80)]
-    assert engine.plan([]) == []
-    together = engine.plan(scenes, samples=2, seed=4, max_tokens=5, steps=3)
+    assert fast.plans([]) == []
+    together = fast.plans(scenes, samples=2, seed=4, max_tokens=5, steps=3)
     for got, scene in zip(together, scenes, strict=True):
-        equal(got, engine.plan(scene, samples=2, seed=4, max_tokens=5, steps=3))
+        equal(got, fast.plan(scene, samples=2, seed=4, max_tokens=5, steps=3))
 
 
 def test_prompts_and_histories_go_together(pair):
-    _, engine, _ = pair
+    engine = pair[1].engine
     observation = bench.random_observation(1, 64, 64)
     prompts = [engine.prompt(observation), engine.prompt(observation)]
-    options = {"seed": 0, "noise": None, "reasoning": None, "temperature": 0.6, "top_p": 0.98, "top_k": None}
-    how = request(engine.config, engine.vocabulary, samples=1, max_tokens=2, steps=1, **options)
+    how = prepare(PlanOptions(seed=0, max_tokens=2, steps=1), engine.config, engine.vocabulary)
     with pytest.raises(ValueError, match="2 prompts and 1 histories"):
         engine.plan_prompts(prompts, [observation.history], how)
     assert len(engine.plan_prompts(prompts, [observation.history] * 2, how)) == 2 and prompts == []
@@ -146,19 +148,19 @@ def test_prompts_and_histories_go_together(pair):
 
 def test_nothing_stale(pair):
     """Plans of changing shapes in a row equal those of fresh engines, and a repeated plan is the same to the bit."""
-    _, engine, vocabulary = pair
+    _, fast, vocabulary = pair
     shapes = [(2, 64, 96, 7), (1, 80, 80, 4), (3, 64, 64, 9), (2, 64, 96, 7)]
     for samples, height, width, tokens in shapes:
         observation = bench.random_observation(samples, height, width)
         arguments = {"samples": samples, "seed": tokens, "max_tokens": tokens, "steps": 2}
-        got = engine.plan(observation, **arguments)
-        fresh = Engine(engine.model.vla, vocabulary).plan(observation, **arguments)
+        got = fast.plan(observation, **arguments)
+        fresh = Planner.of(fast.model, vocabulary, fast=True).plan(observation, **arguments)
         assert got.tokens == fresh.tokens and torch.equal(got.xyz, fresh.xyz)
-        assert torch.equal(got.xyz, engine.plan(observation, **arguments).xyz)
+        assert torch.equal(got.xyz, fast.plan(observation, **arguments).xyz)
 
 
 def test_weights_are_fused_in_place(pair):
-    _, engine, _ = pair
+    engine = pair[1].engine
     layer, fused = engine.model.vla.language.layers[0], engine.model.text.layers[0]
     assert layer.self_attn.k_proj.weight.untyped_storage().data_ptr() == fused.qkv.untyped_storage().data_ptr()
     assert torch.equal(torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight]), fused.gate_up)
@@ -187,18 +189,18 @@ def test_graphs_never_share_a_pool_with_forgotten_ones(monkeypatch):
 
 def test_buffers_for_this_plan_alone_where_both_do_not_fit(pair, monkeypatch):
     """Two samples, then two scenes: buffers for two by two would be too large, but nobody asked for those."""
-    _, engine, vocabulary = pair
+    _, fast, vocabulary = pair
 
     def check(arena):
         if arena.capacity.rows > 2:
             raise DoesNotFit(str(arena.capacity))
 
     monkeypatch.setattr(Arena, "_check", check)
-    mine = Engine(engine.model.vla, vocabulary)
+    mine = Planner.of(fast.model, vocabulary, fast=True)
     scene = bench.random_observation(1, 64, 64)
     arguments = {"seed": 1, "max_tokens": 2, "steps": 1}
     assert mine.plan(scene, samples=2, **arguments).xyz.shape == (2, 64, 3)
-    assert len(mine.plan([scene, scene], samples=1, **arguments)) == 2
+    assert len(mine.plans([scene, scene], samples=1, **arguments)) == 2
     with pytest.raises(DoesNotFit):
         mine.plan(scene, samples=3, **arguments)
 

@@ -23,11 +23,12 @@ from alpamayo_r1.data.source import open_source
 from alpamayo_r1.engine.arena import DoesNotFit
 from alpamayo_r1.evaluate import EvalConfig, compare, evaluate, summarise
 from alpamayo_r1.evaluate.loop import Progress, advance, ahead, lost, resolve, threads
-from alpamayo_r1.evaluate.protocol import Item, clip_list, gold644, identity, work
+from alpamayo_r1.evaluate.protocol import PROTOCOL, Item, clip_list, gold644, identity, work
 from alpamayo_r1.evaluate.score import SCORES, score
 from alpamayo_r1.evaluate.store import SCHEMA, Store, opened
 from alpamayo_r1.geometry import rot_z
 from alpamayo_r1.metrics import violations
+from alpamayo_r1.options import PlanOptions
 from alpamayo_r1.types import CAR, Plan, Trajectory
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
@@ -49,7 +50,7 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def config(clips) -> EvalConfig:
-    return EvalConfig(str(GOLDEN / "checkpoint"), str(clips), samples=2, max_tokens=6, steps=2, threads=1)
+    return EvalConfig(str(GOLDEN / "checkpoint"), str(clips), plan=PlanOptions(samples=2, seed=42, max_tokens=6, steps=2), threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +144,9 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 from alpamayo_r1.evaluate import EvalConfig, evaluate
-for progress in evaluate(EvalConfig(**json.loads(sys.argv[1])), Path(sys.argv[2])):
+from alpamayo_r1.options import PlanOptions
+asked = json.loads(sys.argv[1])
+for progress in evaluate(EvalConfig(**asked | {"plan": PlanOptions(**asked["plan"])}), Path(sys.argv[2])):
     time.sleep(0.1)
 time.sleep(60)
 """
@@ -158,6 +161,8 @@ def test_a_finished_folder_is_left_as_it_is(config, done):
 
 @pytest.mark.parametrize("changes", [{"samples": 3}, {"seed": 1}, {"clips": "3"}, {"t0": "5.0"}, {"threads": 2}, {"steps": 3}])
 def test_another_protocol_is_refused(config, done, changes):
+    asked = {name: changes.pop(name) for name in list(changes) if name in PlanOptions.__dataclass_fields__}
+    changes = changes | {"plan": config.plan.updated(asked)}
     with pytest.raises(ValueError, match=r"holds another evaluation \(.*there and .* now.*another --out"):
         list(evaluate(dataclasses.replace(config, **changes), done))
 
@@ -250,7 +255,7 @@ def test_the_command_line_says_that_clips_failed(config, clips, tmp_path):
 @pytest.mark.parametrize("options", [{"top_p": 0.0}, {"temperature": -1.0}, {"max_tokens": 0}, {"samples": 0}, {"steps": 0}])
 def test_options_that_no_plan_can_have_are_refused_before_any_work(options):
     with pytest.raises(ValueError, match=next(iter(options))):
-        EvalConfig(**options)
+        EvalConfig(plan=PROTOCOL.updated(options))
 
 
 def test_a_gpu_is_chosen_by_its_number(monkeypatch):
@@ -349,7 +354,7 @@ def test_compare_finds_a_difference_and_none(done, tmp_path):
     settings = json.loads((done / "config.json").read_text())
     for name, seed in (("first", 42), ("second", 7)):
         (tmp_path / name).mkdir()
-        changed = settings | {"config": settings["config"] | {"seed": seed}}
+        changed = settings | {"config": settings["config"] | {"plan": settings["config"]["plan"] | {"seed": seed}}}
         (tmp_path / name / "config.json").write_text(json.dumps(changed))
     many.to_parquet(tmp_path / "first" / "results.parquet", index=False)
     other = many.iloc[::-1].iloc[:28].assign(min_ade=lambda t: t["min_ade"] - rng.normal(1, 0.1, len(t)))

@@ -11,6 +11,7 @@ from alpamayo_r1.evaluate import EvalConfig, evaluate
 from alpamayo_r1.evaluate.cluster import _check_room, _rows
 from alpamayo_r1.evaluate.loop import threads
 from alpamayo_r1.evaluate.protocol import Item
+from alpamayo_r1.options import PlanOptions
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 
@@ -21,7 +22,7 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with threads(1):
         write_clips([810_030], tmp_path / "clips", width=128, height=72, seconds=0.5, t_start=4.75, supersample=1, threads=1)
-    config = EvalConfig(str(GOLDEN / "checkpoint"), str(tmp_path / "clips"), samples=1, max_tokens=2, threads=1)
+    config = EvalConfig(str(GOLDEN / "checkpoint"), str(tmp_path / "clips"), plan=PlanOptions(seed=42, max_tokens=2, steps=10), threads=1)
     with pytest.raises(ValueError, match=r"pip install 'alpamayo-r1\[ray\]'"):
         list(evaluate(config, tmp_path / "out", ray="local"))
 
@@ -103,7 +104,9 @@ def test_a_node_dies(tmp_path):
 
     with threads(1):
         write_clips(range(810_031, 810_039), tmp_path / "clips", width=128, height=72, seconds=0.5, t_start=4.75, supersample=1, threads=1)
-    config = EvalConfig(str(GOLDEN / "checkpoint"), str(tmp_path / "clips"), samples=2, max_tokens=8, steps=2, threads=1)
+    config = EvalConfig(
+        str(GOLDEN / "checkpoint"), str(tmp_path / "clips"), plan=PlanOptions(samples=2, seed=42, max_tokens=8, steps=2), threads=1
+    )
     list(evaluate(config, tmp_path / "here"))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:

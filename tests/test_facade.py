@@ -191,7 +191,7 @@ def test_randomness(model, processor):
     ids=str,
 )
 def test_refused_arguments(model, processor, options, error, match, monkeypatch):
-    monkeypatch.setattr(model, "planner", None)  # nothing heavy may have begun
+    monkeypatch.setattr(type(model), "planner", None)  # nothing heavy may have begun
     with pytest.raises(error, match=match):
         predict(model, inputs_of(processor, frames=[1]), **options)
 
@@ -324,4 +324,4 @@ def test_the_engine_behind_the_facade_gives_the_specification():
     wanted, got = predict(plain, data, **options), predict(fast, data, **options)
     assert wanted[2]["cot"].tolist() == got[2]["cot"].tolist()
     torch.testing.assert_close(got[0], wanted[0], atol=1e-3, rtol=1e-4)
-    assert fast._engine is not None and plain._engine is None and fast.to("cpu")._engine is None
+    assert fast.planner.engine is not None and plain.planner.engine is None and fast.to("cpu")._planner is None

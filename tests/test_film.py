@@ -10,6 +10,7 @@ import pytest
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate.loop import threads
 from alpamayo_r1.film import SIZE, film
+from alpamayo_r1.options import PlanOptions
 from alpamayo_r1.planner import load
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
@@ -31,13 +32,13 @@ def planner():
         yield load(GOLDEN / "checkpoint")
 
 
-OPTIONS = {"samples": 2, "max_tokens": 4, "steps": 2}
+OPTIONS = PlanOptions(samples=2, seed=42, max_tokens=4, steps=2)
 
 
 @pytest.mark.filterwarnings("ignore:.*ended without")
 def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
     (clip,) = source.clip_ids
-    pictures = list(film(source, clip, planner, tmp_path / "film.mp4", start=5.1, end=5.3, step=0.1, **OPTIONS))
+    pictures = list(film(source, clip, planner, tmp_path / "film.mp4", OPTIONS, start=5.1, end=5.3, step=0.1))
     assert len(pictures) == 3 and all(p.shape == (SIZE[1], SIZE[0], 3) and p.dtype == np.uint8 for p in pictures)
     with av.open(str(tmp_path / "film.mp4")) as container:
         (stream,) = container.streams.video
@@ -50,15 +51,15 @@ def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*ended without")
 def test_a_film_that_fails_leaves_the_one_before(source, planner, tmp_path):
-    def plan(observation, **options):
+    def plan(observation, options):
         if observation.t0_us > 5_150_000:
             raise RuntimeError("out of luck")
-        return planner.plan(observation, **options)
+        return planner.plan(observation, options)
 
     before = tmp_path / "film.mp4"
     before.write_bytes(b"the film before")
     with pytest.raises(RuntimeError, match="out of luck"):
-        list(film(source, source.clip_ids[0], SimpleNamespace(plan=plan), before, start=5.1, end=5.3, **OPTIONS))
+        list(film(source, source.clip_ids[0], SimpleNamespace(plan=plan), before, OPTIONS, start=5.1, end=5.3))
     assert before.read_bytes() == b"the film before" and list(tmp_path.iterdir()) == [before]
 
 
@@ -66,12 +67,12 @@ def test_a_film_that_fails_leaves_the_one_before(source, planner, tmp_path):
 def test_ranges(source, planner, tmp_path):
     (clip,) = source.clip_ids
     low, high = (t / 1e6 for t in source.clip(clip).valid_t0(need_future=False))
-    whole = sum(1 for _ in film(source, clip, planner, tmp_path / "film.mp4", step=0.25, **OPTIONS))
+    whole = sum(1 for _ in film(source, clip, planner, tmp_path / "film.mp4", OPTIONS, step=0.25))
     assert whole == int((high - low) / 0.25 + 1e-9) + 1 == 2
     with pytest.raises(ValueError, match=r"start at 5.2 s and end at 5 s"):
-        list(film(source, clip, planner, tmp_path / "film.mp4", start=5.2, end=5.0, **OPTIONS))
+        list(film(source, clip, planner, tmp_path / "film.mp4", OPTIONS, start=5.2, end=5.0))
     for start, end in ((1.0, 1.0), (5.1, 99.0)):
         with pytest.raises(ValueError, match=f"clip {clip} allows {low:g} s to {high:g} s"):
-            next(film(source, clip, None, tmp_path / "film.mp4", start=start, end=end, **OPTIONS))
+            next(film(source, clip, None, tmp_path / "film.mp4", OPTIONS, start=start, end=end))
     with pytest.raises(ValueError, match=r"ends in \.mp4"):
-        next(film(source, clip, None, tmp_path / "film.webm", **OPTIONS))
+        next(film(source, clip, None, tmp_path / "film.webm", OPTIONS))

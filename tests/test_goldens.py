@@ -10,7 +10,8 @@ import torch
 from alpamayo_r1.action import Scale, initial_speed, to_action, to_trajectory, within_bounds
 from alpamayo_r1.config import ActionConfig
 from alpamayo_r1.images import normalise, patchify, resize, target_size
-from alpamayo_r1.plan import fork, plan
+from alpamayo_r1.plan import fork
+from alpamayo_r1.planner import Planner
 from alpamayo_r1.prompt import build_prompt
 from alpamayo_r1.types import Trajectory
 from alpamayo_r1.vocab import action_of_ids, future_ids, history_ids
@@ -117,9 +118,7 @@ def test_pipeline(tiny, name, threads):
             close(logits[0], g["logits_per_step_first_row"][i + 1], 2e-4)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = plan(
-            model,
-            vocabulary,
+        result = Planner(model, vocabulary).plan(
             observation,
             samples=case["samples"],
             noise=g["noise"],
@@ -143,9 +142,7 @@ def test_first_velocity(tiny, name, monkeypatch):
     monkeypatch.setattr(model, "velocity", lambda *a: seen.append(velocity(*a)) or seen[-1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plan(
-            model,
-            vocabulary,
+        Planner(model, vocabulary).plan(
             golden_observation(g),
             samples=case["samples"],
             noise=g["noise"],

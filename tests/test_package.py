@@ -122,6 +122,7 @@ def test_words_are_shown_as_they_are():
 def test_a_broken_clip_is_passed_over(tmp_path):
     import alpamayo_r1
     from alpamayo_r1.data.errors import BadVideo
+    from alpamayo_r1.options import PlanOptions
     from alpamayo_r1.run import Done, Failed, run
 
     source = alpamayo_r1.open_source("sample")
@@ -133,15 +134,16 @@ def test_a_broken_clip_is_passed_over(tmp_path):
                 raise BadVideo(given="a truncated video", expected="151 frames", do="fetch it again")
             return source.clip(clip_id)
 
-    outcomes = list(run(alpamayo_r1.load("small"), Half(), [broken, whole], tmp_path, samples=1))
+    outcomes = list(run(alpamayo_r1.load("small"), Half(), [broken, whole], tmp_path, PlanOptions(seed=42)))
     assert [type(one) for one in outcomes] == [Failed, Done]
     assert outcomes[0].clip_id == broken and "truncated" in str(outcomes[0].error)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{whole}.json", f"{whole}.png"]
     record = json.loads((tmp_path / f"{whole}.json").read_text())
     wanted = "clip_id t0_us seed reasoning pred_xyz pred_rot gt_xyz min_ade ade_by_horizon baselines timing_ms".split()
     assert set(wanted) <= set(record) and len(record["pred_xyz"]) == 1 and len(record["pred_xyz"][0]) == len(record["gt_xyz"]) == 64
-    options = {"about": {"checkpoint": "small"}, "reasoning": "Keep the lane", "steps": 2, "top_k": None}
-    list(run(alpamayo_r1.load("small"), source, [whole], tmp_path, t0_us=6_500_000, samples=1, **options))
+    options = PlanOptions(seed=42, reasoning="Keep the lane", steps=2)
+    list(run(alpamayo_r1.load("small"), source, [whole], tmp_path, options, t0_us=6_500_000, about={"checkpoint": "small"}))
     later = json.loads((tmp_path / f"{whole}_6.5s.json").read_text())
-    assert later["request"] == {"checkpoint": "small", "samples": 1, "reasoning": "Keep the lane", "steps": 2} and later["ended"] == [True]
+    asked = {"samples": 1, "reasoning": "Keep the lane", "temperature": 0.6, "top_p": 0.98, "max_tokens": 256, "steps": 2}
+    assert later["request"] == {"checkpoint": "small", **asked} and later["ended"] == [True]
     assert record["t0_us"] == 5_100_000 and (tmp_path / f"{whole}.json").exists(), "the first is still there"

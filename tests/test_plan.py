@@ -10,7 +10,6 @@ import torch
 from alpamayo_r1 import bench
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.geometry import rot_z
-from alpamayo_r1.plan import plan
 from alpamayo_r1.planner import Planner, make_engine, runs_fast
 from conftest import GOLDEN
 
@@ -32,7 +31,7 @@ HISTORY = SCENE.history
 )
 @pytest.mark.filterwarnings("ignore:1 of 1 rows")
 def test_unusual_observations_are_planned(tiny, observation):
-    done = plan(*tiny, observation, seed=0, max_tokens=1, steps=1)
+    done = Planner(*tiny).plan(observation, seed=0, max_tokens=1, steps=1)
     assert done.xyz.isfinite().all() and done.xyz.shape == (1, 64, 3) and len(done.tokens[0]) == 1
 
 
@@ -56,7 +55,7 @@ def test_unusual_observations_are_planned(tiny, observation):
 )
 def test_observations_that_would_mislead_are_refused(tiny, observation, words):
     with pytest.raises(ValueError, match=words):
-        plan(*tiny, observation, seed=0, max_tokens=1, steps=1)
+        Planner(*tiny).plan(observation, seed=0, max_tokens=1, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -71,13 +70,13 @@ def test_observations_that_would_mislead_are_refused(tiny, observation, words):
 )
 def test_observations_of_other_types_are_refused(tiny, observation, words):
     with pytest.raises(TypeError, match=words):
-        plan(*tiny, observation, seed=0, max_tokens=1, steps=1)
+        Planner(*tiny).plan(observation, seed=0, max_tokens=1, steps=1)
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 rows")
 def test_an_odd_layout_is_warned_of(tiny):
     with pytest.warns(UserWarning, match="1 cameras with 4 frames each: the model was trained on 4 cameras with 4"):
-        plan(*tiny, replace(SCENE, frames=SCENE.frames[:1], cameras=SCENE.cameras[:1]), seed=0, max_tokens=1, steps=1)
+        Planner(*tiny).plan(replace(SCENE, frames=SCENE.frames[:1], cameras=SCENE.cameras[:1]), seed=0, max_tokens=1, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ def test_an_odd_layout_is_warned_of(tiny):
 def test_arguments_of_other_types_are_refused_before_any_work(tiny, options, monkeypatch):
     monkeypatch.setattr("alpamayo_r1.plan.build_prompt", None)
     with pytest.raises(TypeError, match=next(iter(options))):
-        plan(*tiny, SCENE, **{"seed": 0, "steps": 1, **options})
+        Planner(*tiny).plan(SCENE, **{"seed": 0, "steps": 1, **options})
 
 
 @pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
@@ -124,12 +123,12 @@ def test_without_a_seed_plans_share_a_fresh_one(tiny, engine):
 def test_arguments_that_would_mislead_are_refused_before_any_work(tiny, options, words, monkeypatch):
     monkeypatch.setattr("alpamayo_r1.plan.build_prompt", None)
     with pytest.raises(ValueError, match=words):
-        plan(*tiny, SCENE, seed=0, steps=1, **options)
+        Planner(*tiny).plan(SCENE, seed=0, steps=1, **options)
 
 
 @pytest.mark.parametrize("text", ["", "über 🚗 停"])
 def test_any_plain_words_can_be_said(tiny, text):
-    done = plan(*tiny, SCENE, seed=0, steps=1, reasoning=text)
+    done = Planner(*tiny).plan(SCENE, seed=0, steps=1, reasoning=text)
     assert done.reasoning == (text,) and done.ended == (True,)
 
 

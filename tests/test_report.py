@@ -21,6 +21,7 @@ from alpamayo_r1.evaluate import EvalConfig, evaluate, summarise
 from alpamayo_r1.evaluate.loop import threads
 from alpamayo_r1.evaluate.report import choose, histogram, write_report
 from alpamayo_r1.evaluate.summary import ok, read
+from alpamayo_r1.options import PlanOptions
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 
@@ -39,7 +40,11 @@ def out(tmp_path_factory) -> Path:
         )
         (root / "list.txt").write_text("\n".join([*ids, "<b>no-such-clip</b>"]))
         config = EvalConfig(
-            str(GOLDEN / "checkpoint"), str(root / "clips"), str(root / "list.txt"), samples=2, max_tokens=4, steps=2, threads=1
+            str(GOLDEN / "checkpoint"),
+            str(root / "clips"),
+            str(root / "list.txt"),
+            plan=PlanOptions(samples=2, seed=42, max_tokens=4, steps=2),
+            threads=1,
         )
         list(evaluate(config, root / "out", command="alpamayo-r1 eval --out out"))
         write_report(root / "out", summarise(root / "out"))
@@ -159,4 +164,4 @@ def test_the_protocol_can_be_read_back(out):
     from alpamayo_r1.evaluate.protocol import read_config
 
     config = read_config(out / "config.json")
-    assert config.samples == 2 and dataclasses.asdict(config) == json.loads((out / "config.json").read_text())["config"]
+    assert config.plan.samples == 2 and dataclasses.asdict(config) == json.loads((out / "config.json").read_text())["config"]

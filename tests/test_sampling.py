@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alpamayo_r1.sampling import SamplingConfig, draw, running_sum, sample_token
+from alpamayo_r1.options import PlanOptions, Sampling
+from alpamayo_r1.sampling import draw, running_sum, sample_token
 
 
-def frequencies(logits: torch.Tensor, config: SamplingConfig, draws: int = 40_000) -> torch.Tensor:
+def how(temperature=PlanOptions.temperature, top_p=PlanOptions.top_p, top_k=None) -> Sampling:
+    return Sampling(temperature, top_p, top_k)
+
+
+def frequencies(logits: torch.Tensor, config: Sampling, draws: int = 40_000) -> torch.Tensor:
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
     ids = sample_token(logits.expand(draws, -1), uniform, config)
     return torch.bincount(ids, minlength=len(logits)) / draws
@@ -17,26 +22,26 @@ def frequencies(logits: torch.Tensor, config: SamplingConfig, draws: int = 40_00
 def test_frequencies_are_the_tempered_softmax():
     logits = torch.tensor([1.0, -0.5, 2.0, 0.3])
     wanted = (logits / 0.6).softmax(-1)
-    torch.testing.assert_close(frequencies(logits, SamplingConfig(0.6, 1.0)), wanted, atol=0.01, rtol=0)
+    torch.testing.assert_close(frequencies(logits, how(0.6, 1.0)), wanted, atol=0.01, rtol=0)
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_the_mass():
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    kept = frequencies(probabilities.log(), SamplingConfig(1.0, 0.81))
+    kept = frequencies(probabilities.log(), how(1.0, 0.81))
     torch.testing.assert_close(kept, torch.tensor([0.5, 0.3, 0.15, 0.0]) / 0.95, atol=0.01, rtol=0)
-    assert frequencies(probabilities.log(), SamplingConfig(1.0, 0.1))[0] == 1
+    assert frequencies(probabilities.log(), how(1.0, 0.1))[0] == 1
 
 
 def test_top_k_and_greedy():
     logits = torch.tensor([1.0, 3.0, 2.0, 0.0])
-    assert (frequencies(logits, SamplingConfig(1.0, 1.0, top_k=2)) > 0).tolist() == [False, True, True, False]
-    assert sample_token(logits[None], torch.tensor([0.999]), SamplingConfig(top_k=1)).item() == 1
-    assert sample_token(logits[None], torch.tensor([0.999]), SamplingConfig(temperature=0)).item() == 1
+    assert (frequencies(logits, how(1.0, 1.0, top_k=2)) > 0).tolist() == [False, True, True, False]
+    assert sample_token(logits[None], torch.tensor([0.999]), how(top_k=1)).item() == 1
+    assert sample_token(logits[None], torch.tensor([0.999]), how(temperature=0)).item() == 1
 
 
 def test_masked_tokens_are_never_drawn():
     logits = torch.tensor([0.0, -torch.inf, 0.0])
-    assert frequencies(logits, SamplingConfig(1.0, 1.0))[1] == 0
+    assert frequencies(logits, how(1.0, 1.0))[1] == 0
 
 
 def test_a_sample_is_the_same_whatever_their_number():
@@ -49,7 +54,7 @@ def test_a_sample_is_the_same_whatever_their_number():
 @pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.2}, {"top_k": 0}])
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
-        SamplingConfig(**bad)
+        how(**bad)
 
 
 @pytest.mark.parametrize("size", [5, 1023, 1024, 1025, 5000])
@@ -63,15 +68,15 @@ def test_sums_by_blocks_are_the_plain_ones(size):
 def test_a_large_vocabulary_is_drawn_from_to_its_end():
     """Even logits over several blocks: the uniform number picks its place among the kept half, in order."""
     logits, uniform = torch.zeros(4, 4096), torch.tensor([0.0, 0.25, 0.5, 0.999])
-    assert sample_token(logits, uniform, SamplingConfig(1.0, 0.5)).tolist() == [0, 512, 1024, 2045]
-    assert sample_token(logits, uniform, SamplingConfig(1.0, 1.0)).tolist() == [0, 1024, 2048, 4091]
+    assert sample_token(logits, uniform, how(1.0, 0.5)).tolist() == [0, 512, 1024, 2045]
+    assert sample_token(logits, uniform, how(1.0, 1.0)).tolist() == [0, 1024, 2048, 4091]
 
 
 def test_a_swap_of_two_likely_tokens_hardly_moves_a_draw():
     """Rounding decides which of two about equally likely tokens stands first; their shares of the unit interval must not trade places."""
     uniform = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
     first, second = torch.tensor([2.0, 5.001, 0.0, 5.0]), torch.tensor([2.0, 5.0, 0.0, 5.001])
-    one, other = (sample_token(logits.expand(len(uniform), -1), uniform, SamplingConfig()) for logits in (first, second))
+    one, other = (sample_token(logits.expand(len(uniform), -1), uniform, how()) for logits in (first, second))
     assert 0 < (one != other).float().mean() < 2e-3
 
 
@@ -83,19 +88,19 @@ def test_masked_tokens_at_either_end_are_never_drawn():
     """Over several blocks of sums, most of them masked altogether."""
     logits = torch.full((len(EDGES), 5000), -torch.inf)
     logits[:, 1500], logits[:, 3500] = 1.0, 1.1
-    assert sample_token(logits, EDGES, SamplingConfig()).tolist() == [1500, 1500, 3500]
+    assert sample_token(logits, EDGES, how()).tolist() == [1500, 1500, 3500]
 
 
 @pytest.mark.parametrize("top_p", [0.98, 1.0])
 def test_more_than_the_vocabulary_may_be_kept(top_p):
     logits = torch.tensor([2.0, 2.0, 2.0]).expand(len(EDGES), -1)
-    assert sample_token(logits, EDGES, SamplingConfig(top_p=top_p, top_k=9)).tolist() == [0, 0, 2]
+    assert sample_token(logits, EDGES, how(top_p=top_p, top_k=9)).tolist() == [0, 0, 2]
 
 
 def test_a_tiny_temperature_draws_between_equal_logits():
     """Logits over the temperature overflow fp32; their differences do not."""
     logits = torch.tensor([40.0, 40.0, 0.0]).expand(len(EDGES), -1)
-    assert sample_token(logits, EDGES, SamplingConfig(1e-38)).tolist() == [0, 0, 1]
+    assert sample_token(logits, EDGES, how(1e-38)).tolist() == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -109,4 +114,4 @@ def test_a_tiny_temperature_draws_between_equal_logits():
 )
 def test_what_cannot_be_drawn_from_gives_the_largest(logits, temperature, wanted):
     """An id of the vocabulary whatever the logits: one beyond it would end a GPU's context."""
-    assert sample_token(torch.tensor([logits] * 3), EDGES, SamplingConfig(temperature)).tolist() == [wanted] * 3
+    assert sample_token(torch.tensor([logits] * 3), EDGES, how(temperature)).tolist() == [wanted] * 3

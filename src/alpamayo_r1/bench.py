@@ -24,7 +24,7 @@ from alpamayo_r1.checkpoint import build_meta, derived_value, place
 from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, parse_config
 from alpamayo_r1.engine.cost import Cost, decode_cost, flow_step_cost, prefill_cost, vision_cost
 from alpamayo_r1.images import target_size
-from alpamayo_r1.planner import Planner, make_engine, pick_device, runs_fast
+from alpamayo_r1.planner import Planner, pick_device
 from alpamayo_r1.prompt import chat_text
 from alpamayo_r1.train.presets import PRESETS, QWEN_SPECIAL, released_config, vlm_config
 from alpamayo_r1.types import CAMERAS, FRAMES, H, Observation, Trajectory
@@ -260,7 +260,7 @@ def bench(
     card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
     say(f"{card}, torch {torch.__version__}: {top.flops_per_s / 1e12:.4g} TFLOP/s (product), {top.bytes_per_s / 1e12:.3g} TB/s (copy)")
     model, vocabulary = random_model(config, where, dtype), StandIn(config)
-    planner = Planner(model, vocabulary, make_engine(model, vocabulary) if runs_fast(where, fast) else None)
+    planner = Planner.of(model, vocabulary, fast)
     observations = [random_observation(seed) for seed in range(batch)]
     ready = time.perf_counter()
     planner.plan(observations[0], reasoning=words(16), max_tokens=64)

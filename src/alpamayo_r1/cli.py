@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alpamayo_r1.cli_eval import register
-from alpamayo_r1.terminal import Checkpoint, Data, Device, microseconds, teaching
+from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.terminal import Checkpoint, Data, Device, MaxTokens, Steps, Temperature, TopK, TopP, microseconds, teaching
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,11 +39,11 @@ def run(
     t0: Annotated[float, typer.Option(help="Seconds of clip time at which to plan.")] = 5.1,
     samples: Annotated[int, typer.Option(min=1, help="Futures per clip.")] = 6,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 42,
-    temperature: float = 0.6,
-    top_p: float = 0.98,
-    top_k: int | None = None,
-    max_tokens: int = 256,
-    steps: Annotated[int | None, typer.Option(help="Euler steps (none: the checkpoint's, 10).")] = None,
+    temperature: Temperature = PlanOptions.temperature,
+    top_p: TopP = PlanOptions.top_p,
+    top_k: TopK = None,
+    max_tokens: MaxTokens = PlanOptions.max_tokens,
+    steps: Steps = None,
     reasoning: Annotated[str | None, typer.Option(help="Words to plan by instead of the model's own.")] = None,
     device: Device = "auto",
     fast: Annotated[bool | None, typer.Option(help="Fast engine (default: on cuda only).")] = None,
@@ -55,13 +56,14 @@ def run(
     from alpamayo_r1.results import writable_folder
     from alpamayo_r1.run import Done, choose, open_source, read
     from alpamayo_r1.run import run as plan_clips
-    from alpamayo_r1.sampling import SamplingConfig
 
     console = Console()
-    options = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens, "steps": steps}
     outcomes = []
     with teaching():
-        SamplingConfig(temperature, top_p, top_k)
+        options = PlanOptions(
+            samples=samples, seed=seed, reasoning=reasoning, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens,
+            steps=steps,
+        )  # fmt: skip
         t0_us = microseconds(t0)
         source = open_source(data)
         clips = choose(source, clip or [])
@@ -73,11 +75,7 @@ def run(
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("planning", total=len(clips))
-            about = {"checkpoint": checkpoint}
-            finished = plan_clips(
-                planner, source, clips, out, t0_us=t0_us, samples=samples, seed=seed, about=about, reasoning=reasoning, **options
-            )
-            for one in finished:
+            for one in plan_clips(planner, source, clips, out, options, t0_us=t0_us, about={"checkpoint": checkpoint}):
                 outcomes.append(one)
                 progress.advance(task)
     done = [one for one in outcomes if isinstance(one, Done)]

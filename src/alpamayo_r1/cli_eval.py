@@ -9,10 +9,8 @@ from typing import Annotated
 
 import typer
 
-from alpamayo_r1.terminal import Checkpoint, Data, Device, teaching
-
-Temperature = Annotated[float, typer.Option(help="Of the reasoning.")]
-TopP = Annotated[float, typer.Option(help="Nucleus of the reasoning.")]
+from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.terminal import Checkpoint, Data, Device, MaxTokens, Steps, Temperature, TopK, TopP, teaching
 
 
 def eval_command(
@@ -25,10 +23,11 @@ def eval_command(
     t0: Annotated[str, typer.Option(help="Seconds of clip time, 'grid' (every whole second), or a FILE with clip ids and times.")] = "5.1",
     samples: Annotated[int, typer.Option(min=1, help="Futures per clip.")] = 6,
     seed: Annotated[int, typer.Option(help="Reset for every clip.")] = 42,
-    temperature: Temperature = 0.6,
-    top_p: TopP = 0.98,
-    max_tokens: int = 256,
-    steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = 10,
+    temperature: Temperature = PlanOptions.temperature,
+    top_p: TopP = PlanOptions.top_p,
+    top_k: TopK = None,
+    max_tokens: MaxTokens = PlanOptions.max_tokens,
+    steps: Steps = 10,
     device: Device = "auto",
     fast: Annotated[bool | None, typer.Option(help="Fast engine (default: on cuda only).")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch on the CPU; equal rows need equal threads.")] = None,
@@ -50,7 +49,10 @@ def eval_command(
     with teaching():
         if workers is not None and ray is None:
             raise ValueError("--workers counts models on a Ray cluster: give --ray local or its address too, or leave --workers out")
-        config = EvalConfig(checkpoint, data, clips, t0, samples, seed, temperature, top_p, max_tokens, steps, device, fast, threads)
+        options = PlanOptions(
+            samples=samples, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens, steps=steps
+        )
+        config = EvalConfig(checkpoint, data, clips, t0, options, device, fast, threads)
         finished = evaluate(config, out, command=command, retry_failed=retry_failed, ray=ray, workers=workers)
         last = show_progress(console, finished)
         finish(console, out, report)
@@ -133,7 +135,7 @@ def film_command(
     step: Annotated[float, typer.Option(min=0.033, help="Seconds between two plans.")] = 0.1,
     samples: Annotated[int, typer.Option(min=1)] = 6,
     seed: int = 42,
-    max_tokens: int = 256,
+    max_tokens: MaxTokens = PlanOptions.max_tokens,
     device: Device = "auto",
 ) -> None:
     """Roll t0 through a clip: an mp4 with the plan on the road, the words and the view from above."""
@@ -147,7 +149,8 @@ def film_command(
     with teaching(), open_source(data) as source:
         writable_file(out)
         planner = load(checkpoint, device=device)
-        pictures = film(source, clip, planner, out, start=start, end=end, step=step, samples=samples, seed=seed, max_tokens=max_tokens)
+        options = PlanOptions(samples=samples, seed=seed, max_tokens=max_tokens)
+        pictures = film(source, clip, planner, out, options, start=start, end=end, step=step)
         for _ in track(pictures, description="filming"):
             pass
     typer.echo(f"open {out.resolve()}")

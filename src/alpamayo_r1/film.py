@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .data.source import Source
 from .draw import page
+from .options import PlanOptions
 from .planner import Planner
 from .results import result, written_whole
 
@@ -23,17 +23,19 @@ def film(
     clip_id: str,
     planner: Planner,
     out: Path,
+    options: PlanOptions,
     *,
     start: float | None = None,
     end: float | None = None,
     step: float = 0.1,
-    seed: int = 42,
-    **options: Any,
 ) -> Iterator[np.ndarray]:
     """Plans the clip every `step` seconds from start to end (None: as far as the clip goes) and writes an mp4 (H.264) at real speed.
 
-    Yields each picture u8[h, w, 3] when it is in the film; the file is there, whole, once the iterator is at its end. The seed is the
-    same for every t0. options: of Planner.plan. Raises ValueError where the clip does not reach, start comes after end, or out is no .mp4.
+    Yields each picture u8[h, w, 3] when it is in the film; the file is there, whole, once the iterator is at its end. The options, and
+    with them the seed, are the same for every t0.
+
+    Raises:
+        ValueError: the clip does not reach, start comes after end, or out is no .mp4.
     """
     import av
 
@@ -56,8 +58,8 @@ def film(
             stream.options = {"crf": "20", "preset": "fast", "movflags": "+faststart"}
             for t0_us in range(first, last + 1, round(step * 1e6)):
                 sample = clip.sample(t0_us, need_future=False)
-                plan = planner.plan(sample.observation, seed=seed, **options)
-                picture = pixels(page(sample, plan, result(sample, plan, seed)))
+                plan = planner.plan(sample.observation, options)
+                picture = pixels(page(sample, plan, result(sample, plan, options.seed)))
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
                 yield picture
             container.mux(stream.encode())

@@ -1,4 +1,4 @@
-"""Checkpoint in, planner out: the one place where device, dtype and the fast or the plain path are chosen."""
+"""Checkpoint in, planner out: device, dtype and the fast or the plain path are chosen here."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 
 from alpamayo_r1.checkpoint import load_checkpoint
 from alpamayo_r1.hub import checkpoint_folder
-from alpamayo_r1.plan import fresh_seed, plan
-from alpamayo_r1.types import Observation, Plan
+from alpamayo_r1.options import PlanKeywords, PlanOptions
+from alpamayo_r1.plan import plan, plan_prompt
+from alpamayo_r1.prompt import Prompt
+from alpamayo_r1.request import Request, fresh_seed
+from alpamayo_r1.types import Observation, Plan, Trajectory
 from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary
+
+if TYPE_CHECKING:
+    from alpamayo_r1.engine.planner import Engine
 
 
 @dataclass(frozen=True)
@@ -28,22 +34,39 @@ class Planner:
 
     model: VLA
     vocabulary: Vocabulary
-    engine: Any = None
+    engine: Engine | None = None
 
-    def plan(self, observation: Observation, **options: Any) -> Plan:
-        """S futures for one observation; options as in `alpamayo_r1.plan.plan`."""
+    @classmethod
+    def of(cls, model: VLA, vocabulary: Vocabulary, fast: bool | None = None) -> Planner:
+        """The planner of a model where it is: the one place where the fast or the plain path is chosen. fast: as in `load`."""
+        return cls(model, vocabulary, make_engine(model, vocabulary) if runs_fast(model.device, fast) else None)
+
+    def plan(self, observation: Observation, options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]) -> Plan:
+        """S futures for one observation. options, or their defaults, with some changed by name: `plan(observation, samples=6, seed=42)`.
+
+        Raises:
+            ValueError, TypeError: options or an observation that do not fit, before any heavy work.
+        """
+        return self.plans([observation], options, **changes)[0]
+
+    def plans(
+        self, observations: Sequence[Observation], options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]
+    ) -> list[Plan]:
+        """A plan for each observation, all with one seed (None: one fresh seed for all); the engine takes them at once."""
+        options = (options or PlanOptions()).updated(changes)
+        if options.seed is None:
+            options = options.updated({"seed": fresh_seed()})
         with torch.autocast(self.model.device.type, enabled=False):
             if self.engine is not None:
-                return self.engine.plan(observation, **options)
-            return plan(self.model, self.vocabulary, observation, **options)
+                return self.engine.plans(observations, options)
+            return [plan(self.model, self.vocabulary, observation, options) for observation in observations]
 
-    def plans(self, observations: Sequence[Observation], *, seed: int | None = None, **options: Any) -> list[Plan]:
-        """One plan per observation; the engine takes several at once. seed: of each of them (None: one fresh seed for all)."""
-        options["seed"] = fresh_seed() if seed is None else seed
-        if self.engine is not None:
-            with torch.autocast(self.model.device.type, enabled=False):
-                return self.engine.plan(list(observations), **options)
-        return [self.plan(observation, **options) for observation in observations]
+    def plan_prompt(self, prompt: Prompt, history: Trajectory, how: Request) -> Plan:
+        """S futures for one prepared prompt and the history it was made with."""
+        with torch.autocast(self.model.device.type, enabled=False):
+            if self.engine is not None:
+                return self.engine.plan_prompts([prompt], [history], how)[0]
+            return plan_prompt(self.model, self.vocabulary, prompt, history, how)
 
 
 def load(
@@ -70,7 +93,7 @@ def load(
     folder = checkpoint_folder(checkpoint, revision=revision, **hub)
     dtype = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
     model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, **hub)
-    return Planner(model, vocabulary, make_engine(model, vocabulary) if runs_fast(where, fast) else None)
+    return Planner.of(model, vocabulary, fast)
 
 
 def runs_fast(device: torch.device, fast: bool | None = None) -> bool:
@@ -87,7 +110,7 @@ def runs_fast(device: torch.device, fast: bool | None = None) -> bool:
     return True
 
 
-def make_engine(model: VLA, vocabulary: Vocabulary):
+def make_engine(model: VLA, vocabulary: Vocabulary) -> Engine:
     """The fast path; imported here so that a package without engine/ still works."""
     from alpamayo_r1.engine.planner import Engine
 

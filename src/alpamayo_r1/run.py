@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.draw import page, png
+from alpamayo_r1.options import PlanOptions
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.results import result, write_atomically, write_result
 from alpamayo_r1.types import Sample
@@ -43,20 +42,17 @@ def run(
     source: Source,
     clips: Sequence[str],
     out: Path,
+    options: PlanOptions,
     *,
     t0_us: int = T0_US,
-    samples: int = 1,
-    seed: int | None = 42,
     about: Mapping[str, Any] | None = None,
-    **options: Any,
 ) -> Iterator[Done | Failed]:
     """Plans every clip at t0; writes out/<clip>.json and out/<clip>.png as each is finished. A clip that cannot be read is passed over.
 
     Files of another t0 than the release's have it in their names: out/<clip>_6.5s.json.
     about: what the records shall say of the run beside its options, such as the checkpoint's name.
     """
-    plain = {name: value for name, value in options.items() if value is not None and not isinstance(value, torch.Tensor)}
-    request = {**(about or {}), "samples": samples, **plain}
+    request = {**(about or {}), **options.plain()}
     for clip_id in clips:
         began = time.perf_counter()
         try:
@@ -65,9 +61,9 @@ def run(
             yield Failed(clip_id, error)
             continue
         loaded = time.perf_counter()
-        plan = planner.plan(sample.observation, samples=samples, seed=seed, **options)
+        plan = planner.plan(sample.observation, options)
         planned = time.perf_counter()
-        record = result(sample, plan, seed, request)
+        record = result(sample, plan, options.seed, request)
         name = clip_id if t0_us == T0_US else f"{clip_id}_{t0_us / 1e6:g}s"
         written = write_result(record, out / f"{name}.json")
         picture = write_atomically(out / f"{name}.png", png(page(sample, plan, record)))

@@ -9,29 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
+from alpamayo_r1.options import Sampling
+
 DRAWS = 2
 """Raised when the same seed and logits give other words, so that an evaluation begun before is not resumed after. 2: shares by id."""
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How to draw from the logits. top_k None: no limit. temperature 0 or top_k 1: the most likely token.
-
-    Raises:
-        ValueError: a temperature below 0 or not finite, top_p outside (0, 1], or top_k below 1.
-    """
-
-    temperature: float = 0.6
-    top_p: float = 0.98
-    top_k: int | None = None
-
-    def __post_init__(self):
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}, expected 0 (greedy) or a finite number above")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}, expected a number in (0, 1]")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}, expected None or at least 1")
 
 
 @dataclass(frozen=True)
@@ -61,7 +42,7 @@ def running_sum(x: torch.Tensor, block: int = 1024) -> torch.Tensor:
     return (blocks + before[..., None]).flatten(-2)[..., :n].contiguous()
 
 
-def shares(logits: torch.Tensor, config: SamplingConfig) -> tuple[torch.Tensor, torch.Tensor]:
+def shares(logits: torch.Tensor, config: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
     """Where each token's share of the drawn mass ends, in the order of ids, and the largest logit's id: [S, vocab] -> f64 [S, vocab], [S].
 
     Keeps the most likely tokens whose predecessors' mass is below top_p (at least one); the others' shares are empty. In bf16, rounding
@@ -77,7 +58,7 @@ def shares(logits: torch.Tensor, config: SamplingConfig) -> tuple[torch.Tensor, 
     return running_sum(weight.new_zeros(logits.shape).scatter_(-1, index, weight * kept)), index[:, 0]
 
 
-def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+def sample_token(logits: torch.Tensor, uniform: torch.Tensor, config: Sampling) -> torch.Tensor:
     """Logits [S, vocab], uniform [S] -> ids [S]: the token in whose share `uniform` lies. Logits that are not finite: the largest."""
     logits = logits.float()
     if config.temperature == 0 or config.top_k == 1:

@@ -14,6 +14,11 @@ Data = Annotated[
     str, typer.Option(help="'sample' (bundled), a folder in the data set's layout, or a Hub repository as REPO_ID or REPO_ID@REVISION.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Temperature = Annotated[float, typer.Option(help="Temperature of the reasoning; 0 takes the most likely token.")]
+TopP = Annotated[float, typer.Option(help="Probability mass that tokens are drawn from (nucleus).")]
+TopK = Annotated[int | None, typer.Option(help="Most likely tokens that are drawn from (none: no limit).")]
+MaxTokens = Annotated[int, typer.Option(help="Reasoning tokens at most.")]
+Steps = Annotated[int | None, typer.Option(help="Euler steps of the flow (none: the checkpoint's, 10).")]
 
 
 @contextmanager

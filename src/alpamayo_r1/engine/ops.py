@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-from alpamayo_r1.sampling import SamplingConfig, sample_token
+from alpamayo_r1.options import Sampling
+from alpamayo_r1.sampling import sample_token
 from alpamayo_r1.vla import ActionIn
 
 KV = tuple[torch.Tensor, torch.Tensor]
@@ -480,7 +481,7 @@ DRAW_BLOCK = 2048
 """Logits that a program of the drawing kernels takes."""
 
 
-def draw_tokens(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+def draw_tokens(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: Sampling) -> torch.Tensor:
     """`sampling.sample_token` of logits [R, vocab] without the tokens of blocked bool[vocab], by uniform f32[R] -> ids i64[R].
 
     On a GPU without a sort, but for top-k.

@@ -1,4 +1,4 @@
-"""The fast planner: the signature and the results of `plan`, for one observation or several scenes at once.
+"""The fast planner: the results of `plan`, for several scenes at once.
 
     preprocess -> per scene: vision, prefill -> [sample | decode]* for all rows -> flow -> kinematics
 
@@ -8,22 +8,22 @@ end flags reach the host while its forward pass runs, so the host never makes th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, wraps
 
 import torch
 
+from alpamayo_r1.clock import Stopwatch
 from alpamayo_r1.engine import forward
-from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, DoesNotFit
+from alpamayo_r1.engine.arena import Arena, Buffers, Capacity
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.ops import draw_tokens
 from alpamayo_r1.engine.pixels import Uploader, patches
-from alpamayo_r1.plan import Request, drive, request, start_of, trajectory_mask, warn_unfinished
+from alpamayo_r1.options import PlanOptions, Sampling
+from alpamayo_r1.plan import DoesNotFit, roll_out, start_of, trajectory_mask, warn_unfinished
 from alpamayo_r1.prompt import Prompt, chat_text, check_observation, fuse_history, rope_positions
-from alpamayo_r1.sampling import SamplingConfig
+from alpamayo_r1.request import Request, prepare
 from alpamayo_r1.types import Observation, Plan, Trajectory
 from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary
@@ -70,45 +70,19 @@ class Engine:
         self._layouts: dict[tuple, tuple[torch.Tensor, torch.Tensor, int]] = {}
 
     @on_its_stream
-    def plan(
-        self,
-        observation: Observation | Sequence[Observation],
-        *,
-        samples: int = 1,
-        seed: int | None = None,
-        noise: torch.Tensor | None = None,
-        reasoning: str | Sequence[str] | None = None,
-        temperature: float = 0.6,
-        top_p: float = 0.98,
-        top_k: int | None = None,
-        max_tokens: int = 256,
-        steps: int | None = None,
-    ) -> Plan | list[Plan]:
-        """S futures for one observation, or for each of several: a list gives a list, all with the same request.
+    def plans(self, observations: Sequence[Observation], options: PlanOptions) -> list[Plan]:
+        """S futures for each of several observations, all with the same request.
 
-        Arguments and errors are those of `alpamayo_r1.plan.plan`.
+        Raises:
+            ValueError, TypeError: as `alpamayo_r1.plan.plan`. DoesNotFit: see `reserve`.
         """
-        observations = [observation] if isinstance(observation, Observation) else list(observation)
-        how = request(
-            self.config,
-            self.vocabulary,
-            samples=samples,
-            seed=seed,
-            noise=noise,
-            reasoning=reasoning,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            max_tokens=max_tokens,
-            steps=steps,
-        )
+        how = prepare(options, self.config, self.vocabulary)
         if not observations:
             return []
         clock = Stopwatch(self.device)
         with clock("preprocess"):
             prompts = [self.prompt(one) for one in observations]
-        plans = self.plan_prompts(prompts, [one.history for one in observations], how, clock)
-        return plans[0] if isinstance(observation, Observation) else plans
+        return self.plan_prompts(prompts, [one.history for one in observations], how, clock)
 
     @on_its_stream
     @torch.inference_mode()
@@ -166,7 +140,7 @@ class Engine:
             for scene, start in enumerate(starts):
                 rows = slice(scene * how.samples, (scene + 1) * how.samples)
                 actions = self._scale.physical(normalised[rows])
-                path = drive(self.model.vla, start, actions)
+                path = roll_out(self.model.vla, start.expand(how.samples), actions)
                 tokens = tuple(tuple(row[:n].tolist()) for row, n in zip(ids[rows], length[rows], strict=True))
                 words = tuple(self.vocabulary.between(row, "cot_start", "cot_end") for row in tokens)
                 plans.append(Plan(path.xyz, path.rot, words, actions, tuple(ended[rows].tolist()), {}, tokens))
@@ -251,7 +225,7 @@ class Engine:
                 break
         return shape
 
-    def say(self, sampling: SamplingConfig, buffers: Buffers) -> None:
+    def say(self, sampling: Sampling, buffers: Buffers) -> None:
         """Chooses every row's next token and notes who is over."""
         b, v = buffers, self.vocabulary
         uniform = b.uniform.index_select(1, b.step)[:, 0]
@@ -265,34 +239,3 @@ class Engine:
         b.ended.logical_or_(ended)
         b.over.logical_or_(ended | (token == v.eos_token_id))
         b.flags.copy_(torch.stack([b.over.all(), ended.any()]), non_blocking=True)
-
-
-class Stopwatch:
-    """Milliseconds by stage without waiting for the device: CUDA events, read when the timing is asked for."""
-
-    def __init__(self, device: torch.device):
-        self.device, self._marks = device, []
-
-    @contextmanager
-    def __call__(self, stage: str):
-        start = self._now()
-        yield
-        self._marks.append((stage, start, self._now()))
-
-    def _now(self) -> float | torch.cuda.Event:
-        if self.device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    @property
-    def timing(self) -> dict[str, float]:
-        """Stage -> milliseconds so far, summed over scenes."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        total: dict[str, float] = {}
-        for stage, start, stop in self._marks:
-            spent = start.elapsed_time(stop) if self.device.type == "cuda" else 1e3 * (stop - start)
-            total[stage] = total.get(stage, 0.0) + spent
-        return total

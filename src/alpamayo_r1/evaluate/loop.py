@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,8 @@ import torch
 
 from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.source import Source, open_source
-from alpamayo_r1.engine.arena import DoesNotFit
+from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.plan import DoesNotFit
 from alpamayo_r1.planner import Planner, load, pick_device, runs_fast
 from alpamayo_r1.types import Sample
 
@@ -142,7 +143,7 @@ def read_item(source: Source, item: Item) -> Read:
 class Worker:
     """A loaded model that turns what was read into rows."""
 
-    def __init__(self, planner: Planner, options: Mapping[str, Any]):
+    def __init__(self, planner: Planner, options: PlanOptions):
         self.planner, self.options = planner, options
 
     def row(self, item: Item, read: Read) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class Worker:
         plan_ms = None
         if read.sample is not None:
             try:
-                plan = self.planner.plan(read.sample.observation, **self.options)
+                plan = self.planner.plan(read.sample.observation, self.options)
                 plan_ms = 1e3 * (time.perf_counter() - began)
                 found = score(read.sample, plan)
             except Exception as problem:
@@ -164,7 +165,7 @@ class Worker:
 
 def load_worker(config: EvalConfig) -> Worker:
     """A worker with the config's checkpoint."""
-    return Worker(load(config.checkpoint, device=config.device, fast=config.fast), config.options())
+    return Worker(load(config.checkpoint, device=config.device, fast=config.fast), config.plan)
 
 
 def told(problem: Exception) -> str:

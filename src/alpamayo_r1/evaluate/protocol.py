@@ -16,8 +16,8 @@ from alpamayo_r1.data.clips import T0_US, Clip
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.hub import checkpoint_folder
-from alpamayo_r1.plan import check_count
-from alpamayo_r1.sampling import DRAWS, SamplingConfig
+from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.sampling import DRAWS
 
 GRID_US = 1_000_000
 """Step of `t0="grid"`."""
@@ -25,46 +25,39 @@ GRID_US = 1_000_000
 _BLOCK = 65_536
 
 
+PROTOCOL = PlanOptions(samples=6, seed=42, steps=10)
+"""What the published evaluation asks for each clip; temperature, top-p and length are every plan's defaults."""
+
+
 @dataclass(frozen=True)
 class EvalConfig:
-    """The published protocol as defaults: t0 5.1 s, 6 samples, seed 42 for every clip, T 0.6, top-p 0.98, 256 tokens, 10 Euler steps.
+    """The published protocol as defaults: t0 5.1 s, and for every clip the options of PROTOCOL.
 
     clips: FILE.parquet or FILE.txt, "gold644", a number (the first N of the data set), or None: gold644 of the real data set, all of a
     synthetic one. t0: seconds, "grid" (every whole second that has its history and future), or a FILE with clip ids and times.
     device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their last bits.
 
     Raises:
-        TypeError, ValueError: options that no plan can have.
+        ValueError: a plan that would draw without a seed.
     """
 
     checkpoint: str = "small"
     data: str = "sample"
     clips: str | None = None
     t0: str = "5.1"
-    samples: int = 6
-    seed: int = 42
-    temperature: float = 0.6
-    top_p: float = 0.98
-    max_tokens: int = 256
-    steps: int = 10
+    plan: PlanOptions = PROTOCOL
     device: str = "auto"
     fast: bool | None = None
     threads: int | None = None
 
     def __post_init__(self):
-        SamplingConfig(self.temperature, self.top_p)
-        for name in ("samples", "max_tokens", "steps"):
-            check_count(name, getattr(self, name))
+        if self.plan.seed is None or self.plan.noise is not None:
+            raise ValueError("an evaluation draws from a seed: give plan=PlanOptions(seed=...) without noise=")
 
     @property
     def device_type(self) -> str:
         """The device without a GPU's number."""
         return self.device.partition(":")[0]
-
-    def options(self) -> dict[str, Any]:
-        """The arguments of `Planner.plan`."""
-        names = ("samples", "seed", "temperature", "top_p", "max_tokens", "steps")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -181,9 +174,10 @@ def identity(config: EvalConfig, items: Sequence[Item]) -> dict[str, Any]:
     """
     listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us}" for item in items).encode()).hexdigest()
     checkpoint = fingerprint(checkpoint_folder(config.checkpoint))
-    described = asdict(config) | {"checkpoint": checkpoint, "rows": len(items), "clips": listed, "draws": DRAWS}
+    described = asdict(config) | asdict(config.plan) | {"checkpoint": checkpoint, "rows": len(items), "clips": listed, "draws": DRAWS}
     described["device"] = config.device_type
-    del described["data"], described["t0"]
+    for name in ("data", "t0", "plan"):
+        del described[name]
     return described
 
 
@@ -215,4 +209,4 @@ def _short(value: Any) -> str:
 def read_config(path: Path) -> EvalConfig:
     """The protocol of a folder's config.json."""
     stored = json.loads(path.read_text())["config"]
-    return EvalConfig(**{f.name: stored[f.name] for f in fields(EvalConfig)})
+    return EvalConfig(**{f.name: stored[f.name] for f in fields(EvalConfig)} | {"plan": PlanOptions(**stored["plan"])})

@@ -77,19 +77,17 @@ def write_report(out: Path, summary: dict[str, Any]) -> Path:
 
 def _head(summary: dict[str, Any]) -> str:
     found = summary["figures"]["min_ade"]
-    config = summary["config"]
+    config, asked = summary["config"], summary["config"]["plan"]
     bases = [
         (label, summary["figures"][f"{short}_min_ade"])
         for short, label in (("cv", "constant velocity"), ("ctra", "constant turn rate and acceleration"))
     ]
     rivals = "".join(f"<div><b>{number(base['mean'])} m</b><small>{span(base)}</small><span>{label}</span></div>" for label, base in bases)
     failed = f", <b class=bad>{summary['failed']} failed</b>" if summary["failed"] else ""
-    where = (
-        f"{_e(config['checkpoint'])} on {_e(config['data'])}, t0 {_e(config['t0'])} s, {config['samples']} samples, seed {config['seed']}"
-    )
+    where = f"{_e(config['checkpoint'])} on {_e(config['data'])}, t0 {_e(config['t0'])} s, {asked['samples']} samples, seed {asked['seed']}"
     return f"""<header><h1>Alpamayo-R1 evaluation</h1><p>{summary["rows"]} rows{failed} · {where}</p></header>
 <p class="{"note" if summary["source"] == "world" else "notice"}">{_e(summary["notice"])}</p>
-<section class="big"><div class="main"><b>{number(found["mean"])} m</b><small>{span(found)}</small><span>mean minADE of {config["samples"]},
+<section class="big"><div class="main"><b>{number(found["mean"])} m</b><small>{span(found)}</small><span>mean minADE of {asked["samples"]},
 95 % interval over {found["count"]} clips{f", {found['masked']} masked" if found["masked"] else ""}</span></div>{rivals}</section>"""
 
 
@@ -212,7 +210,7 @@ def _page(source: Source, table: pa.Table, place: int, summary: dict[str, Any]) 
     if read_again.sample is None:
         return f"<figure><figcaption>{caption}</figcaption><p class=note>{_e(read_again.error or '')}</p></figure>"
     plan = as_plan(row, {})
-    picture = jpeg(page(read_again.sample, plan, result(read_again.sample, plan, summary["config"]["seed"])))
+    picture = jpeg(page(read_again.sample, plan, result(read_again.sample, plan, summary["config"]["plan"]["seed"])))
     encoded = base64.b64encode(picture).decode()
     return f'<figure><figcaption>{caption}</figcaption><img alt="{caption}" src="data:image/jpeg;base64,{encoded}"></figure>'
 

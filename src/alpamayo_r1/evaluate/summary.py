@@ -154,6 +154,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 def _differs(first: Path, second: Path) -> dict[str, list[Any]]:
     """Options that the two evaluations don't share."""
     a, b = (json.loads((Path(out) / "config.json").read_text())["config"] for out in (first, second))
+    a, b = ({name: value for name, value in (c | c["plan"]).items() if name != "plan"} for c in (a, b))
     return {name: [a[name], b[name]] for name in a if a[name] != b.get(name)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +15,10 @@ from alpamayo_r1.checkpoint import DTYPES, load_checkpoint, resave
 from alpamayo_r1.config import read_json
 from alpamayo_r1.hub import checkpoint_folder
 from alpamayo_r1.models.tokenizer import Tokenizer
-from alpamayo_r1.plan import Request, plan_prompt, request
-from alpamayo_r1.planner import make_engine, runs_fast
+from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.planner import Planner
 from alpamayo_r1.prompt import Prompt, assemble
+from alpamayo_r1.request import prepare
 from alpamayo_r1.types import Plan, Trajectory
 from alpamayo_r1.vla import VLA
 from alpamayo_r1.vocab import Vocabulary
@@ -49,7 +50,7 @@ class AlpamayoR1:
 
     def __init__(self, model: VLA, vocabulary: Vocabulary, folder: Path, fast: bool | None = None):
         self.model, self.vocabulary, self.folder, self.fast = model, vocabulary, folder, fast
-        self._engine = None
+        self._planner: Planner | None = None
         self.config = SimpleNamespace(**read_json(folder / "config.json"))
         self.tokenizer = Tokenizer(vocabulary, model.config)
         self.action_space = ActionSpaceShape(model.config.action.n_waypoints)
@@ -98,17 +99,16 @@ class AlpamayoR1:
 
     def to(self, *args: Any, **kwargs: Any) -> AlpamayoR1:
         """Moves or casts the weights in place, as nn.Module.to."""
-        self._engine = None
+        self._planner = None
         self.model.to(*args, **kwargs)
         return self
 
-    def planner(self, prompt: Prompt, history: Trajectory, how: Request) -> Plan:
-        """The one place where the planner is chosen."""
-        if not runs_fast(self.device, self.fast):
-            return plan_prompt(self.model, self.vocabulary, prompt, history, how)
-        if self._engine is None:
-            self._engine = make_engine(self.model, self.vocabulary)
-        return self._engine.plan_prompts([prompt], [history], how)[0]
+    @property
+    def planner(self) -> Planner:
+        """The planner of the model where it is now."""
+        if self._planner is None:
+            self._planner = Planner.of(self.model, self.vocabulary, self.fast)
+        return self._planner
 
     def eval(self) -> AlpamayoR1:
         """Evaluation mode, which it always is in."""
@@ -126,13 +126,13 @@ class AlpamayoR1:
     def sample_trajectories_from_data_with_vlm_rollout(
         self,
         data: Mapping[str, Any],
-        top_p: float = 0.98,
+        top_p: float = PlanOptions.top_p,
         top_k: int | None = None,
-        temperature: float = 0.6,
+        temperature: float = PlanOptions.temperature,
         num_traj_samples: int = 1,
         num_traj_sets: int = 1,
         diffusion_kwargs: Mapping[str, Any] | None = None,
-        max_generation_length: int = 256,
+        max_generation_length: int = PlanOptions.max_tokens,
         return_extra: bool = False,
         *,
         seed: int | None = None,
@@ -159,24 +159,19 @@ class AlpamayoR1:
         check_rows(shape, noise, reasoning)
         rows = num_traj_sets * num_traj_samples
         seed = torch.randint(2**31, (), device=self.device).item() if seed is None else seed
+        shared = PlanOptions(
+            samples=rows, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_generation_length,
+            steps=euler_steps(diffusion_kwargs),
+        )  # fmt: skip
         requests = [
-            request(
+            prepare(
+                replace(shared, noise=None if noise is None else noise[i : i + rows], reasoning=reasoning and reasoning[i : i + rows]),
                 self.model.config,
                 self.vocabulary,
-                samples=rows,
-                seed=seed,
-                noise=None if noise is None else noise[i : i + rows],
-                reasoning=None if reasoning is None else reasoning[i : i + rows],
-                temperature=temperature,
-                top_p=top_p,
-                top_k=top_k,
-                max_tokens=max_generation_length,
-                steps=euler_steps(diffusion_kwargs),
             )
             for i in range(0, len(scenes) * rows, rows)
         ]
-        with torch.autocast(self.device.type, enabled=False):
-            plans = [self.planner(*scene, how) for scene, how in zip(scenes, requests, strict=True)]
+        plans = [self.planner.plan_prompt(*scene, how) for scene, how in zip(scenes, requests, strict=True)]
         xyz, rot = (torch.cat(parts).unflatten(0, shape).to(self.device) for parts in ([p.xyz for p in plans], [p.rot for p in plans]))
         return (xyz, rot, words(plans, shape, self.vocabulary)) if return_extra else (xyz, rot)
 

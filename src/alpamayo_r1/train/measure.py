@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from alpamayo_r1.action import initial_speed, to_trajectory
 from alpamayo_r1.baselines import BASELINES
-from alpamayo_r1.flow import integrate
 from alpamayo_r1.images import normalise, patchify, resize
 from alpamayo_r1.metrics import ade, min_ade
-from alpamayo_r1.plan import trajectory_mask
-from alpamayo_r1.sampling import SamplingConfig, draw, sample_token
+from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.plan import Start, denoise, reason, roll_out, start_of
+from alpamayo_r1.request import Request, force, prepare
+from alpamayo_r1.sampling import Draws
 from alpamayo_r1.train.loop import Layout, make_layout
 from alpamayo_r1.types import CAMERAS, FRAMES, Trajectory
 from alpamayo_r1.vla import VLA
@@ -28,6 +28,8 @@ from alpamayo_r1.world.simulate import simulate
 TEST_SEEDS = range(800_000, 800_512)
 PICTURE_SIZE = (448, 252)
 """Width and height at which test scenes are rendered, before the model resizes them."""
+SEED, MAX_TOKENS = 42, 32
+"""Seed of every scene's draws, and more tokens than any label of the world takes."""
 
 
 @dataclass(frozen=True)
@@ -57,56 +59,29 @@ def look(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int
     return Seen(scene, at, labels(scene, T0_STEP), kv, model.logits(hidden[:, -1]))
 
 
-def drive(
-    model: VLA,
-    vocabulary: Vocabulary,
-    layout: Layout,
-    seen: Seen,
-    *,
-    samples: int,
-    texts: Sequence[str] | None = None,
-    seed: int = 42,
-    max_tokens: int = 32,
+def predict(
+    model: VLA, vocabulary: Vocabulary, layout: Layout, seen: Seen, options: PlanOptions, texts: Sequence[str] | None = None
 ) -> tuple[list[list[str]], torch.Tensor]:
-    """Words [B][S] and paths f32 [B, S, 64, 3] of B scenes read by `look`; texts: said instead of sampled, one a scene."""
-    scenes, device = len(seen.labels), model.device
-    kv = [tuple(x.repeat_interleave(samples, 0) for x in pair) for pair in seen.kv]
+    """Words [B][S] and paths f32 [B, S, 64, 3] of B scenes read by `look`, each with the same draws; texts: said instead, one a scene."""
+    scenes, samples = len(seen.labels), options.samples
+    kv = [(k.repeat_interleave(samples, 0), v.repeat_interleave(samples, 0)) for k, v in seen.kv]
     logits = seen.logits.repeat_interleave(samples, 0)
-    draws = draw(seed, samples, 64, max_tokens)
-    uniform = draws.uniform.repeat(scenes, 1).to(device)
-    blocked = trajectory_mask(model.config.tokens, device)
-    end = vocabulary.ids["traj_future_start"]
-    forced = None
+    how = for_scenes(prepare(options, model.config, vocabulary), scenes)
     if texts is not None:
-        rows = [vocabulary.reasoning_ids(text) for text in texts]
-        forced = (
-            torch.tensor([row + [vocabulary.pad_token_id] * (max_tokens - len(row)) for row in rows])
-            .repeat_interleave(samples, 0)
-            .to(device)
-        )
-    said: list[torch.Tensor] = []
-    over = torch.zeros(scenes * samples, dtype=torch.bool, device=device)
-    length = torch.zeros(scenes * samples, dtype=torch.long, device=device)
-    for i in range(max_tokens):
-        free = sample_token(logits.float().masked_fill(blocked, -torch.inf), uniform[:, i], SamplingConfig())
-        token = torch.where(over, vocabulary.pad_token_id, free if forced is None else forced[:, i])
-        said.append(token)
-        length += ~over
-        over = over | (token == end) | (token == vocabulary.eos_token_id)
-        logits, kv = model.next_logits(token, layout.next_position + i, kv)
-        if bool(over.all()):
-            break
-    ids = torch.stack(said, 1)
-    ended = (ids == end).any(1)
-    keys = torch.arange(kv[0][0].shape[2], device=device)
-    mask = keys < len(layout.ids) + (length - (~ended).long())[:, None]
-    noise = draws.noise.repeat(scenes, 1, 1).to(device)
-    action = integrate(lambda x, t: model.velocity(x, t, kv, layout.next_position + length, mask), noise, model.config.flow_steps)
-    physical = model.action_space.scale().physical(action).cpu()
-    v0 = initial_speed(Trajectory(seen.at.history_xyz, seen.at.history_rot), model.config.action).repeat_interleave(samples)
-    xyz = to_trajectory(physical, v0, torch.zeros_like(v0), model.config.action.dt).xyz
-    words = [vocabulary.between(row, "cot_start", "cot_end") for row in ids.tolist()]
-    return [words[i : i + samples] for i in range(0, len(words), samples)], xyz.unflatten(0, (scenes, samples))
+        how = replace(how, forced=force(vocabulary, texts, options.max_tokens).repeat_interleave(samples, 0))
+    said, kv = reason(model, vocabulary, logits, kv, layout.next_position, how)
+    actions = denoise(model, kv, len(layout.ids), layout.next_position, said, how)
+    start = start_of(Trajectory(seen.at.history_xyz, seen.at.history_rot), model.config.action)
+    start = Start(start.speed.repeat_interleave(samples), start.height.repeat_interleave(samples))
+    xyz = roll_out(model, start, actions).xyz.unflatten(0, (scenes, samples))
+    words = [vocabulary.between(row, "cot_start", "cot_end") for row in said.tokens()]
+    return [words[i : i + samples] for i in range(0, len(words), samples)], xyz
+
+
+def for_scenes(how: Request, scenes: int) -> Request:
+    """The same request to each of several scenes, rows scene by scene."""
+    draws = Draws(how.draws.noise.repeat(scenes, 1, 1), how.draws.uniform.repeat(scenes, 1))
+    return replace(how, samples=how.samples * scenes, draws=draws)
 
 
 @torch.inference_mode()
@@ -124,7 +99,8 @@ def measure(
 def judge(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], samples: int, options) -> list[dict[str, object]]:
     """One row of figures per scene."""
     seen = look(model, vocabulary, layout, seeds, **options)
-    words, xyz = drive(model, vocabulary, layout, seen, samples=samples)
+    asked = PlanOptions(samples=samples, seed=SEED, max_tokens=MAX_TOKENS)
+    words, xyz = predict(model, vocabulary, layout, seen, asked)
     truth = seen.at.future_xyz
     errors = ade(xyz, truth).value
     best = min_ade(xyz, truth).value
@@ -132,8 +108,9 @@ def judge(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[in
     bases = {name: ade(f(history).xyz[:, None], truth).value[:, 0] for name, f in BASELINES.items()}
     orders = [opposite(label) for label in seen.labels]
     texts = [directive_text(o, seen.scene, i) for i, o in enumerate(orders)]
-    _, steered = drive(model, vocabulary, layout, seen, samples=1, texts=texts)
-    _, natural = drive(model, vocabulary, layout, seen, samples=1, texts=[label.text for label in seen.labels])
+    one = replace(asked, samples=1)
+    _, steered = predict(model, vocabulary, layout, seen, one, texts)
+    _, natural = predict(model, vocabulary, layout, seen, one, [label.text for label in seen.labels])
     rows = []
     for i, label in enumerate(seen.labels):
         meanings = [classify(text) for text in words[i]]

@@ -1,0 +1,67 @@
+"""Time by stage of a plan: `Clock` waits for the device, `Stopwatch` does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class Clock:
+    """Milliseconds by stage; waits for the device so that a stage's time is its own."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.timing: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.timing[stage] = self.timing.get(stage, 0.0) + 1e3 * (self._now() - start)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class Stopwatch:
+    """Milliseconds by stage without waiting for the device: CUDA events, read when the timing is asked for."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._marks: list[tuple[str, float | torch.cuda.Event, float | torch.cuda.Event]] = []
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = self._now()
+        yield
+        self._marks.append((stage, start, self._now()))
+
+    def _now(self) -> float | torch.cuda.Event:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    @property
+    def timing(self) -> dict[str, float]:
+        """Stage -> milliseconds so far, summed over scenes."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        total: dict[str, float] = {}
+        for stage, start, stop in self._marks:
+            total[stage] = total.get(stage, 0.0) + milliseconds(start, stop)
+        return total
+
+
+def milliseconds(start: float | torch.cuda.Event, stop: float | torch.cuda.Event) -> float:
+    """The time between two marks of one kind."""
+    if isinstance(start, float) and isinstance(stop, float):
+        return 1e3 * (stop - start)
+    assert isinstance(start, torch.cuda.Event) and isinstance(stop, torch.cuda.Event)
+    return start.elapsed_time(stop)

@@ -24,13 +24,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from alpamayo_r1 import transformer, vision
-from alpamayo_r1.checkpoint import load_checkpoint
+from alpamayo_r1.core import transformer, vision
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.prompt import build_prompt
+from alpamayo_r1.core.types import CAMERAS, Observation, Trajectory
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.planner import Planner
-from alpamayo_r1.prompt import build_prompt
-from alpamayo_r1.types import CAMERAS, Observation, Trajectory
-from alpamayo_r1.vla import VLA
-from alpamayo_r1.vocab import Vocabulary
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "golden"
 STAGES = ("keys", "values", "logits", "velocity", "xyz")

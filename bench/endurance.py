@@ -22,10 +22,10 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
-from alpamayo_r1 import bench  # noqa: E402
-from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
-from alpamayo_r1.engine.planner import Engine  # noqa: E402
-from alpamayo_r1.types import Plan  # noqa: E402
+from alpamayo_r1 import testing  # noqa: E402
+from alpamayo_r1.core.checkpoint import load_checkpoint  # noqa: E402
+from alpamayo_r1.core.types import Plan  # noqa: E402
+from alpamayo_r1.engine.engine import Engine  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES = [
@@ -57,7 +57,7 @@ def answer(engine: Engine, number: int) -> str:
     """A digest of all numbers and words of a case's plans."""
     case = dict(CASES[number])
     (height, width), scenes = case.pop("size"), case.pop("scenes")
-    plans: list[Plan] = engine.plan([bench.random_observation(10 * number + i, height, width) for i in range(scenes)], seed=number, **case)
+    plans: list[Plan] = engine.plan([testing.random_observation(10 * number + i, height, width) for i in range(scenes)], seed=number, **case)
     digest = sha256()
     for plan in plans:
         digest.update(repr((plan.tokens, plan.reasoning, plan.ended)).encode())

@@ -26,12 +26,12 @@ import kernel_check  # noqa: E402
 import sweep  # noqa: E402
 from fp32_check import BOUND, tame  # noqa: E402
 
-from alpamayo_r1 import bench  # noqa: E402
-from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
+from alpamayo_r1 import bench, testing  # noqa: E402
+from alpamayo_r1.core.checkpoint import load_checkpoint  # noqa: E402
+from alpamayo_r1.core.plan import plan  # noqa: E402
+from alpamayo_r1.core.types import Observation  # noqa: E402
 from alpamayo_r1.engine import forward, ops, vendor  # noqa: E402
-from alpamayo_r1.engine.planner import Engine  # noqa: E402
-from alpamayo_r1.plan import plan  # noqa: E402
-from alpamayo_r1.types import Observation  # noqa: E402
+from alpamayo_r1.engine.engine import Engine  # noqa: E402
 
 CUDA = torch.cuda.is_available()
 DEVICE, SIZE, WORKERS = ("cuda", "10b", 14) if CUDA else ("cpu", "small", 1)
@@ -135,7 +135,7 @@ def tiny() -> None:
                 (3, 120, 120, {"max_tokens": 9, "top_k": 3}),
                 (2, 96, 160, {"max_tokens": 5, "temperature": 0.0, "steps": 5}),
             ):
-                observation = bench.random_observation(samples + repeat, height, width)
+                observation = testing.random_observation(samples + repeat, height, width)
                 want = plan(model, vocabulary, observation, samples=samples, seed=3, **options)
                 got = engine.plan(observation, samples=samples, seed=3, **options)
                 label = f"tiny S={samples} {height}x{width} {'replay' if graphs and repeat else 'graphs' if graphs else 'eager'}"
@@ -144,7 +144,7 @@ def tiny() -> None:
                     far = plan(slow, vocabulary, observation, samples=samples, seed=3, **options).xyz
                     floor = max(floor, (far - want.xyz).abs().max().item())
                 rows.append((label + same, (got.xyz - want.xyz).abs().max().item() if not same else "tokens differ"))
-        scenes = [bench.random_observation(7, 96, 160), bench.random_observation(8, 96, 160)]
+        scenes = [testing.random_observation(7, 96, 160), testing.random_observation(8, 96, 160)]
         for one, scene in zip(engine.plan(scenes, samples=2, seed=5, max_tokens=12), scenes, strict=True):
             want = plan(model, vocabulary, scene, samples=2, seed=5, max_tokens=12)
             rows.append((f"tiny B=2 graphs={graphs}", (one.xyz - want.xyz).abs().max().item()))
@@ -179,12 +179,12 @@ def synchronize() -> None:
 
 def build() -> Engine:
     """The 10B with random weights on the device, and an engine on it."""
-    config = bench.size_config(SIZE)
+    config = testing.size_config(SIZE)
     started = time.perf_counter()
-    model = bench.random_model(config, DEVICE, torch.bfloat16 if CUDA else torch.float32)
+    model = testing.random_model(config, DEVICE, torch.bfloat16 if CUDA else torch.float32)
     synchronize()
     built = time.perf_counter() - started
-    engine = Engine(model, bench.StandIn(config))
+    engine = Engine(model, testing.StandIn(config))
     synchronize()
     say(
         f"10B built in {built:.1f} s, fused in {time.perf_counter() - started - built:.1f} s; "
@@ -200,7 +200,7 @@ def events(function: Callable[[], object], repeats: int = 7, warmup: int = 2) ->
 
 def stages(engine: Engine, observation: Observation, samples: int, tokens: int, repeats: int = 11) -> dict:
     """Medians of a whole plan's stages, with peak memory."""
-    options = {"samples": samples, "reasoning": bench.words(tokens), "max_tokens": 64}
+    options = {"samples": samples, "reasoning": testing.words(tokens), "max_tokens": 64}
     for _ in range(2):
         engine.plan(observation, seed=0, **options)
     if CUDA:
@@ -219,7 +219,7 @@ def stages(engine: Engine, observation: Observation, samples: int, tokens: int, 
 
 def same_bits(engine: Engine, observation: Observation, key: str) -> None:
     """Keeps a plan's actions under a key, or says how far this one is from the one kept there."""
-    actions = engine.plan(observation, seed=0, samples=1, reasoning=bench.words(16), max_tokens=64).actions
+    actions = engine.plan(observation, seed=0, samples=1, reasoning=testing.words(16), max_tokens=64).actions
     if key in KEPT:
         say(f"  bit-equal to {key}: {torch.equal(actions, KEPT[key])} (largest difference {(actions - KEPT[key]).abs().max():.2e})")
     KEPT.setdefault(key, actions)
@@ -294,7 +294,7 @@ def backends() -> dict:
 
 def sampling():
     """The default way to sample."""
-    from alpamayo_r1.sampling import SamplingConfig
+    from alpamayo_r1.core.sampling import SamplingConfig
 
     return SamplingConfig()
 
@@ -311,7 +311,7 @@ def uploads(engine: Engine, observation: Observation) -> None:
     for name, bring in (("ours", lambda: engine.upload(frames)), ("torch", by_torch)) * 2:
         times = []
         for i in range(12):
-            engine.plan(observation, seed=i, reasoning=bench.words(3), max_tokens=64)
+            engine.plan(observation, seed=i, reasoning=testing.words(3), max_tokens=64)
             synchronize()
             started = time.perf_counter()
             bring()
@@ -326,7 +326,7 @@ def profile(engine: Engine, observation: Observation, samples: int) -> dict:
     from torch.profiler import profile as record
 
     with record(activities=[ProfilerActivity.CUDA if CUDA else ProfilerActivity.CPU]) as recorded:
-        engine.plan(observation, seed=0, samples=samples, reasoning=bench.words(4), max_tokens=64)
+        engine.plan(observation, seed=0, samples=samples, reasoning=testing.words(4), max_tokens=64)
     rows = sorted(
         ((e.key[:160], e.device_time_total, e.count) for e in recorded.key_averages() if e.device_time_total > 0), key=lambda row: -row[1]
     )
@@ -345,9 +345,9 @@ def main() -> None:
     if not isinstance(engine, Engine):
         return
     RESULT.pop("build")
-    observation = bench.random_observation(0, *((1080, 1920) if CUDA else (96, 160)))
+    observation = testing.random_observation(0, *((1080, 1920) if CUDA else (96, 160)))
     first = time.perf_counter()
-    section("first plan", lambda: str(engine.plan(observation, reasoning=bench.words(16), max_tokens=64, seed=0).timing))
+    section("first plan", lambda: str(engine.plan(observation, reasoning=testing.words(16), max_tokens=64, seed=0).timing))
     say(f"first plan {time.perf_counter() - first:.1f} s")
 
     def measured(label: str, samples: int, tokens: int = 16):

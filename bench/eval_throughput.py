@@ -22,11 +22,11 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
-from alpamayo_r1 import bench  # noqa: E402
+from alpamayo_r1 import testing  # noqa: E402
+from alpamayo_r1.core.types import Observation, Plan  # noqa: E402
 from alpamayo_r1.evaluate.loop import Worker, local_rows  # noqa: E402
 from alpamayo_r1.evaluate.protocol import EvalConfig, Item  # noqa: E402
 from alpamayo_r1.planner import Planner, make_engine  # noqa: E402
-from alpamayo_r1.types import Observation, Plan  # noqa: E402
 from alpamayo_r1.world.clips import write_clips  # noqa: E402
 
 FIRST_SEED = 851_000
@@ -49,11 +49,11 @@ def measure(size: str, clips: int, repeats: int, samples: int, width: int, heigh
     """Figures of repeats x clips rows after one row of warm-up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ids = write_clips(range(FIRST_SEED, FIRST_SEED + clips), folder, width=width, height=height, seconds=0.6, t_start=4.6, supersample=1)
-    config = bench.size_config(size)
-    model = bench.random_model(config, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    vocabulary = bench.StandIn(config)
+    config = testing.size_config(size)
+    model = testing.random_model(config, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    vocabulary = testing.StandIn(config)
     planner = Timed(Planner(model, vocabulary, make_engine(model, vocabulary) if device.type == "cuda" else None))
-    worker = Worker(planner, {"samples": samples, "seed": 42, "reasoning": bench.words(16), "max_tokens": 64})
+    worker = Worker(planner, {"samples": samples, "seed": 42, "reasoning": testing.words(16), "max_tokens": 64})
     protocol = EvalConfig("small", str(folder), None, "5.1", samples, 42, 0.6, 0.98, 64, config.flow_steps, device.type, None, None)
     todo = [Item(i, ids[i % clips], 5_100_000 if i // clips % 2 == 0 else 5_000_000) for i in range(1 + repeats * clips)]
     rows, began = [], 0.0

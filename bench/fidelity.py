@@ -24,13 +24,13 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "src")]
 from fp32_check import DEVICE, tame  # noqa: E402
 from kernel_check import error  # noqa: E402
 
-from alpamayo_r1 import bench  # noqa: E402
-from alpamayo_r1.checkpoint import build_meta, place  # noqa: E402
-from alpamayo_r1.engine.planner import Engine  # noqa: E402
-from alpamayo_r1.plan import plan  # noqa: E402
-from alpamayo_r1.prompt import build_prompt  # noqa: E402
-from alpamayo_r1.types import Observation  # noqa: E402
-from alpamayo_r1.vla import VLA  # noqa: E402
+from alpamayo_r1 import testing  # noqa: E402
+from alpamayo_r1.core.checkpoint import build_meta, place  # noqa: E402
+from alpamayo_r1.core.plan import plan  # noqa: E402
+from alpamayo_r1.core.prompt import build_prompt  # noqa: E402
+from alpamayo_r1.core.types import Observation  # noqa: E402
+from alpamayo_r1.core.vla import VLA  # noqa: E402
+from alpamayo_r1.engine.engine import Engine  # noqa: E402
 
 SIZE, PICTURE = ("10b", (1080, 1920)) if DEVICE == "cuda" else ("small", (96, 160))
 STEPS = (1, 10)
@@ -49,7 +49,7 @@ def widen(model: VLA) -> VLA:
 
 def actions(planner: Callable, scenes: Scenes, steps: int) -> torch.Tensor:
     """Physical actions [scenes, S, F, 2] of a planner that is told what to say."""
-    options = {"reasoning": bench.words(16), "max_tokens": 64, "seed": 0, "steps": steps}
+    options = {"reasoning": testing.words(16), "max_tokens": 64, "seed": 0, "steps": steps}
     return torch.stack([planner(observation, samples=len(noise), noise=noise, **options).actions for observation, noise in scenes])
 
 
@@ -64,13 +64,13 @@ def deviation(got: torch.Tensor, exact: torch.Tensor, model: VLA) -> dict[str, f
 @torch.inference_mode()
 def measure(scenes: Scenes) -> dict:
     """Builds the model, runs all three, and compares."""
-    model = tame(bench.random_model(bench.size_config(SIZE), DEVICE, torch.bfloat16))
-    engine = Engine(model, bench.StandIn(model.config))
+    model = tame(testing.random_model(testing.size_config(SIZE), DEVICE, torch.bfloat16))
+    engine = Engine(model, testing.StandIn(model.config))
     spec = partial(plan, model, engine.vocabulary)
     planners = {"engine": engine.plan, "engine again": engine.plan, "specification": spec, "specification again": spec}
     runs = {(who, steps): actions(planner, scenes, steps) for who, planner in planners.items() for steps in STEPS}
     prompt = build_prompt(scenes[0][0], engine.vocabulary, model.config)
-    engine.plan(scenes[0][0], reasoning=bench.words(3), max_tokens=64, seed=0)
+    engine.plan(scenes[0][0], reasoning=testing.words(3), max_tokens=64, seed=0)
     layers = (0, model.config.text.layers // 2, model.config.text.layers - 1)
     prefix = engine.arena.view(1, 1).prefix
     keys = {"engine": [prefix[i][0][:, :, : len(prompt)].clone() for i in layers]}
@@ -110,7 +110,7 @@ def main() -> None:
     scenes = []
     for seed in range(how.scenes):
         noise = torch.randn(how.samples, 64, 2, generator=torch.Generator().manual_seed(seed))
-        scenes.append((bench.random_observation(seed, *PICTURE), noise))
+        scenes.append((testing.random_observation(seed, *PICTURE), noise))
     found = measure(scenes)
     show(found)
     print(json.dumps(found))

@@ -19,12 +19,12 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
-from alpamayo_r1 import bench  # noqa: E402
-from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
-from alpamayo_r1.engine.planner import Engine  # noqa: E402
-from alpamayo_r1.plan import plan  # noqa: E402
-from alpamayo_r1.types import Observation, Plan  # noqa: E402
-from alpamayo_r1.vla import VLA  # noqa: E402
+from alpamayo_r1 import testing  # noqa: E402
+from alpamayo_r1.core.checkpoint import load_checkpoint  # noqa: E402
+from alpamayo_r1.core.plan import plan  # noqa: E402
+from alpamayo_r1.core.types import Observation, Plan  # noqa: E402
+from alpamayo_r1.core.vla import VLA  # noqa: E402
+from alpamayo_r1.engine.engine import Engine  # noqa: E402
 from alpamayo_r1.world.samples import sample_batch  # noqa: E402
 from alpamayo_r1.world.simulate import simulate  # noqa: E402
 
@@ -50,7 +50,7 @@ def tiny_cases() -> Iterator[tuple[Observation, dict]]:
             (5, {"max_tokens": 12, "temperature": 1.5}),
             (2, {"max_tokens": 5, "temperature": 0.0, "steps": 5}),
         ):
-            yield bench.random_observation(samples + i, 96, 160), {"samples": samples, "seed": 3 + i, **options}
+            yield testing.random_observation(samples + i, 96, 160), {"samples": samples, "seed": 3 + i, **options}
 
 
 def small_cases() -> Iterator[tuple[Observation, dict]]:

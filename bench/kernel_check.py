@@ -13,11 +13,11 @@ from functools import partial
 import torch
 import torch.nn.functional as nnf
 
-from alpamayo_r1.config import ProjectionConfig, VisionConfig
+from alpamayo_r1.core.config import ProjectionConfig, VisionConfig
+from alpamayo_r1.core.sampling import SamplingConfig
+from alpamayo_r1.core.vla import ActionIn
 from alpamayo_r1.engine import ops, pixels
 from alpamayo_r1.engine.ops import Context, Heads
-from alpamayo_r1.sampling import SamplingConfig
-from alpamayo_r1.vla import ActionIn
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
 

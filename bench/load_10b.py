@@ -31,12 +31,12 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
-from alpamayo_r1.bench import random_observation  # noqa: E402
-from alpamayo_r1.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index  # noqa: E402
-from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, read_config  # noqa: E402
+from alpamayo_r1.core.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index  # noqa: E402
+from alpamayo_r1.core.config import KNOWN_VLMS, ModelConfig, read_config  # noqa: E402
+from alpamayo_r1.core.plan import total_ms  # noqa: E402
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1  # noqa: E402
-from alpamayo_r1.plan import total_ms  # noqa: E402
 from alpamayo_r1.planner import Planner, make_engine  # noqa: E402
+from alpamayo_r1.testing import random_observation  # noqa: E402
 
 RELEASED = {
     "model_type": "alpamayo_r1",

@@ -21,14 +21,14 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
-from alpamayo_r1.checkpoint import load_checkpoint  # noqa: E402
-from alpamayo_r1.engine.planner import Engine  # noqa: E402
-from alpamayo_r1.plan import fork, plan, trajectory_mask  # noqa: E402
-from alpamayo_r1.prompt import build_prompt  # noqa: E402
-from alpamayo_r1.sampling import SamplingConfig, draw, shares  # noqa: E402
-from alpamayo_r1.types import Observation  # noqa: E402
-from alpamayo_r1.vla import VLA  # noqa: E402
-from alpamayo_r1.vocab import Vocabulary  # noqa: E402
+from alpamayo_r1.core.checkpoint import load_checkpoint  # noqa: E402
+from alpamayo_r1.core.plan import fork, plan, trajectory_mask  # noqa: E402
+from alpamayo_r1.core.prompt import build_prompt  # noqa: E402
+from alpamayo_r1.core.sampling import SamplingConfig, draw, shares  # noqa: E402
+from alpamayo_r1.core.types import Observation  # noqa: E402
+from alpamayo_r1.core.vla import VLA  # noqa: E402
+from alpamayo_r1.core.vocab import Vocabulary  # noqa: E402
+from alpamayo_r1.engine.engine import Engine  # noqa: E402
 from alpamayo_r1.world.samples import sample_batch  # noqa: E402
 from alpamayo_r1.world.simulate import simulate  # noqa: E402
 

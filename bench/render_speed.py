@@ -14,8 +14,8 @@ import time
 
 import torch
 
+from alpamayo_r1.core.types import FRAMES
 from alpamayo_r1.train.stream import window
-from alpamayo_r1.types import FRAMES
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.render import render
 from alpamayo_r1.world.scene import SceneBatch

@@ -17,8 +17,8 @@ import torch.nn.functional as nnf
 from kernel_check import EXPERT, TEXT, attends, check
 
 from alpamayo_r1.engine import forward, ops
+from alpamayo_r1.engine.engine import Engine
 from alpamayo_r1.engine.ops import Cut, Tile
-from alpamayo_r1.engine.planner import Engine
 
 # rows, columns, depth, warps, stages; splits are tried besides. For 384 and 1,024 rows the library won against all that we tried.
 CANDIDATES: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = {

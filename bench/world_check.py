@@ -12,9 +12,9 @@ from collections import Counter
 
 import torch
 
-from alpamayo_r1.action import initial_speed, to_action, to_trajectory
-from alpamayo_r1.config import ActionConfig
-from alpamayo_r1.types import Trajectory
+from alpamayo_r1.core.action import initial_speed, to_action, to_trajectory
+from alpamayo_r1.core.config import ActionConfig
+from alpamayo_r1.core.types import Trajectory
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import labels
 from alpamayo_r1.world.samples import paths

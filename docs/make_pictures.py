@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle, Wedge
 
-from alpamayo_r1.action import to_trajectory
+from alpamayo_r1.core.action import to_trajectory
 from alpamayo_r1.data.clips import ORDER
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.draw import page
 from alpamayo_r1.draw.style import FAINT, INK, PAST, PLAN, RULE, SMALL, SOFT, TRUTH, png, sheet
 from alpamayo_r1.planner import load
-from alpamayo_r1.results import result
-from alpamayo_r1.types import CAMERAS, DT, FRAMES, F, H
+from alpamayo_r1.predict.record import result
+from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H
 from alpamayo_r1.world.rig import RIG, VEHICLE
 
 OUT = Path(__file__).parent / "img"

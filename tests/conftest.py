@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alpamayo_r1.checkpoint import load_checkpoint
-from alpamayo_r1.types import CAMERAS, Observation, Trajectory
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.types import CAMERAS, Observation, Trajectory
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())

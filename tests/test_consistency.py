@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from alpamayo_r1.bootstrap import FEWEST, interval, intervals
-from alpamayo_r1.consistency import INTENTS, RULES, measure, parse, verdict
-from alpamayo_r1.geometry import rot_z
-from alpamayo_r1.types import Trajectory
+from alpamayo_r1.core.geometry import rot_z
+from alpamayo_r1.core.types import Trajectory
+from alpamayo_r1.metrics.consistency import INTENTS, RULES, measure, parse, verdict
+from alpamayo_r1.metrics.intervals import FEWEST, interval, intervals
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import TEXTS, classify, directive_text, labels, opposite
 from alpamayo_r1.world.samples import paths

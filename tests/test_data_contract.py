@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alpamayo_r1.geometry import Calibration, rot_z
-from alpamayo_r1.types import CAMERAS, DT, F, H, Observation, Sample, Trajectory
+from alpamayo_r1.core.geometry import Calibration, rot_z
+from alpamayo_r1.core.types import CAMERAS, DT, F, H, Observation, Sample, Trajectory
 
 
 def check_sample(sample: Sample, *, cameras=CAMERAS, frames=4, size=None, need_future=True) -> None:

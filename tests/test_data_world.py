@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.draw.overlay import project
-from alpamayo_r1.types import CAMERAS
 from alpamayo_r1.world.clips import write_clips
 from alpamayo_r1.world.render import render
 from alpamayo_r1.world.samples import sample_batch

@@ -10,11 +10,11 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from alpamayo_r1.core.geometry import Calibration, FTheta, rot_z
+from alpamayo_r1.core.types import CAMERAS, DT, F, H, Observation, Plan, Sample, Trajectory
 from alpamayo_r1.draw import Ribbon, birds_eye, camera_grid, overlay, page, panels, png, style
 from alpamayo_r1.draw.overlay import project
-from alpamayo_r1.geometry import Calibration, FTheta, rot_z
-from alpamayo_r1.results import result
-from alpamayo_r1.types import CAMERAS, DT, F, H, Observation, Plan, Sample, Trajectory
+from alpamayo_r1.predict.record import result
 
 WIDTH, HEIGHT, FOCAL = 480, 270, 232.0
 LENS = FTheta(WIDTH, HEIGHT, 239.5, 135.2, (0.0, FOCAL), (0.0, 1 / FOCAL))

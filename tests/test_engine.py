@@ -16,21 +16,21 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from alpamayo_r1 import bench
-from alpamayo_r1.checkpoint import load_checkpoint
-from alpamayo_r1.config import VisionConfig
+from alpamayo_r1 import bench, testing
+from alpamayo_r1.core.checkpoint import build_meta, load_checkpoint
+from alpamayo_r1.core.config import VisionConfig
+from alpamayo_r1.core.images import to_patches
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.plan import DoesNotFit
+from alpamayo_r1.core.request import prepare
 from alpamayo_r1.engine import ops, vendor
 from alpamayo_r1.engine.arena import Arena, Capacity
 from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
+from alpamayo_r1.engine.engine import Engine
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.pixels import patches, resize_to_patches
-from alpamayo_r1.engine.planner import Engine
 from alpamayo_r1.engine.weights import fuse_stack
-from alpamayo_r1.images import to_patches
-from alpamayo_r1.options import PlanOptions
-from alpamayo_r1.plan import DoesNotFit
 from alpamayo_r1.planner import Planner
-from alpamayo_r1.request import prepare
 from alpamayo_r1.world.samples import sample_batch
 from alpamayo_r1.world.simulate import simulate
 from conftest import CASES, GOLDEN, golden, golden_observation
@@ -95,7 +95,7 @@ def test_recorded_cases(pair_anywhere, name):
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.3, "top_k": 5}, {"temperature": 0.0}], ids=["default", "hot", "greedy"])
 def test_samples(pair_anywhere, samples, options):
     slow, fast, _ = pair_anywhere
-    observation = bench.random_observation(samples, 64, 96)
+    observation = testing.random_observation(samples, 64, 96)
     arguments = {"samples": samples, "seed": 3, "max_tokens": 6, "steps": 3, **options}
     equal(fast.plan(observation, **arguments), slow.plan(observation, **arguments))
 
@@ -119,8 +119,8 @@ def test_as_many_layers_as_deepstack_features(tiny):
     vocabulary, config = tiny[1], tiny[0].config
     layers = len(config.vision.deepstack)
     config = replace(config, text=replace(config.text, layers=layers), expert=replace(config.expert, layers=layers))
-    model = bench.random_model(config, "cpu", torch.float32)
-    observation, options = bench.random_observation(1, 64, 96), {"samples": 2, "seed": 1, "max_tokens": 4, "steps": 1}
+    model = testing.random_model(config, "cpu", torch.float32)
+    observation, options = testing.random_observation(1, 64, 96), {"samples": 2, "seed": 1, "max_tokens": 4, "steps": 1}
     want = Planner(model, vocabulary).plan(observation, **options)
     got = Planner.of(model, vocabulary, fast=True).plan(observation, **options)
     assert got.tokens == want.tokens
@@ -129,7 +129,7 @@ def test_as_many_layers_as_deepstack_features(tiny):
 
 def test_scenes_at_once_equal_scenes_alone(pair):
     _, fast, _ = pair
-    scenes = [bench.random_observation(1, 64, 96), bench.random_observation(2, 80, 80)]
+    scenes = [testing.random_observation(1, 64, 96), testing.random_observation(2, 80, 80)]
     assert fast.plans([]) == []
     together = fast.plans(scenes, samples=2, seed=4, max_tokens=5, steps=3)
     for got, scene in zip(together, scenes, strict=True):
@@ -138,7 +138,7 @@ def test_scenes_at_once_equal_scenes_alone(pair):
 
 def test_prompts_and_histories_go_together(pair):
     engine = pair[1].engine
-    observation = bench.random_observation(1, 64, 64)
+    observation = testing.random_observation(1, 64, 64)
     prompts = [engine.prompt(observation), engine.prompt(observation)]
     how = prepare(PlanOptions(seed=0, max_tokens=2, steps=1), engine.config, engine.vocabulary)
     with pytest.raises(ValueError, match="2 prompts and 1 histories"):
@@ -151,7 +151,7 @@ def test_nothing_stale(pair):
     _, fast, vocabulary = pair
     shapes = [(2, 64, 96, 7), (1, 80, 80, 4), (3, 64, 64, 9), (2, 64, 96, 7)]
     for samples, height, width, tokens in shapes:
-        observation = bench.random_observation(samples, height, width)
+        observation = testing.random_observation(samples, height, width)
         arguments = {"samples": samples, "seed": tokens, "max_tokens": tokens, "steps": 2}
         got = fast.plan(observation, **arguments)
         fresh = Planner.of(fast.model, vocabulary, fast=True).plan(observation, **arguments)
@@ -197,7 +197,7 @@ def test_buffers_for_this_plan_alone_where_both_do_not_fit(pair, monkeypatch):
 
     monkeypatch.setattr(Arena, "_check", check)
     mine = Planner.of(fast.model, vocabulary, fast=True)
-    scene = bench.random_observation(1, 64, 64)
+    scene = testing.random_observation(1, 64, 64)
     arguments = {"seed": 1, "max_tokens": 2, "steps": 1}
     assert mine.plan(scene, samples=2, **arguments).xyz.shape == (2, 64, 3)
     assert len(mine.plans([scene, scene], samples=1, **arguments)) == 2
@@ -266,7 +266,7 @@ def test_kernels_equal_their_twins_in_the_interpreter():
 
 
 def test_memory_is_said_before_the_run(monkeypatch):
-    config = bench.size_config("10b")
+    config = testing.size_config("10b")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 10**9, 80 * 10**9))
     with pytest.raises(DoesNotFit, match=r"samples=\d+ would fit"):
@@ -284,7 +284,7 @@ def test_buffers_grow_to_what_was_asked():
 
 def test_costs():
     """The floors' table: 16 images of 20 x 36 patches, a prompt of 3,050 tokens."""
-    config = bench.size_config("10b")
+    config = testing.size_config("10b")
     assert vision_cost(config, ((20, 36),) * 16).flops == pytest.approx(11.47e12, rel=1e-3)
     assert prefill_cost(config, 3050, whole_last_layer=True).flops == pytest.approx(45.11e12, rel=1e-3)
     assert decode_cost(config, 3050, 0).bytes == pytest.approx(15.62e9, rel=1e-3)
@@ -294,17 +294,17 @@ def test_costs():
 
 
 def test_bench_prompt_is_the_released_one():
-    config = bench.size_config("10b")
-    assert bench.prompt_shape(config, bench.random_observation(0))[0] == 3006
-    vocabulary = bench.StandIn(config)
+    config = testing.size_config("10b")
+    assert bench.prompt_shape(config, testing.random_observation(0))[0] == 3006
+    vocabulary = testing.StandIn(config)
     assert (vocabulary.eos_token_id, vocabulary.pad_token_id, vocabulary.id("<|image_pad|>")) == (151645, 151643, 151655)
-    assert len(vocabulary.reasoning_ids(bench.words(16))) == 16
-    released = sum(p.numel() for p in bench.build_meta(config).parameters())
+    assert len(vocabulary.reasoning_ids(testing.words(16))) == 16
+    released = sum(p.numel() for p in build_meta(config).parameters())
     assert released == pytest.approx(11_078_526_194, abs=100)
 
 
 def test_patches_are_the_specification_s(tiny):
     vision: VisionConfig = tiny[0].config.vision
-    frames = bench.random_observation(0, 90, 130).frames.flatten(0, 1)
+    frames = testing.random_observation(0, 90, 130).frames.flatten(0, 1)
     want, (h, w) = to_patches(frames, vision, 4096, 8192)
     assert torch.equal(resize_to_patches(frames, vision, 16 * h, 16 * w, torch.float32), want)

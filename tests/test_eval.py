@@ -18,18 +18,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from alpamayo_r1.baselines import constant_velocity
+from alpamayo_r1.core.geometry import rot_z
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import CAR, Plan, Trajectory
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.engine.arena import DoesNotFit
 from alpamayo_r1.evaluate import EvalConfig, compare, evaluate, summarise
-from alpamayo_r1.evaluate.loop import Progress, advance, ahead, lost, resolve, threads
+from alpamayo_r1.evaluate.loop import Progress, advance, ahead, resolve
 from alpamayo_r1.evaluate.protocol import PROTOCOL, Item, clip_list, gold644, identity, work
 from alpamayo_r1.evaluate.score import SCORES, score
 from alpamayo_r1.evaluate.store import SCHEMA, Store, opened
-from alpamayo_r1.geometry import rot_z
-from alpamayo_r1.metrics import violations
-from alpamayo_r1.options import PlanOptions
-from alpamayo_r1.types import CAR, Plan, Trajectory
+from alpamayo_r1.evaluate.worker import is_fatal, threads
+from alpamayo_r1.metrics.baselines import constant_velocity
+from alpamayo_r1.metrics.paths import violations
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 from test_data_contract import sample_of
@@ -144,7 +145,7 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 from alpamayo_r1.evaluate import EvalConfig, evaluate
-from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.core.options import PlanOptions
 asked = json.loads(sys.argv[1])
 for progress in evaluate(EvalConfig(**asked | {"plan": PlanOptions(**asked["plan"])}), Path(sys.argv[2])):
     time.sleep(0.1)
@@ -240,7 +241,7 @@ def test_a_broken_clip_is_a_row_and_the_run_goes_on(config, clips, tmp_path):
 def test_the_command_line_says_that_clips_failed(config, clips, tmp_path):
     from typer.testing import CliRunner
 
-    from alpamayo_r1.cli import app
+    from alpamayo_r1.cli.__main__ import app
 
     with open_source(clips) as source:
         (tmp_path / "list.txt").write_text(f"{source.clip_ids[0]}\nno-such-clip\n")
@@ -267,7 +268,7 @@ def test_a_gpu_is_chosen_by_its_number(monkeypatch):
 
 
 def test_a_plan_that_never_fits_ends_the_evaluation():
-    assert lost(DoesNotFit("too large")) and not lost(ValueError("this clip")) and not lost(torch.OutOfMemoryError("this plan"))
+    assert is_fatal(DoesNotFit("too large")) and not is_fatal(ValueError("this clip")) and not is_fatal(torch.OutOfMemoryError("this plan"))
 
 
 def test_the_running_mean_counts_rows_with_a_known_future():

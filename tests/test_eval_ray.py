@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.evaluate import EvalConfig, evaluate
 from alpamayo_r1.evaluate.cluster import _check_room, _rows
-from alpamayo_r1.evaluate.loop import threads
 from alpamayo_r1.evaluate.protocol import Item
-from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.evaluate.worker import threads
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 

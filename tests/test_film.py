@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.data.source import open_source
-from alpamayo_r1.evaluate.loop import threads
-from alpamayo_r1.film import SIZE, film
-from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.evaluate.worker import threads
 from alpamayo_r1.planner import load
+from alpamayo_r1.predict.film import SIZE, film
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 

@@ -7,14 +7,14 @@ import warnings
 import pytest
 import torch
 
-from alpamayo_r1.action import Scale, initial_speed, to_action, to_trajectory, within_bounds
-from alpamayo_r1.config import ActionConfig
-from alpamayo_r1.images import normalise, patchify, resize, target_size
-from alpamayo_r1.plan import fork
+from alpamayo_r1.core.action import Scale, initial_speed, to_action, to_trajectory, within_bounds
+from alpamayo_r1.core.config import ActionConfig
+from alpamayo_r1.core.images import normalise, patchify, resize, target_size
+from alpamayo_r1.core.plan import fork
+from alpamayo_r1.core.prompt import build_prompt
+from alpamayo_r1.core.types import Trajectory
+from alpamayo_r1.core.vocab import action_of_ids, future_ids, history_ids
 from alpamayo_r1.planner import Planner
-from alpamayo_r1.prompt import build_prompt
-from alpamayo_r1.types import Trajectory
-from alpamayo_r1.vocab import action_of_ids, future_ids, history_ids
 from conftest import CASES, golden, golden_observation
 
 ACTION = ActionConfig()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alpamayo_r1.config import parse_config, read_json
-from alpamayo_r1.plan import fork
-from alpamayo_r1.prompt import Prompt, rope_positions
-from alpamayo_r1.vla import VLA
+from alpamayo_r1.core.config import parse_config, read_json
+from alpamayo_r1.core.plan import fork
+from alpamayo_r1.core.prompt import Prompt, rope_positions
+from alpamayo_r1.core.vla import VLA
 from conftest import GOLDEN
 
 transformers = pytest.importorskip("transformers")

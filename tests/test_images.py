@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alpamayo_r1.images import resize, resize_by_products, target_size, to_patches
+from alpamayo_r1.core.images import resize, resize_by_products, target_size, to_patches
 
 
 @pytest.mark.parametrize("size", [(1080, 1920), (541, 963), (252, 448), (96, 96), (300, 128)])

@@ -11,9 +11,18 @@ import torch
 from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
 
-from alpamayo_r1.checkpoint import DTYPES, CheckpointError, build_meta, inspect, load_checkpoint, load_model, read_header, save_checkpoint
-from alpamayo_r1.config import ConfigError, parse_config, read_config, read_json
-from alpamayo_r1.hub import HubError
+from alpamayo_r1.core.checkpoint import (
+    DTYPES,
+    CheckpointError,
+    build_meta,
+    inspect,
+    load_checkpoint,
+    load_model,
+    read_header,
+    save_checkpoint,
+)
+from alpamayo_r1.core.config import ConfigError, parse_config, read_config, read_json
+from alpamayo_r1.core.hub import HubError
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
 from alpamayo_r1.planner import load
 from conftest import GOLDEN
@@ -77,7 +86,7 @@ def test_known_vlms_are_qwens(shared):
 
 
 def known_vlm(name):
-    from alpamayo_r1.config import KNOWN_VLMS
+    from alpamayo_r1.core.config import KNOWN_VLMS
 
     return KNOWN_VLMS[name]
 
@@ -112,7 +121,7 @@ def test_missing_unexpected_and_misshapen_are_all_named(folder, monkeypatch):
         del tensors[first[1]]
 
     change(folder, spoil)
-    monkeypatch.setattr("alpamayo_r1.checkpoint.read_tensors", None)  # nothing may be used
+    monkeypatch.setattr("alpamayo_r1.core.checkpoint.read_tensors", None)  # nothing may be used
     with pytest.raises(CheckpointError) as error:
         load_model(folder)
     said = str(error.value)
@@ -323,16 +332,16 @@ def test_weights_lie_on_their_own():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_straight_to_the_gpu(monkeypatch):
     """Through a small pinned buffer, in pieces, without a tensor of the model on the CPU."""
-    monkeypatch.setattr("alpamayo_r1.checkpoint.CHUNK", 1000)
+    monkeypatch.setattr("alpamayo_r1.core.checkpoint.CHUNK", 1000)
     ours, theirs = load_model(TINY, device="cuda").state_dict(), load_model(TINY).state_dict()
     assert all(t.is_cuda and torch.equal(t.cpu(), theirs[name]) for name, t in ours.items())
 
 
 def test_reading_through_a_buffer_in_pieces(monkeypatch):
     """The GPU's way of reading, here with both ends on the CPU."""
-    from alpamayo_r1.checkpoint import read_tensor
+    from alpamayo_r1.core.checkpoint import read_tensor
 
-    monkeypatch.setattr("alpamayo_r1.checkpoint.CHUNK", 1000)
+    monkeypatch.setattr("alpamayo_r1.core.checkpoint.CHUNK", 1000)
     theirs = load_model(TINY).state_dict()
     for name, info in inspect(TINY).items():
         with info.file.open("rb", buffering=0) as stream:

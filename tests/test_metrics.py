@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from safetensors.torch import load_file
 
-from alpamayo_r1 import metrics
-from alpamayo_r1.baselines import constant_turn_rate_and_acceleration, constant_velocity
-from alpamayo_r1.geometry import rot_z, yaw_of
-from alpamayo_r1.results import NOTICES, result, write_result
-from alpamayo_r1.types import CAMERAS, DT, F, H, Observation, Plan, Sample, Trajectory
+from alpamayo_r1.core.geometry import rot_z, yaw_of
+from alpamayo_r1.core.types import CAMERAS, DT, F, H, Observation, Plan, Sample, Trajectory
+from alpamayo_r1.metrics import paths as metrics
+from alpamayo_r1.metrics.baselines import constant_turn_rate_and_acceleration, constant_velocity
+from alpamayo_r1.predict.record import NOTICES, result, write_result
 
 GOLDEN = load_file(Path(__file__).parent / "data" / "golden" / "cases" / "metrics.safetensors")
 seeds = st.integers(0, 10_000)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.data.errors import MissingCamera, OutOfRange
 from alpamayo_r1.data.plain import PlainFolder
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.load_physical_aiavdataset import load_physical_aiavdataset
-from alpamayo_r1.types import CAMERAS
 from conftest import GOLDEN
 from test_data import CLIP, SIZE, expected_path, stamps, write_tree
 

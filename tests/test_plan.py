@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alpamayo_r1 import bench
-from alpamayo_r1.checkpoint import load_checkpoint
-from alpamayo_r1.geometry import rot_z
+from alpamayo_r1 import testing
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.geometry import rot_z
 from alpamayo_r1.planner import Planner, make_engine, runs_fast
 from conftest import GOLDEN
 
-SCENE = bench.random_observation(0, 64, 96)
+SCENE = testing.random_observation(0, 64, 96)
 HISTORY = SCENE.history
 
 
@@ -84,7 +84,7 @@ def test_an_odd_layout_is_warned_of(tiny):
     [{"samples": 1.5}, {"max_tokens": 2.0}, {"steps": "3"}, {"seed": 1.5}, {"noise": [1]}, {"reasoning": [1]}, {"reasoning": b"hi"}],
 )
 def test_arguments_of_other_types_are_refused_before_any_work(tiny, options, monkeypatch):
-    monkeypatch.setattr("alpamayo_r1.plan.build_prompt", None)
+    monkeypatch.setattr("alpamayo_r1.core.plan.build_prompt", None)
     with pytest.raises(TypeError, match=next(iter(options))):
         Planner(*tiny).plan(SCENE, **{"seed": 0, "steps": 1, **options})
 
@@ -121,7 +121,7 @@ def test_without_a_seed_plans_share_a_fresh_one(tiny, engine):
     ],
 )
 def test_arguments_that_would_mislead_are_refused_before_any_work(tiny, options, words, monkeypatch):
-    monkeypatch.setattr("alpamayo_r1.plan.build_prompt", None)
+    monkeypatch.setattr("alpamayo_r1.core.plan.build_prompt", None)
     with pytest.raises(ValueError, match=words):
         Planner(*tiny).plan(SCENE, seed=0, steps=1, **options)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from alpamayo_r1.cli import app
+from alpamayo_r1.cli.__main__ import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

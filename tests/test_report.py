@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.evaluate import EvalConfig, evaluate, summarise
-from alpamayo_r1.evaluate.loop import threads
 from alpamayo_r1.evaluate.report import choose, histogram, write_report
 from alpamayo_r1.evaluate.summary import ok, read
-from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.evaluate.worker import threads
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alpamayo_r1.options import PlanOptions, Sampling
-from alpamayo_r1.sampling import draw, running_sum, sample_token
+from alpamayo_r1.core.options import PlanOptions, Sampling
+from alpamayo_r1.core.sampling import draw, running_sum, sample_token
 
 
 def how(temperature=PlanOptions.temperature, top_p=PlanOptions.top_p, top_k=None) -> Sampling:

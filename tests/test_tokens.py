@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from alpamayo_r1 import helper
-from alpamayo_r1.config import parse_config, read_json
+from alpamayo_r1.core.config import parse_config, read_json
+from alpamayo_r1.core.prompt import build_prompt, chat_text
+from alpamayo_r1.core.types import CAMERAS, Observation, Trajectory
+from alpamayo_r1.core.vocab import SPECIAL, load_vocabulary
 from alpamayo_r1.models.tokenizer import Tokenizer
-from alpamayo_r1.prompt import build_prompt, chat_text
-from alpamayo_r1.types import CAMERAS, Observation, Trajectory
-from alpamayo_r1.vocab import SPECIAL, load_vocabulary
 from conftest import golden
 
 SPECIAL_IDS = dict(zip((name for name in SPECIAL if name != "image_pad"), range(155669, 155697))) | {"image_pad": 151655}
@@ -90,7 +90,7 @@ def test_the_notebooks_prompt(tokenizer):
 
 def recorded_text() -> str:
     """The recorded prompt of the tiny checkpoint as text."""
-    from alpamayo_r1.config import read_config
+    from alpamayo_r1.core.config import read_config
     from conftest import GOLDEN
 
     folder = GOLDEN / "checkpoint"

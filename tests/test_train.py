@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import alpamayo_r1.train.loop as loop
-from alpamayo_r1.action import to_trajectory
-from alpamayo_r1.checkpoint import load_checkpoint
-from alpamayo_r1.config import read_config
-from alpamayo_r1.options import PlanOptions
+from alpamayo_r1.core.action import to_trajectory
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.config import read_config
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.vocab import load_vocabulary
 from alpamayo_r1.planner import load
-from alpamayo_r1.train import measure
+from alpamayo_r1.train import validate as measure
 from alpamayo_r1.train.loop import Losses, Pool, TrainConfig, arguments, fresh_model, make_layout, render_rows, train
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, chunks, make_chunk
-from alpamayo_r1.vocab import load_vocabulary
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import TEXTS, classify
 from alpamayo_r1.world.samples import sample_batch

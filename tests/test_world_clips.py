@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from alpamayo_r1.types import CAMERAS
+from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.world.clips import REPO_ID, egomotion, encode, write_clips
 from alpamayo_r1.world.render import render
 from alpamayo_r1.world.rig import RIG, resized

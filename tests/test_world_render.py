@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alpamayo_r1.types import CAMERAS
+from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.world import render as renderer
 from alpamayo_r1.world.render import render, render_at
 from alpamayo_r1.world.rig import RIG, resized

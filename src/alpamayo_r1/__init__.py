@@ -5,28 +5,55 @@ import alpamayo_r1
 planner = alpamayo_r1.load("small")
 sample = alpamayo_r1.open_source("sample").clip(CLIP_ID).sample()
 plan = planner.plan(sample.observation, samples=6, seed=42)
+
+The rooms of the house, from the ground up, and what each may import; tests/test_rooms.py holds every line:
+
+core         from an observation to a plan: records, prompt, model, specification, checkpoints   <- nothing
+metrics      how good a plan is, and how sure that is                                            <- core
+engine       the same plan, fast                                                                 <- core
+data         clips of the data set, from a folder or the Hub                                     <- core
+world        the synthetic world: scenes, pictures, reasons, clips                               <- core
+draw         pages and pictures                                                                  <- core metrics
+planner      `load` and `Planner`: the one place that chooses the engine or the specification     <- core engine
+testing      stand-ins for tests and benches: observations, models, vocabularies, checkpoints     <- core train
+train        training and validating the small model on the world                                <- core metrics world
+predict      a few clips: records, pages, films                                                  <- core metrics data draw planner
+evaluate     many clips: durable rows, intervals, reports                                        <- core metrics data draw planner predict
+bench        how fast this machine plans                                                         <- core engine planner testing
+models       the original's names, as clients import them                                        <- core planner
+helper       the original's helper                                                               <- core models
+load_physical_aiavdataset   the original's loader                                                <- core data
+cli          the command line                                                                    <- everything
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alpamayo_r1 import metrics
+    from alpamayo_r1.core.options import PlanOptions
+    from alpamayo_r1.core.types import Observation, Plan, Sample, Trajectory
     from alpamayo_r1.data.source import open_source
-    from alpamayo_r1.planner import load
+    from alpamayo_r1.planner import Planner, load
 
 __version__ = "0.1.0"
-__all__ = ["load", "open_source"]
+__all__ = ["Observation", "Plan", "PlanOptions", "Planner", "Sample", "Trajectory", "load", "metrics", "open_source"]
+
+_HOMES = {
+    "load": "planner",
+    "Planner": "planner",
+    "open_source": "data.source",
+    "PlanOptions": "core.options",
+    **dict.fromkeys(("Observation", "Plan", "Sample", "Trajectory"), "core.types"),
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports torch and the rest on first use, so that `import alpamayo_r1` and `alpamayo-r1 --help` answer at once."""
-    if name == "load":
-        from alpamayo_r1.planner import load
-
-        return load
-    if name == "open_source":
-        from alpamayo_r1.data.source import open_source
-
-        return open_source
+    if name == "metrics":
+        return import_module("alpamayo_r1.metrics")
+    if name in _HOMES:
+        return getattr(import_module(f"alpamayo_r1.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'alpamayo_r1' has no attribute {name!r}")

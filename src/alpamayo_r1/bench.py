@@ -1,135 +1,27 @@
-"""How fast this machine plans: random weights at full size, forced token counts, medians, and the floor beside each stage.
-
-Random weights take as long as trained ones, as long as the number of reasoning tokens is forced. A stand-in vocabulary makes the
-prompt's length the released one without the tokenizer's files.
-"""
+"""How fast this machine plans: random weights at full size, forced token counts, medians, and the floor beside each stage."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import torch
 
-from alpamayo_r1.checkpoint import build_meta, derived_value, place
-from alpamayo_r1.config import KNOWN_VLMS, ModelConfig, parse_config
+from alpamayo_r1.core.checkpoint import build_meta
+from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.images import target_size
+from alpamayo_r1.core.prompt import chat_text
+from alpamayo_r1.core.types import Observation
 from alpamayo_r1.engine.cost import Cost, decode_cost, flow_step_cost, prefill_cost, vision_cost
-from alpamayo_r1.images import target_size
 from alpamayo_r1.planner import Planner, pick_device
-from alpamayo_r1.prompt import chat_text
-from alpamayo_r1.train.presets import PRESETS, QWEN_SPECIAL, released_config, vlm_config
-from alpamayo_r1.types import CAMERAS, FRAMES, H, Observation, Trajectory
-from alpamayo_r1.vla import VLA
-from alpamayo_r1.vocab import SPECIAL, special
-
-VLM = "Qwen/Qwen3-VL-8B-Instruct"
-RELEASED: Mapping[str, Any] = {
-    "vlm_name_or_path": VLM,
-    "vocab_size": 155697,
-    "traj_token_start_idx": 151669,
-    "traj_vocab_size": 4000,
-    "model_dtype": "bfloat16",
-    "expert_cfg": {"hidden_size": 2048, "num_attention_heads": 16, "intermediate_size": 8256},
-    "action_in_proj_cfg": {"hidden_size": 512, "num_enc_layers": 2},
-}
-"""What the released 10B's config says of its shape."""
-
-
-def size_config(size: str) -> ModelConfig:
-    """The configuration of "10b" or "small"."""
-    if size == "10b":
-        return parse_config(RELEASED, KNOWN_VLMS[VLM])
-    if size != "small":
-        raise ValueError(f"size is {size!r}, expected '10b' or 'small'")
-    preset = PRESETS["small"]
-    base = preset.words + len(QWEN_SPECIAL)
-    ids = {token: preset.words + i for i, token in enumerate(QWEN_SPECIAL)}
-    return parse_config(released_config(preset, base), vlm_config(preset, ids))
-
-
-@torch.no_grad()
-def random_model(config: ModelConfig, device: torch.device | str, dtype: torch.dtype, seed: int = 0, std: float = 0.02) -> VLA:
-    """The model with normal weights and unit norms, made on the device."""
-    model = build_meta(config).to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(seed)
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if name == "weight" and parameter.ndim == 1:
-                parameter.fill_(1.0)
-            elif parameter.ndim == 1:
-                parameter.zero_()
-            else:
-                parameter.normal_(0, std, generator=generator)
-    for name, _ in list(model.named_buffers()):
-        place(model, name, derived_value(config, name).to(device=device, dtype=dtype))
-    return model.eval().requires_grad_(False)
-
-
-class StandIn:
-    """A vocabulary of the released size without its files: special tokens have their ids, any other piece of text an id by its hash."""
-
-    PIECES = re.compile(r"<\|\w+\|>|-\w{2}| ?\w+|[^\w]")
-    QWEN = (
-        "<|endoftext|>",
-        "<|im_start|>",
-        "<|im_end|>",
-        *(f"<|{i}|>" for i in range(6)),
-        "<|vision_start|>",
-        "<|vision_end|>",
-        "",
-        "<|image_pad|>",
-    )
-
-    def __init__(self, config: ModelConfig):
-        self.words = config.tokens.first - 26
-        names = [name for name in SPECIAL if name != "image_pad"]
-        after = config.tokens.first + config.tokens.count
-        self.extra = {token: self.words + i for i, token in enumerate(self.QWEN)} | {
-            special(name): after + i for i, name in enumerate(names)
-        }
-        self.ids = {name: self.extra[special(name)] for name in SPECIAL}
-        self.pad_token_id, self.eos_token_id = self.extra["<|endoftext|>"], self.extra["<|im_end|>"]
-
-    def id(self, token: str) -> int:
-        """The id of one token."""
-        return self.extra[token]
-
-    def encode(self, text: str) -> list[int]:
-        """Text -> ids, about as many as the real tokenizer's."""
-        return [self.extra.get(piece, crc32(piece.encode()) % self.words) for piece in self.PIECES.findall(text)]
-
-    def reasoning_ids(self, text: str) -> list[int]:
-        """Text, `<|cot_end|>`, `<|traj_future_start|>`."""
-        return [*self.encode(text), self.ids["cot_end"], self.ids["traj_future_start"]]
-
-    def between(self, ids: Sequence[int], start: str, end: str) -> str:
-        """How many tokens stand before the end token, as text."""
-        return f"{list(ids).index(self.ids[end])} tokens" if self.ids[end] in ids else ""
-
-
-def words(tokens: int) -> str:
-    """Reasoning that takes so many tokens, the two that end it included."""
-    if tokens < 3:
-        raise ValueError(f"tokens is {tokens}, expected at least 3: a word and the two tokens that end reasoning")
-    return " go" * (tokens - 2)
-
-
-def random_observation(seed: int, height: int = 1080, width: int = 1920) -> Observation:
-    """Frames of noise from the released rig and a car going straight at 10 m/s."""
-    generator = torch.Generator().manual_seed(seed)
-    frames = torch.randint(0, 256, (len(CAMERAS), FRAMES, 3, height, width), dtype=torch.uint8, generator=generator)
-    xyz = torch.zeros(H, 3)
-    xyz[:, 0] = torch.arange(1 - H, 1.0)
-    return Observation(frames, CAMERAS, Trajectory(xyz, torch.eye(3).expand(H, 3, 3).clone()), 5_100_000)
+from alpamayo_r1.testing import StandIn, random_model, random_observation, size_config, words
 
 
 @dataclass(frozen=True)
@@ -219,7 +111,7 @@ def stage_costs(
     }
 
 
-def measure(
+def median_times(
     planner: Planner, observations: Sequence[Observation], samples: int, tokens: int, repeats: int
 ) -> tuple[dict[str, float], float]:
     """Median milliseconds by stage, and from frames to trajectory by the host clock, after warm-up."""
@@ -300,10 +192,10 @@ def bench_one(
 ) -> dict[str, Any]:
     """One line of the table per stage."""
     cuda = planner.model.device.type == "cuda"
-    stages, wall = measure(planner, observations, samples, tokens, 1)
+    stages, wall = median_times(planner, observations, samples, tokens, 1)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    stages, wall = measure(planner, observations, samples, tokens, repeats)
+    stages, wall = median_times(planner, observations, samples, tokens, repeats)
     peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
     stages["token"] = stages.pop("reasoning") / tokens
     stages["euler_step"] = stages.pop("flow") / config.flow_steps

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alpamayo_r1.config import KNOWN_VLMS, MAX_PIXELS, MIN_PIXELS, VisionConfig, vision_config
-from alpamayo_r1.images import to_patches
+from alpamayo_r1.core.config import KNOWN_VLMS, MAX_PIXELS, MIN_PIXELS, VisionConfig, vision_config
+from alpamayo_r1.core.images import to_patches
+from alpamayo_r1.core.prompt import SYSTEM, user_text
+from alpamayo_r1.core.vocab import special
 from alpamayo_r1.models.tokenizer import Batch, as_tensor, pad_left
-from alpamayo_r1.prompt import SYSTEM, user_text
-from alpamayo_r1.vocab import special
 
 HISTORY_TOKENS = 48
 """Placeholders of the car's past: (x, y, z) of 16 steps."""

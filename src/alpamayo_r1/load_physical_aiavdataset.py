@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H, Trajectory
 from alpamayo_r1.data.clips import ORDER, T0_US, Clip
 from alpamayo_r1.data.errors import OutOfRange
-from alpamayo_r1.data.source import NVIDIA, Source, open_source
-from alpamayo_r1.types import CAMERAS, DT, FRAMES, F, H, Trajectory
+from alpamayo_r1.data.origin import NVIDIA, Origin
+from alpamayo_r1.data.source import Source, open_source
 
 
 def load_physical_aiavdataset(
@@ -87,6 +88,6 @@ def place(avdi: Any, maybe_stream: bool) -> Iterator[Source]:
     if avdi is None or isinstance(avdi, str | Path):
         source = open_source(NVIDIA if avdi is None else avdi, maybe_stream=maybe_stream)
     else:
-        source = Source(avdi, str(getattr(avdi, "repo_id", "the given interface")), "physical-ai-av", maybe_stream=maybe_stream)
+        source = Source(Origin(avdi, str(getattr(avdi, "repo_id", "the given interface")), "physical-ai-av", maybe_stream=maybe_stream))
     with source:
         yield source

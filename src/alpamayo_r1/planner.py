@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Unpack
 
 import torch
 
-from alpamayo_r1.checkpoint import load_checkpoint
-from alpamayo_r1.hub import checkpoint_folder
-from alpamayo_r1.options import PlanKeywords, PlanOptions
-from alpamayo_r1.plan import plan, plan_prompt
-from alpamayo_r1.prompt import Prompt
-from alpamayo_r1.request import Request, fresh_seed
-from alpamayo_r1.types import Observation, Plan, Trajectory
-from alpamayo_r1.vla import VLA
-from alpamayo_r1.vocab import Vocabulary
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.hub import checkpoint_folder
+from alpamayo_r1.core.options import PlanKeywords, PlanOptions
+from alpamayo_r1.core.plan import plan, plan_prompt
+from alpamayo_r1.core.prompt import Prompt
+from alpamayo_r1.core.request import Request, fresh_seed
+from alpamayo_r1.core.types import Observation, Plan, Trajectory
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary
 
 if TYPE_CHECKING:
-    from alpamayo_r1.engine.planner import Engine
+    from alpamayo_r1.engine.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def runs_fast(device: torch.device, fast: bool | None = None) -> bool:
 
 def make_engine(model: VLA, vocabulary: Vocabulary) -> Engine:
     """The fast path; imported here so that a package without engine/ still works."""
-    from alpamayo_r1.engine.planner import Engine
+    from alpamayo_r1.engine.engine import Engine
 
     return Engine(model, vocabulary)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..geometry import Calibration, FTheta, to_frame
-from ..types import CAMERAS, DT, FRAMES, F, H, Observation, Sample, Trajectory
-from .errors import BadEgomotion, BadVideo, MissingCamera, NotDownloaded, OutOfRange
+from alpamayo_r1.core.geometry import Calibration, FTheta, to_frame
+from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H, Observation, Sample, Trajectory
+from alpamayo_r1.data.errors import BadEgomotion, BadVideo, MissingCamera, NotDownloaded, OutOfRange
+from alpamayo_r1.data.origin import Origin
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from .source import Source
 
 ORDER = (
     "camera_cross_left_120fov",
@@ -47,8 +46,8 @@ FUTURE_US = STEP_US * np.arange(1, F + 1)
 class Clip:
     """One open clip: each feature is read once, a camera's reader serves every t0. A context manager."""
 
-    def __init__(self, source: Source, clip_id: str):
-        self.source, self.clip_id = source, clip_id
+    def __init__(self, origin: Origin, clip_id: str, closed: Callable[[Clip], None] | None = None):
+        self.origin, self.clip_id, self._closed = origin, clip_id, closed
         self._cameras: dict[str, Camera] = {}
 
     def sample(self, t0_us: int = T0_US, *, cameras: Sequence[str] = CAMERAS, frames: int = FRAMES, need_future: bool = True) -> Sample:
@@ -70,7 +69,7 @@ class Clip:
             observation=Observation(pictures, cameras, self.egomotion.path(t0_us, PAST_US), t0_us),
             future=self.egomotion.path(t0_us, FUTURE_US) if has_future else None,
             clip_id=self.clip_id,
-            meta={"source": self.source.kind, "frame_timestamps_us": times} | self.rig,
+            meta={"source": self.origin.kind, "frame_timestamps_us": times} | self.rig,
         )
 
     def valid_t0(self, *, cameras: Sequence[str] = CAMERAS, frames: int = FRAMES, need_future: bool = True) -> tuple[int, int]:
@@ -109,7 +108,8 @@ class Clip:
             self._cameras.popitem()[1].close()
         for read in ("egomotion", "rig"):
             self.__dict__.pop(read, None)
-        self.source.forget(self.clip_id)
+        if self._closed is not None:
+            self._closed(self)
 
     def __enter__(self) -> Clip:
         return self
@@ -132,22 +132,22 @@ class Clip:
         return tuple(sorted(cameras, key=ORDER.index))
 
     def _has(self, feature: str) -> bool:
-        interface = self.source.interface
+        interface = self.origin.interface
         presence = interface.feature_presence
         listed = feature not in presence or bool(presence[feature].get(self.clip_id, True))
         return feature in interface.features.ALL and listed
 
     def _require(self, features: Sequence[str]) -> None:
         """NotDownloaded unless the chunks of all features are on this machine or may be streamed."""
-        interface = self.source.interface
+        interface = self.origin.interface
         files = [self._file(f) for f in features]
         missing = [f for f in files if not interface.is_file_cached(f)]
-        if missing and not self.source.maybe_stream:
+        if missing and not self.origin.maybe_stream:
             raise NotDownloaded(
                 f"clip {self.clip_id} lies in chunk {interface.get_clip_chunk(self.clip_id)}, of which {len(missing)} of "
                 f"{len(files)} files are not on this machine: {', '.join(missing)}.",
-                f"the files in {self.source.name}",
-                f"{self.source.download_command(missing)}\n  or open the source with maybe_stream=True.",
+                f"the files in {self.origin.name}",
+                f"{self.origin.download_command(missing)}\n  or open the source with maybe_stream=True.",
             )
 
     def _check_t0(self, t0_us: int, cameras: Sequence[str], frames: int, need_future: bool) -> None:
@@ -195,17 +195,17 @@ class Clip:
         return torch.stack(pictures), torch.stack(stamps)
 
     def _file(self, feature: str) -> str:
-        interface = self.source.interface
+        interface = self.origin.interface
         return interface.features.get_chunk_feature_filename(interface.get_clip_chunk(self.clip_id), feature)
 
     @contextmanager
     def _chunk(self, feature: str) -> Iterator[Any]:
-        with self.source.interface.open_file(self._file(feature), maybe_stream=self.source.maybe_stream) as file:
+        with self.origin.interface.open_file(self._file(feature), maybe_stream=self.origin.maybe_stream) as file:
             yield file
 
     def _members(self, feature: str) -> dict[str, bytes]:
         """alias -> content of the clip's members in the chunk of a feature."""
-        names = self.source.interface.features.get_clip_files_in_zip(self.clip_id, feature)
+        names = self.origin.interface.features.get_clip_files_in_zip(self.clip_id, feature)
         wanted = {alias: name for alias, name in names.items() if alias in ("egomotion", "video", "frame_timestamps")}
         try:
             with self._chunk(feature) as file, zipfile.ZipFile(file) as chunk:
@@ -215,15 +215,15 @@ class Clip:
             raise kind(
                 f"{self._file(feature)} does not hold {feature} of clip {self.clip_id}: {error}.",
                 f"a zip with {', '.join(PurePosixPath(n).name for n in wanted.values())}",
-                f"the download may be cut off; get it again: {self.source.download_command([self._file(feature)])}",
+                f"the download may be cut off; get it again: {self.origin.download_command([self._file(feature)])}",
             ) from error
 
     def _table(self, feature: str) -> pd.DataFrame | pd.Series | None:
         """The clip's rows of a calibration table, or None where there are none on this machine."""
         import pandas as pd
 
-        interface = self.source.interface
-        if feature not in interface.features.ALL or not (interface.is_file_cached(self._file(feature)) or self.source.maybe_stream):
+        interface = self.origin.interface
+        if feature not in interface.features.ALL or not (interface.is_file_cached(self._file(feature)) or self.origin.maybe_stream):
             return None
         with self._chunk(feature) as file:
             table = pd.read_parquet(file)

@@ -8,16 +8,11 @@ import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .errors import AccessDenied, DataError, SourceError, UnknownClip
+from alpamayo_r1.data.clips import Clip
+from alpamayo_r1.data.errors import AccessDenied, DataError, SourceError, UnknownClip
+from alpamayo_r1.data.origin import NVIDIA, Origin
 
-if TYPE_CHECKING:
-    from physical_ai_av import PhysicalAIAVDatasetInterface
-
-    from .clips import Clip
-
-NVIDIA = "nvidia/PhysicalAI-Autonomous-Vehicles"
 MARKER = "world/labels.parquet"
 """A data set that holds this file was written by our synthetic world."""
 
@@ -63,30 +58,41 @@ def sample_folder() -> Path:
 class Source:
     """A data set that is open: its clip ids, and `clip(clip_id)`. A context manager; closing it closes the clips it gave out."""
 
-    def __init__(
-        self, interface: PhysicalAIAVDatasetInterface, name: str, kind: str, *, root: Path | None = None, maybe_stream: bool = False
-    ):
-        self.interface, self.name, self.kind, self.root, self.maybe_stream = interface, name, kind, root, maybe_stream
+    def __init__(self, origin: Origin):
+        self.origin = origin
         self._clips: dict[str, Clip] = {}
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.origin.name
+
+    @property
+    def kind(self) -> str:
+        """ "world" for clips of our synthetic world, "physical-ai-av" for NVIDIA's."""
+        return self.origin.kind
 
     @cached_property
     def clip_ids(self) -> tuple[str, ...]:
         """All clip ids of the index, in its order."""
-        return tuple(self.interface.clip_index.index)
+        return tuple(self.origin.interface.clip_index.index)
 
     def clip(self, clip_id: str) -> Clip:
         """The clip of that id; the same open clip each time. Raises UnknownClip."""
-        from .clips import Clip
-
         if clip_id not in self._clips:
-            if clip_id not in self.interface.clip_index.index:
-                raise self._unknown(clip_id)
-            self._clips[clip_id] = Clip(self, clip_id)
+            self._clips[clip_id] = self.fresh(clip_id)
         return self._clips[clip_id]
 
-    def forget(self, clip_id: str) -> None:
+    def fresh(self, clip_id: str) -> Clip:
+        """The clip of that id, opened for the caller alone, who closes it. Raises UnknownClip."""
+        if clip_id not in self.origin.interface.clip_index.index:
+            raise self._unknown(clip_id)
+        return Clip(self.origin, clip_id, closed=self._forget)
+
+    def _forget(self, clip: Clip) -> None:
         """Drops a clip that was closed, so that a run over many clips doesn't grow."""
-        self._clips.pop(clip_id, None)
+        if self._clips.get(clip.clip_id) is clip:
+            del self._clips[clip.clip_id]
 
     def close(self) -> None:
         """Closes every open clip."""
@@ -100,17 +106,7 @@ class Source:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Source({self.name!r}, {len(self.interface.clip_index)} clips, {self.kind})"
-
-    def download_command(self, files: list[str]) -> str:
-        """How these files of the data set come to where this source looks: a shell command, or for our own clips a sentence."""
-        what = " ".join(files)
-        if self.root is not None and self.kind == "world":
-            return f"write these clips again with `alpamayo-r1 world --out DIR`, or copy {what} into {self.root}"
-        if self.root is not None:
-            return f"hf download {NVIDIA} {what} --repo-type dataset --local-dir {self.root}"
-        cache = f" --cache-dir {self.interface.cache_dir}" if self.interface.cache_dir else ""
-        return f"hf download {self.interface.repo_id} {what} --repo-type dataset --revision {self.interface.revision}{cache}"
+        return f"Source({self.name!r}, {len(self.clip_ids)} clips, {self.kind})"
 
     def _unknown(self, clip_id: str) -> UnknownClip:
         ids = self.clip_ids
@@ -130,7 +126,7 @@ def _open_folder(root: Path, name: str) -> Source:
             f"give the folder that holds features.csv: one written by `alpamayo-r1 world --out DIR`, or by "
             f"`hf download {NVIDIA} {' '.join(_INDEX)} --repo-type dataset --local-dir DIR`, with the chunks of your clips.",
         )
-    from .plain import PlainFolder
+    from alpamayo_r1.data.plain import PlainFolder
 
     try:
         interface = PlainFolder(root)
@@ -139,7 +135,7 @@ def _open_folder(root: Path, name: str) -> Source:
             f"{name} is incomplete: {Path(str(error)).relative_to(root)} is missing in {root}.", _LAYOUT, "write or download it again."
         ) from error
     kind = "world" if (root / MARKER).is_file() else "physical-ai-av"
-    return Source(interface, name, kind, root=root)
+    return Source(Origin(interface, name, kind, root))
 
 
 def _open_hub(repo: str, revision: str | None, cache_dir, token, maybe_stream: bool) -> Source:
@@ -168,7 +164,8 @@ def _open_hub(repo: str, revision: str | None, cache_dir, token, maybe_stream: b
     except (HTTPError, OSError) as error:
         raise _unreachable(repo, revision, cache, error) from error
     synthetic = interface.is_file_cached(MARKER) or "synthetic" in repo
-    return Source(interface, f"{repo}@{interface.revision}", "world" if synthetic else "physical-ai-av", maybe_stream=maybe_stream)
+    kind = "world" if synthetic else "physical-ai-av"
+    return Source(Origin(interface, f"{repo}@{interface.revision}", kind, maybe_stream=maybe_stream))
 
 
 def _commit(repo: str, revision: str, cache: str | None, token) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..geometry import Calibration
-from .style import LIGHT, ROAD, TRUTH
+from alpamayo_r1.core.geometry import Calibration
+from alpamayo_r1.draw.style import LIGHT, ROAD, TRUTH
 
 SPACING = 0.15
 """Metres between two points of a path that is drawn."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..metrics import best_sample
-from ..types import Plan, Sample
-from . import panels, style
-from .overlay import overlay, ribbons
+from alpamayo_r1.core.types import Plan, Sample
+from alpamayo_r1.draw import panels, style
+from alpamayo_r1.draw.overlay import overlay, ribbons
+from alpamayo_r1.metrics.paths import best_sample
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

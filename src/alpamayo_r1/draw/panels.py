@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..types import Plan, Sample
-from . import style
-from .style import FAINT, INK, PAST, PLAN, SOFT, TRUTH
+from alpamayo_r1.core.types import Plan, Sample
+from alpamayo_r1.draw import style
+from alpamayo_r1.draw.style import FAINT, INK, PAST, PLAN, SOFT, TRUTH
 
 if TYPE_CHECKING:
     import numpy as np

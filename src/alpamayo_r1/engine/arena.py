@@ -11,9 +11,9 @@ from math import prod
 
 import torch
 
-from alpamayo_r1.config import ModelConfig
+from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.plan import DoesNotFit
 from alpamayo_r1.engine.ops import KV, ceil_div
-from alpamayo_r1.plan import DoesNotFit
 
 MLP_ROWS = 1536
 """Rows of a prompt that the MLP takes at a time: enough to fill the card, at half the memory of a whole prompt's."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alpamayo_r1.config import DecoderConfig, ModelConfig
+from alpamayo_r1.core.config import DecoderConfig, ModelConfig
 
 
 @dataclass(frozen=True)

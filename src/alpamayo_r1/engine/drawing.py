@@ -1,4 +1,4 @@
-"""Triton kernels that draw tokens as `alpamayo_r1.sampling` does, without sorting the vocabulary.
+"""Triton kernels that draw tokens as `alpamayo_r1.core.sampling` does, without sorting the vocabulary.
 
 A key is an integer that orders as the logits do. The edge is the key of the least likely token that top-p keeps: a pass finds four bits
 of it, from the masses of sixteen ranges of keys, in f64 and in blocks side by side. Of several tokens at the edge the first ones are kept.

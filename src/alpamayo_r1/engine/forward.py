@@ -10,6 +10,12 @@ from itertools import groupby
 import torch
 import torch.nn.functional as nnf
 
+from alpamayo_r1.core.flow import integrate
+from alpamayo_r1.core.prompt import Prompt
+from alpamayo_r1.core.transformer import RMSNorm, rope_table
+from alpamayo_r1.core.vision import Grid, Vision, interpolate_positions
+from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
+from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
 from alpamayo_r1.engine.ops import (
     KV,
@@ -28,12 +34,6 @@ from alpamayo_r1.engine.ops import (
 )
 from alpamayo_r1.engine.vendor import attention
 from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack
-from alpamayo_r1.flow import integrate
-from alpamayo_r1.prompt import Prompt
-from alpamayo_r1.transformer import RMSNorm, rope_table
-from alpamayo_r1.vision import Grid, Vision, interpolate_positions
-from alpamayo_r1.vision import vision_rope as vision_rope_tables
-from alpamayo_r1.vla import VLA
 
 
 @dataclass

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-from alpamayo_r1.options import Sampling
-from alpamayo_r1.sampling import sample_token
-from alpamayo_r1.vla import ActionIn
+from alpamayo_r1.core.options import Sampling
+from alpamayo_r1.core.sampling import sample_token
+from alpamayo_r1.core.vla import ActionIn
 
 KV = tuple[torch.Tensor, torch.Tensor]
 

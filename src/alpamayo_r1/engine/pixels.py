@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import numpy as np
 import torch
 
-from alpamayo_r1.config import VisionConfig
+from alpamayo_r1.core.config import VisionConfig
+from alpamayo_r1.core.images import check_frames, normalise, patchify, resize, taps, target_size, to_patches
 from alpamayo_r1.engine.ops import _triton, ceil_div, on_gpu
-from alpamayo_r1.images import check_frames, normalise, patchify, resize, taps, target_size, to_patches
 
 
 def resize_to_patches(frames: torch.Tensor, vision: VisionConfig, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:

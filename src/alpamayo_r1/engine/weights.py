@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from alpamayo_r1.core.transformer import Decoder, Layer
 from alpamayo_r1.engine.ops import Heads
-from alpamayo_r1.transformer import Decoder, Layer
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .protocol import EvalConfig, Item
+from alpamayo_r1.evaluate.protocol import EvalConfig, Item
 
 QUEUE = 3
 """Clips an actor holds: one being planned, the others being decoded."""
@@ -24,8 +24,7 @@ class Node:
 
     def __init__(self, config: EvalConfig):
         from alpamayo_r1.data.source import open_source
-
-        from .loop import load_worker, threads
+        from alpamayo_r1.evaluate.worker import load_worker, threads
 
         self.open = ExitStack()
         self.open.enter_context(threads(config.threads))
@@ -34,7 +33,7 @@ class Node:
 
     def row(self, item: Item) -> dict[str, Any]:
         """One row: the clip is read while another thread of this actor plans."""
-        from .loop import read_item, threads
+        from alpamayo_r1.evaluate.worker import read_item, threads
 
         read = read_item(self.source, item)
         with self.turn, threads(self.config.threads):

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -20,16 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from alpamayo_r1.data.clips import Clip
-from alpamayo_r1.data.source import Source, open_source
-from alpamayo_r1.options import PlanOptions
-from alpamayo_r1.plan import DoesNotFit
-from alpamayo_r1.planner import Planner, load, pick_device, runs_fast
-from alpamayo_r1.types import Sample
-
-from .protocol import EvalConfig, Item, check_same, identity, work
-from .score import score
-from .store import Store, opened, write_durably
+from alpamayo_r1.data.source import open_source
+from alpamayo_r1.evaluate.protocol import EvalConfig, Item, check_same, identity, work
+from alpamayo_r1.evaluate.store import Store, opened, write_durably
+from alpamayo_r1.evaluate.worker import Worker, load_worker, read_item, threads
+from alpamayo_r1.planner import pick_device, runs_fast
 
 AHEAD = 8
 """Clips decoded or being decoded while one is planned."""
@@ -50,15 +44,6 @@ class Progress:
     scored: int
     min_ade: float
     row: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Read:
-    """A clip as it came from the data set: a sample, or what went wrong; and how long it took."""
-
-    sample: Sample | None
-    error: str | None
-    load_ms: float
 
 
 def evaluate(
@@ -91,7 +76,7 @@ def rows(config: EvalConfig, todo: Sequence[Item], ray: str | None, workers: int
     if not todo:
         return iter(())
     if ray is not None:
-        from .cluster import cluster_rows
+        from alpamayo_r1.evaluate.cluster import cluster_rows
 
         return cluster_rows(config, todo, ray, workers)
     return local_rows(config, todo)
@@ -126,69 +111,6 @@ def ahead(
         began = time.perf_counter()
         result = future.result()
         yield item, (result, 1e3 * (time.perf_counter() - began))
-
-
-def read_item(source: Source, item: Item) -> Read:
-    """The sample of an item; whatever a broken clip raises becomes its error."""
-    began = time.perf_counter()
-    try:
-        source.clip(item.clip_id)
-        with Clip(source, item.clip_id) as clip:
-            sample, error = clip.sample(item.t0_us, need_future=False), None
-    except Exception as problem:
-        sample, error = None, told(problem)
-    return Read(sample, error, 1e3 * (time.perf_counter() - began))
-
-
-class Worker:
-    """A loaded model that turns what was read into rows."""
-
-    def __init__(self, planner: Planner, options: PlanOptions):
-        self.planner, self.options = planner, options
-
-    def row(self, item: Item, read: Read) -> dict[str, Any]:
-        """The row of an item; a plan that fails becomes a row with its error."""
-        began = time.perf_counter()
-        found: dict[str, Any] = {"error": read.error}
-        plan_ms = None
-        if read.sample is not None:
-            try:
-                plan = self.planner.plan(read.sample.observation, self.options)
-                plan_ms = 1e3 * (time.perf_counter() - began)
-                found = score(read.sample, plan)
-            except Exception as problem:
-                if lost(problem):
-                    raise
-                found = {"error": told(problem)}
-        return asdict(item) | found | {"load_ms": read.load_ms, "plan_ms": plan_ms}
-
-
-def load_worker(config: EvalConfig) -> Worker:
-    """A worker with the config's checkpoint."""
-    return Worker(load(config.checkpoint, device=config.device, fast=config.fast), config.plan)
-
-
-def told(problem: Exception) -> str:
-    """An exception as a row's error."""
-    return f"{type(problem).__name__}: {problem}"
-
-
-def lost(problem: Exception) -> bool:
-    """Whether no later clip can succeed either: the accelerator is in an undefined state, or such a plan needs more memory than it has."""
-    if isinstance(problem, DoesNotFit):
-        return True
-    return isinstance(problem, getattr(torch, "AcceleratorError", ())) and not isinstance(problem, torch.OutOfMemoryError)
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Torch with so many CPU threads (None: as it is), and as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --------------------------------------------------------------------------------------------------------------------- begin and go on

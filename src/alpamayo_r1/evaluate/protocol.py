@@ -11,13 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from alpamayo_r1.checkpoint import shards
-from alpamayo_r1.data.clips import T0_US, Clip
+from alpamayo_r1.core.checkpoint import shards
+from alpamayo_r1.core.hub import checkpoint_folder
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.sampling import DRAWS
+from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source
-from alpamayo_r1.hub import checkpoint_folder
-from alpamayo_r1.options import PlanOptions
-from alpamayo_r1.sampling import DRAWS
 
 GRID_US = 1_000_000
 """Step of `t0="grid"`."""
@@ -156,8 +156,7 @@ def _table(spec: str) -> list[tuple[str, int | None]]:
 def _grid(source: Source, clip_id: str) -> list[int]:
     """Every GRID_US that has its history and its future; where there is none or the clip can't be read, the default, to fail in its row."""
     try:
-        source.clip(clip_id)
-        with Clip(source, clip_id) as clip:
+        with source.fresh(clip_id) as clip:
             low, high = clip.valid_t0()
     except (DataError, OSError):
         return [T0_US]

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from alpamayo_r1.bootstrap import FEWEST
 from alpamayo_r1.data.source import Source, open_source
-
-from .loop import read_item, told
-from .protocol import Item
-from .score import HORIZONS, SHORT, UNITS, as_plan
-from .store import write_durably
-from .summary import FIGURES, column, number, ok, read, span
+from alpamayo_r1.evaluate.protocol import Item
+from alpamayo_r1.evaluate.score import HORIZONS, SHORT, UNITS, as_plan
+from alpamayo_r1.evaluate.store import write_durably
+from alpamayo_r1.evaluate.summary import FIGURES, column, number, ok, read, span
+from alpamayo_r1.evaluate.worker import describe, read_item
+from alpamayo_r1.metrics.intervals import FEWEST
 
 WHOLE = f"_{HORIZONS[-1]:g}s"
 """Ends the names of figures over the whole path, which are shown without a horizon."""
@@ -188,7 +187,7 @@ def _pages(summary: dict[str, Any], table: pa.Table) -> str:
     try:
         source = open_source(summary["config"]["data"])
     except Exception as problem:
-        why = _e(told(problem).splitlines()[0])
+        why = _e(describe(problem).splitlines()[0])
         return f"<section><h2>Pictures</h2><p class=note>None: the data set can't be opened here ({why}).</p></section>"
     with source:
         parts = [
@@ -202,7 +201,7 @@ def _pages(summary: dict[str, Any], table: pa.Table) -> str:
 def _page(source: Source, table: pa.Table, place: int, summary: dict[str, Any]) -> str:
     """One clip's page as an embedded picture with its caption; a sentence where the clip can't be read any more."""
     from alpamayo_r1.draw import page
-    from alpamayo_r1.results import result
+    from alpamayo_r1.predict.record import result
 
     (row,) = table.slice(place, 1).to_pylist()
     read_again = read_item(source, Item(row["index"], row["clip_id"], row["t0_us"]))

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from alpamayo_r1 import metrics
-from alpamayo_r1.baselines import BASELINES
-from alpamayo_r1.consistency import parse, verdict
-from alpamayo_r1.geometry import rot_z, yaw_of
-from alpamayo_r1.types import Plan, Sample, Trajectory
+from alpamayo_r1.core.geometry import rot_z, yaw_of
+from alpamayo_r1.core.types import Plan, Sample, Trajectory
+from alpamayo_r1.metrics import paths as metrics
+from alpamayo_r1.metrics.baselines import BASELINES
+from alpamayo_r1.metrics.consistency import parse, verdict
 
 HORIZONS = (0.5, 1.0, 3.0, 5.0, 6.4)
 SHORT = {"constant_velocity": "cv", "constant_turn_rate_and_acceleration": "ctra"}

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .score import SCORES, TIMINGS
+from alpamayo_r1.evaluate.score import SCORES, TIMINGS
 
 _F = pa.float64()
 SCHEMA = pa.schema(

@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alpamayo_r1.bootstrap import Interval, intervals
-from alpamayo_r1.results import NOTICES
-
-from .score import PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
-from .store import write_durably
+from alpamayo_r1.evaluate.score import PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
+from alpamayo_r1.evaluate.store import write_durably
+from alpamayo_r1.metrics.intervals import Interval, intervals
+from alpamayo_r1.predict.record import NOTICES
 
 FIGURES = (*PATH_SCORES, "spread", *WORD_SCORES)
 BASELINES = tuple(f"{short}_{name}" for short in SHORT.values() for name in PATH_SCORES)

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from alpamayo_r1.checkpoint import DTYPES, load_checkpoint, resave
-from alpamayo_r1.config import read_json
-from alpamayo_r1.hub import checkpoint_folder
+from alpamayo_r1.core.checkpoint import DTYPES, load_checkpoint, resave
+from alpamayo_r1.core.config import read_json
+from alpamayo_r1.core.hub import checkpoint_folder
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.prompt import Prompt, assemble
+from alpamayo_r1.core.request import prepare
+from alpamayo_r1.core.types import Plan, Trajectory
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.models.tokenizer import Tokenizer
-from alpamayo_r1.options import PlanOptions
 from alpamayo_r1.planner import Planner
-from alpamayo_r1.prompt import Prompt, assemble
-from alpamayo_r1.request import prepare
-from alpamayo_r1.types import Plan, Trajectory
-from alpamayo_r1.vla import VLA
-from alpamayo_r1.vocab import Vocabulary
 
 HINTS = {
     "torch_dtype": "say dtype=",

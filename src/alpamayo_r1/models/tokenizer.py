@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from alpamayo_r1.config import ModelConfig
-from alpamayo_r1.vocab import Vocabulary
+from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.vocab import Vocabulary
 
 
 class Batch(dict):

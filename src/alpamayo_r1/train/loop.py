@@ -22,16 +22,16 @@ import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import nn
 
-from alpamayo_r1.checkpoint import build_meta, load_model, save_checkpoint
-from alpamayo_r1.config import ActionConfig, ModelConfig, read_config
-from alpamayo_r1.flow import training_pair
-from alpamayo_r1.images import normalise, patchify, resize, target_size
-from alpamayo_r1.prompt import chat_text, rope_positions
+from alpamayo_r1.core.checkpoint import build_meta, load_model, save_checkpoint
+from alpamayo_r1.core.config import ActionConfig, ModelConfig, read_config
+from alpamayo_r1.core.flow import training_pair
+from alpamayo_r1.core.images import normalise, patchify, resize, target_size
+from alpamayo_r1.core.prompt import chat_text, rope_positions
+from alpamayo_r1.core.types import CAMERAS, FRAMES
+from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
+from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import Chunk, StreamConfig, chunks
-from alpamayo_r1.types import CAMERAS, FRAMES
-from alpamayo_r1.vla import VLA, ActionSpace, Fourier
-from alpamayo_r1.vocab import Vocabulary, load_vocabulary
 from alpamayo_r1.world.render import render
 
 RENDER_SIZE = (224, 126)

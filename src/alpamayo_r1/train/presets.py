@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alpamayo_r1.prompt import SYSTEM, TASK
-from alpamayo_r1.vocab import SPECIAL
+from alpamayo_r1.core.prompt import SYSTEM, TASK
+from alpamayo_r1.core.vocab import SPECIAL
 
 QWEN_SPECIAL = (
     "<|endoftext|>",

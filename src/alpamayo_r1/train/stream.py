@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from alpamayo_r1.action import Scale, to_action
-from alpamayo_r1.config import ModelConfig
-from alpamayo_r1.types import FRAMES, Trajectory
-from alpamayo_r1.vocab import Vocabulary, history_ids
+from alpamayo_r1.core.action import Scale, to_action
+from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.types import FRAMES, Trajectory
+from alpamayo_r1.core.vocab import Vocabulary, history_ids
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import directive_text, labels, opposite
 from alpamayo_r1.world.samples import paths
@@ -106,7 +106,7 @@ class Stream(IterableDataset):
     def __iter__(self) -> Iterator[Chunk]:
         from pathlib import Path
 
-        from alpamayo_r1.vocab import load_vocabulary
+        from alpamayo_r1.core.vocab import load_vocabulary
 
         vocabulary = load_vocabulary(Path(self.folder) / self.config.vlm, self.config.tokens)
         info = get_worker_info()

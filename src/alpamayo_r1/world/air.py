@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .scene import SceneBatch
-from .texture import Colour, dot, mix, ramp, soft_noise
-from .view import turned
+from alpamayo_r1.world.scene import SceneBatch
+from alpamayo_r1.world.texture import Colour, dot, mix, ramp, soft_noise
+from alpamayo_r1.world.view import turned
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ import pandas as pd
 import torch
 from scipy.spatial.transform import Rotation
 
-from ..types import CAMERAS
-from .render import render_at
-from .rig import RIG, VEHICLE, resized
-from .samples import clip_id
-from .scene import DT, SceneBatch
+from alpamayo_r1.core.types import CAMERAS
+from alpamayo_r1.world.render import render_at
+from alpamayo_r1.world.rig import RIG, VEHICLE, resized
+from alpamayo_r1.world.samples import clip_id
+from alpamayo_r1.world.scene import DT, SceneBatch
 
 REPO_ID = "local/synthetic-pai"
 """The repository id to open these clips under: they are never NVIDIA's."""
@@ -60,7 +60,7 @@ def write_clips(
     t0 (seconds) is the moment of the label stored in world/labels.parquet. families: a name per seed, or None for the seed's own.
     rendered: told the share of a clip that was just rendered. Raises ValueError for pictures that can't be encoded.
     """
-    from .simulate import simulate
+    from alpamayo_r1.world.simulate import simulate
 
     if width % 2 or height % 2 or width < 2 or height < 2:
         raise ValueError(f"pictures of {width} x {height} were asked for, expected even numbers: H.264 shares colours between pixels")
@@ -266,7 +266,7 @@ def _write_indices(scene: SceneBatch, ids: Sequence[str], out: Path, chunk: int,
 
 def _labels(scene: SceneBatch, index: pd.Index, step: int) -> pd.DataFrame:
     """clip_id -> seed, t0_us and the fields of language.Label at t0."""
-    from .language import labels
+    from alpamayo_r1.world.language import labels
 
     told = pd.DataFrame([vars(label) for label in labels(scene, step)], index=index)
     return pd.DataFrame({"seed": scene.seeds.numpy(), "t0_us": step * round(DT * 1e6)}, index=index).join(told)

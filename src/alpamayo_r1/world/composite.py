@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from .air import Air
-from .intersect import hit_box, hit_round, nearest, nearest_dense
-from .shade import shade
-from .texture import Colour
-from .view import View
+from alpamayo_r1.world.air import Air
+from alpamayo_r1.world.intersect import hit_box, hit_round, nearest, nearest_dense
+from alpamayo_r1.world.shade import shade
+from alpamayo_r1.world.texture import Colour
+from alpamayo_r1.world.view import View
 
 
 def over_listed(slots, valid, air: Air, view: View, axes, back: Colour) -> Colour:

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import numpy as np
 
-from .scene import Kind
+from alpamayo_r1.world.scene import Kind
 
 T0_STEP = 51
 T0 = 5.1

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from .air import Air, hazed
-from .scene import Road
-from .texture import Colour, band, mix, noise, ramp, scale, wave
-from .view import turned
+from alpamayo_r1.world.air import Air, hazed
+from alpamayo_r1.world.scene import Road
+from alpamayo_r1.world.texture import Colour, band, mix, noise, ramp, scale, wave
+from alpamayo_r1.world.view import turned
 
 
 class _Street(NamedTuple):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import families as fam
-from .families import Draw, braking_distance
-from .scene import DT, Kind, Light, SceneBatch
+from alpamayo_r1.world import families as fam
+from alpamayo_r1.world.families import Draw, braking_distance
+from alpamayo_r1.world.scene import DT, Kind, Light, SceneBatch
 
 DECISIONS = (
     "keep_speed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .scene import Kind
+from alpamayo_r1.world.scene import Kind
 
 
 class Paint(IntEnum):

@@ -8,9 +8,9 @@ from functools import cache
 
 import torch
 
-from ..geometry import rot_z
-from .parts import PARTS, O, Part
-from .scene import Kind, SceneBatch
+from alpamayo_r1.core.geometry import rot_z
+from alpamayo_r1.world.parts import PARTS, O, Part
+from alpamayo_r1.world.scene import Kind, SceneBatch
 
 
 @dataclass(frozen=True)

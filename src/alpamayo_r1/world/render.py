@@ -13,15 +13,15 @@ from functools import cache
 
 import torch
 
-from ..geometry import rot_z
-from ..types import CAMERAS, FRAMES
-from .air import Air, air_over, sky_seen
-from .composite import over_dense, over_listed
-from .ground import ground_seen
-from .primitives import Things, things_at
-from .scene import Kind, SceneBatch
-from .texture import Colour, ready
-from .view import View, gather, select, view_of
+from alpamayo_r1.core.geometry import rot_z
+from alpamayo_r1.core.types import CAMERAS, FRAMES
+from alpamayo_r1.world.air import Air, air_over, sky_seen
+from alpamayo_r1.world.composite import over_dense, over_listed
+from alpamayo_r1.world.ground import ground_seen
+from alpamayo_r1.world.primitives import Things, things_at
+from alpamayo_r1.world.scene import Kind, SceneBatch
+from alpamayo_r1.world.texture import Colour, ready
+from alpamayo_r1.world.view import View, gather, select, view_of
 
 SLOTS = {"box": 16, "round": 16, "shadow": 8}
 """Primitives of a kind that one tile can hold."""

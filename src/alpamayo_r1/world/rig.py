@@ -8,8 +8,8 @@ from functools import cache
 
 import torch
 
-from ..geometry import Calibration, FTheta
-from ..types import CAMERAS
+from alpamayo_r1.core.geometry import Calibration, FTheta
+from alpamayo_r1.core.types import CAMERAS
 
 WIDTH, HEIGHT = 1920, 1080
 

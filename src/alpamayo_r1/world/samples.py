@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from ..geometry import rot_z, to_frame
-from ..types import CAMERAS, FRAMES, Observation, Sample, Trajectory
-from ..types import F as FUTURE
-from ..types import H as HISTORY
-from .render import render
-from .rig import RIG, VEHICLE, resized
-from .scene import SceneBatch
+from alpamayo_r1.core.geometry import rot_z, to_frame
+from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Sample, Trajectory
+from alpamayo_r1.core.types import F as FUTURE
+from alpamayo_r1.core.types import H as HISTORY
+from alpamayo_r1.world.render import render
+from alpamayo_r1.world.rig import RIG, VEHICLE, resized
+from alpamayo_r1.world.scene import SceneBatch
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/alpamayo-r1/world")
 
@@ -88,7 +88,7 @@ def sample_batch(
 
 def _labels(scene: SceneBatch, step: torch.Tensor) -> list:
     """language.Label of every scene at its own step (B,)."""
-    from .language import labels
+    from alpamayo_r1.world.language import labels
 
     scene = scene.to("cpu")
     at = {n: labels(scene, n) for n in step.unique().tolist()}

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from .air import Air, hazed
-from .intersect import local_ray
-from .parts import Paint
-from .texture import Colour, dot, lettering, mix, noise, scale, wave
+from alpamayo_r1.world.air import Air, hazed
+from alpamayo_r1.world.intersect import local_ray
+from alpamayo_r1.world.parts import Paint
+from alpamayo_r1.world.texture import Colour, dot, lettering, mix, noise, scale, wave
 
 
 class _Faces(NamedTuple):

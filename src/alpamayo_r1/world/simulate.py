@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from . import families as fam
-from .families import FAMILIES, Draw, Motion, Script, allowed_speed
-from .scene import DT, Kind, Light, Road, SceneBatch
+from alpamayo_r1.world import families as fam
+from alpamayo_r1.world.families import FAMILIES, Draw, Motion, Script, allowed_speed
+from alpamayo_r1.world.scene import DT, Kind, Light, Road, SceneBatch
 
 FUTURE = 64
 """Steps simulated beyond the clip, so that every moment of it has its future."""

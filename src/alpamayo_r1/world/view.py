@@ -8,8 +8,8 @@ from functools import cache
 
 import torch
 
-from ..geometry import FTheta
-from .rig import RIG
+from alpamayo_r1.core.geometry import FTheta
+from alpamayo_r1.world.rig import RIG
 
 TILE = {"cpu": (8, 14), "cuda": (16, 28)}
 """Target height and width of a tile in pixels of a 224x128 picture; larger pictures have larger tiles."""

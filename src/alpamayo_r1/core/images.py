@@ -9,7 +9,7 @@ from functools import cache
 import torch
 import torch.nn.functional as nnf
 
-from alpamayo_r1.config import VisionConfig
+from alpamayo_r1.core.config import VisionConfig
 
 
 def target_size(height: int, width: int, min_pixels: int, max_pixels: int, factor: int = 32) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from alpamayo_r1.config import ConfigError, TokenConfig
+from alpamayo_r1.core.config import ConfigError, TokenConfig
 
 SPECIAL = [
     "prompt_start",

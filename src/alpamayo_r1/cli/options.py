@@ -24,8 +24,8 @@ Steps = Annotated[int | None, typer.Option(help="Euler steps of the flow (none: 
 @contextmanager
 def teaching() -> Iterator[None]:
     """Errors a person can act on are printed without a traceback, exit code 2; anything else is a bug and keeps its traceback."""
+    from alpamayo_r1.core.hub import HubError
     from alpamayo_r1.data.errors import DataError
-    from alpamayo_r1.hub import HubError
 
     try:
         yield

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-from alpamayo_r1.config import DecoderConfig
+from alpamayo_r1.core.config import DecoderConfig
 
 Rope = tuple[torch.Tensor, torch.Tensor]
 """cos and sin [B, T, head_dim]."""

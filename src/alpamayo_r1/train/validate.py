@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from alpamayo_r1.baselines import BASELINES
-from alpamayo_r1.images import normalise, patchify, resize
-from alpamayo_r1.metrics import ade, min_ade
-from alpamayo_r1.options import PlanOptions
-from alpamayo_r1.plan import Start, denoise, reason, roll_out, start_of
-from alpamayo_r1.request import Request, force, prepare
-from alpamayo_r1.sampling import Draws
+from alpamayo_r1.core.images import normalise, patchify, resize
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.plan import Start, denoise, reason, roll_out, start_of
+from alpamayo_r1.core.request import Request, force, prepare
+from alpamayo_r1.core.sampling import Draws
+from alpamayo_r1.core.types import CAMERAS, FRAMES, Trajectory
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary, history_ids
+from alpamayo_r1.metrics.baselines import BASELINES
+from alpamayo_r1.metrics.paths import ade, min_ade
 from alpamayo_r1.train.loop import Layout, make_layout
-from alpamayo_r1.types import CAMERAS, FRAMES, Trajectory
-from alpamayo_r1.vla import VLA
-from alpamayo_r1.vocab import Vocabulary, history_ids
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import Label, classify, directive_text, labels, opposite
 from alpamayo_r1.world.render import render

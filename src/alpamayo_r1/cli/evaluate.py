@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from alpamayo_r1.options import PlanOptions
-from alpamayo_r1.terminal import Checkpoint, Data, Device, MaxTokens, Steps, Temperature, TopK, TopP, teaching
+from alpamayo_r1.cli.options import Checkpoint, Data, Device, MaxTokens, Steps, Temperature, TopK, TopP, teaching
+from alpamayo_r1.core.options import PlanOptions
 
 
 def eval_command(
@@ -114,7 +114,7 @@ def compare_command(
     from rich.console import Console
 
     from alpamayo_r1.evaluate.summary import compare, comparison_table
-    from alpamayo_r1.results import writable_file
+    from alpamayo_r1.predict.record import writable_file
 
     with teaching():
         if out is not None:
@@ -142,9 +142,9 @@ def film_command(
     from rich.progress import track
 
     from alpamayo_r1.data.source import open_source
-    from alpamayo_r1.film import film
     from alpamayo_r1.planner import load
-    from alpamayo_r1.results import writable_file
+    from alpamayo_r1.predict.film import film
+    from alpamayo_r1.predict.record import writable_file
 
     with teaching(), open_source(data) as source:
         writable_file(out)

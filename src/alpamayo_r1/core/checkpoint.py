@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from alpamayo_r1.config import DTYPES as DTYPE_NAMES
-from alpamayo_r1.config import ModelConfig, local_vlm, read_config, read_json
-from alpamayo_r1.vla import VLA, ActionSpace, Fourier
-from alpamayo_r1.vocab import Vocabulary, load_vocabulary
+from alpamayo_r1.core.config import DTYPES as DTYPE_NAMES
+from alpamayo_r1.core.config import ModelConfig, local_vlm, read_config, read_json
+from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
+from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -70,7 +70,7 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, device: torch.
         device = torch.device("cuda", torch.cuda.current_device())  # of this thread: those that read have one of their own
     read_tensors(model, stored, dtype, device)
     for name in derived_buffers(model) - stored.keys():
-        place(model, name, derived_value(config, name).to(device=device, dtype=dtype))
+        set_tensor(model, name, derived_value(config, name).to(device=device, dtype=dtype))
     return model.eval().requires_grad_(False)
 
 
@@ -98,7 +98,7 @@ def tokenizer_folder(folder: Path, config: ModelConfig, **hub: Any) -> Path:
     found = local_vlm(config.vlm, folder)
     if found is not None:
         return found
-    from alpamayo_r1.hub import fetch
+    from alpamayo_r1.core.hub import fetch
 
     return fetch(config.vlm, patterns=("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"), **hub)
 
@@ -184,7 +184,7 @@ def read_shard(model: VLA, file: Path, stored: Mapping[str, TensorInfo], dtype: 
     buffer = torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else None
     with file.open("rb", buffering=0) as stream:
         for _, name in own:
-            place(model, name, read_tensor(stream, stored[name], device, buffer).to(dtype))
+            set_tensor(model, name, read_tensor(stream, stored[name], device, buffer).to(dtype))
 
 
 def read_tensor(stream: BinaryIO, info: TensorInfo, device: torch.device, buffer: torch.Tensor | None = None) -> torch.Tensor:
@@ -210,7 +210,7 @@ def fill(stream: BinaryIO, window: torch.Tensor) -> None:
         view = view[count:]
 
 
-def place(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
+def set_tensor(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Puts a tensor where the model's parameter or buffer of that name is."""
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from alpamayo_r1.config import ModelConfig
-from alpamayo_r1.geometry import yaw_of
-from alpamayo_r1.images import to_patches
-from alpamayo_r1.types import CAMERAS, DT, FRAMES, Observation, Trajectory
-from alpamayo_r1.vocab import Vocabulary, history_ids
+from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.geometry import yaw_of
+from alpamayo_r1.core.images import to_patches
+from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, Observation, Trajectory
+from alpamayo_r1.core.vocab import Vocabulary, history_ids
 
 SYSTEM = "You are a driving assistant that generates safe and accurate actions."
 TASK = "output the chain-of-thought reasoning of the driving process, then output the future trajectory."

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alpamayo_r1.cli_eval import register
-from alpamayo_r1.options import PlanOptions
-from alpamayo_r1.terminal import Checkpoint, Data, Device, MaxTokens, Steps, Temperature, TopK, TopP, microseconds, teaching
+from alpamayo_r1.cli.evaluate import register
+from alpamayo_r1.cli.options import Checkpoint, Data, Device, MaxTokens, Steps, Temperature, TopK, TopP, microseconds, teaching
+from alpamayo_r1.core.options import PlanOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from alpamayo_r1.run import Done
+    from alpamayo_r1.predict.run import Done
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 """Threads sleep where they would spin: a plan takes 0.7 s on two busy cores instead of 6 to 30, and 0.65 s on idle ones instead of 0.5."""
@@ -53,9 +53,9 @@ def run(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from alpamayo_r1.planner import load
-    from alpamayo_r1.results import writable_folder
-    from alpamayo_r1.run import Done, choose, open_source, read
-    from alpamayo_r1.run import run as plan_clips
+    from alpamayo_r1.predict.record import writable_folder
+    from alpamayo_r1.predict.run import Done, choose, open_source, read
+    from alpamayo_r1.predict.run import run as plan_clips
 
     console = Console()
     outcomes = []
@@ -94,7 +94,7 @@ def show(console: Console, done: list[Done], title: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from alpamayo_r1.run import means
+    from alpamayo_r1.predict.run import means
 
     table = Table(title=escape(title))
     for name, justify in (("clip", "left"), ("reasoning of sample 1", "left"), ("minADE", "right"), ("CV", "right"), ("CTRA", "right")):
@@ -127,7 +127,7 @@ def world(
     """Write clips of the synthetic driving world in the data set's layout. A clip of the default size takes minutes."""
     from rich.progress import Progress
 
-    from alpamayo_r1.results import writable_folder
+    from alpamayo_r1.predict.record import writable_folder
     from alpamayo_r1.world.clips import write_world
 
     with teaching():
@@ -158,7 +158,7 @@ def train(
 ) -> None:
     """Train the small model on the world, and write a checkpoint in the released layout. Under torchrun: one process a GPU."""
     from alpamayo_r1.planner import pick_device
-    from alpamayo_r1.results import writable_folder
+    from alpamayo_r1.predict.record import writable_folder
     from alpamayo_r1.train.loop import TrainConfig
     from alpamayo_r1.train.loop import train as run_training
     from alpamayo_r1.train.stream import StreamConfig
@@ -183,9 +183,9 @@ def measure(
     import json
 
     from alpamayo_r1.planner import load
-    from alpamayo_r1.results import writable_file
-    from alpamayo_r1.train.measure import TEST_SEEDS, cut, table
-    from alpamayo_r1.train.measure import measure as run_measure
+    from alpamayo_r1.predict.record import writable_file
+    from alpamayo_r1.train.validate import TEST_SEEDS, cut, table
+    from alpamayo_r1.train.validate import measure as run_measure
 
     with teaching():
         if out is not None:

@@ -14,19 +14,19 @@ from functools import cached_property, wraps
 
 import torch
 
-from alpamayo_r1.clock import Stopwatch
+from alpamayo_r1.core.clock import Stopwatch
+from alpamayo_r1.core.options import PlanOptions, Sampling
+from alpamayo_r1.core.plan import DoesNotFit, roll_out, start_of, trajectory_mask, warn_unfinished
+from alpamayo_r1.core.prompt import Prompt, chat_text, check_observation, fuse_history, rope_positions
+from alpamayo_r1.core.request import Request, prepare
+from alpamayo_r1.core.types import Observation, Plan, Trajectory
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.ops import draw_tokens
 from alpamayo_r1.engine.pixels import Uploader, patches
-from alpamayo_r1.options import PlanOptions, Sampling
-from alpamayo_r1.plan import DoesNotFit, roll_out, start_of, trajectory_mask, warn_unfinished
-from alpamayo_r1.prompt import Prompt, chat_text, check_observation, fuse_history, rope_positions
-from alpamayo_r1.request import Request, prepare
-from alpamayo_r1.types import Observation, Plan, Trajectory
-from alpamayo_r1.vla import VLA
-from alpamayo_r1.vocab import Vocabulary
 
 
 def on_its_stream(method: Callable) -> Callable:
@@ -74,7 +74,7 @@ class Engine:
         """S futures for each of several observations, all with the same request.
 
         Raises:
-            ValueError, TypeError: as `alpamayo_r1.plan.plan`. DoesNotFit: see `reserve`.
+            ValueError, TypeError: as `alpamayo_r1.core.plan.plan`. DoesNotFit: see `reserve`.
         """
         how = prepare(options, self.config, self.vocabulary)
         if not observations:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from .geometry import rot_z, unwrap, yaw_of
-from .types import F, Trajectory
+from alpamayo_r1.core.geometry import rot_z, unwrap, yaw_of
+from alpamayo_r1.core.types import F, Trajectory
 
 WINDOW = 5
 """Steps of the history that the motion is read from."""

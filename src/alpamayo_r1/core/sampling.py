@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alpamayo_r1.options import Sampling
+from alpamayo_r1.core.options import Sampling
 
 DRAWS = 2
 """Raised when the same seed and logits give other words, so that an evaluation begun before is not resumed after. 2: shares by id."""

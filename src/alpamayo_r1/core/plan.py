@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import torch
 
-from alpamayo_r1.action import initial_speed, to_trajectory
-from alpamayo_r1.clock import Clock
-from alpamayo_r1.config import ActionConfig, TokenConfig
-from alpamayo_r1.flow import integrate
-from alpamayo_r1.options import PlanOptions
-from alpamayo_r1.prompt import Prompt, build_prompt
-from alpamayo_r1.request import Request, prepare
-from alpamayo_r1.sampling import sample_token
-from alpamayo_r1.transformer import KV
-from alpamayo_r1.types import Observation, Plan, Trajectory
-from alpamayo_r1.vla import VLA
-from alpamayo_r1.vocab import Vocabulary
+from alpamayo_r1.core.action import initial_speed, to_trajectory
+from alpamayo_r1.core.clock import Clock
+from alpamayo_r1.core.config import ActionConfig, TokenConfig
+from alpamayo_r1.core.flow import integrate
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.prompt import Prompt, build_prompt
+from alpamayo_r1.core.request import Request, prepare
+from alpamayo_r1.core.sampling import sample_token
+from alpamayo_r1.core.transformer import KV
+from alpamayo_r1.core.types import Observation, Plan, Trajectory
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary
 
 
 class DoesNotFit(MemoryError):

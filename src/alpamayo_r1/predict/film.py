@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .data.source import Source
-from .draw import page
-from .options import PlanOptions
-from .planner import Planner
-from .results import result, written_whole
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.data.source import Source
+from alpamayo_r1.draw import page
+from alpamayo_r1.planner import Planner
+from alpamayo_r1.predict.record import result, written_whole
 
 SIZE = (1440, 810)
 """Width and height of the film in pixels: the page of 16 x 9 inches at 90 dots."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-from alpamayo_r1.config import VisionConfig
+from alpamayo_r1.core.config import VisionConfig
 
 Grid = tuple[int, int]
 """Patches high and wide."""

@@ -13,8 +13,8 @@ from functools import cache
 
 import torch
 
-from .geometry import unwrap, yaw_of
-from .types import Trajectory
+from alpamayo_r1.core.geometry import unwrap, yaw_of
+from alpamayo_r1.core.types import Trajectory
 
 INTENTS = (
     "keep_speed",

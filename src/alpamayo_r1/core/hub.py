@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-SMALL = Path(__file__).parent / "assets" / "small"
+SMALL = Path(__file__).parents[1] / "assets" / "small"
 """The bundled checkpoint."""
 
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .geometry import yaw_of
-from .types import DT
+from alpamayo_r1.core.geometry import yaw_of
+from alpamayo_r1.core.types import DT
 
 HORIZONS = (0.5, 1.0, 3.0, 5.0)
 """Seconds at which ade_by_horizon averages."""

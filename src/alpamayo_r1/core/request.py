@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from alpamayo_r1.config import ModelConfig
-from alpamayo_r1.options import PlanOptions, Sampling
-from alpamayo_r1.sampling import Draws, draw
-from alpamayo_r1.vocab import Vocabulary
+from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.options import PlanOptions, Sampling
+from alpamayo_r1.core.sampling import Draws, draw
+from alpamayo_r1.core.vocab import Vocabulary
 
 
 @dataclass(frozen=True)

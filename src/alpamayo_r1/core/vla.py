@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-from alpamayo_r1.action import Scale
-from alpamayo_r1.config import ActionConfig, ModelConfig, ProjectionConfig
-from alpamayo_r1.prompt import Prompt
-from alpamayo_r1.transformer import KV, Decoder, RMSNorm
-from alpamayo_r1.vision import Grid, Vision
+from alpamayo_r1.core.action import Scale
+from alpamayo_r1.core.config import ActionConfig, ModelConfig, ProjectionConfig
+from alpamayo_r1.core.prompt import Prompt
+from alpamayo_r1.core.transformer import KV, Decoder, RMSNorm
+from alpamayo_r1.core.vision import Grid, Vision
 
 
 class Fourier(nn.Module):

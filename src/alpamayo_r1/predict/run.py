@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import Sample
 from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.draw import page, png
-from alpamayo_r1.options import PlanOptions
 from alpamayo_r1.planner import Planner
-from alpamayo_r1.results import result, write_atomically, write_result
-from alpamayo_r1.types import Sample
+from alpamayo_r1.predict.record import result, write_atomically, write_result
 
 
 @dataclass(frozen=True)

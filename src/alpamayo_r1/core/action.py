@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from alpamayo_r1.config import ActionConfig
-from alpamayo_r1.geometry import rot_z, unwrap, yaw_of
-from alpamayo_r1.types import Trajectory
+from alpamayo_r1.core.config import ActionConfig
+from alpamayo_r1.core.geometry import rot_z, unwrap, yaw_of
+from alpamayo_r1.core.types import Trajectory
 
 
 @dataclass(frozen=True)

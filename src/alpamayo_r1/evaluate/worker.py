@@ -1,0 +1,90 @@
+"""A worker of an evaluation: what reads a clip, and what turns it into a row. The local loop and the cluster both use it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.plan import DoesNotFit
+from alpamayo_r1.core.types import Sample
+from alpamayo_r1.data.source import Source
+from alpamayo_r1.evaluate.protocol import EvalConfig, Item
+from alpamayo_r1.evaluate.score import score
+from alpamayo_r1.planner import Planner, load
+
+
+@dataclass(frozen=True)
+class Read:
+    """A clip as it came from the data set: a sample, or what went wrong; and how long it took."""
+
+    sample: Sample | None
+    error: str | None
+    load_ms: float
+
+
+def read_item(source: Source, item: Item) -> Read:
+    """The sample of an item; whatever a broken clip raises becomes its error."""
+    began = time.perf_counter()
+    try:
+        with source.fresh(item.clip_id) as clip:
+            sample, error = clip.sample(item.t0_us, need_future=False), None
+    except Exception as problem:
+        sample, error = None, describe(problem)
+    return Read(sample, error, 1e3 * (time.perf_counter() - began))
+
+
+class Worker:
+    """A loaded model that turns what was read into rows."""
+
+    def __init__(self, planner: Planner, options: PlanOptions):
+        self.planner, self.options = planner, options
+
+    def row(self, item: Item, read: Read) -> dict[str, Any]:
+        """The row of an item; a plan that fails becomes a row with its error."""
+        began = time.perf_counter()
+        found: dict[str, Any] = {"error": read.error}
+        plan_ms = None
+        if read.sample is not None:
+            try:
+                plan = self.planner.plan(read.sample.observation, self.options)
+                plan_ms = 1e3 * (time.perf_counter() - began)
+                found = score(read.sample, plan)
+            except Exception as problem:
+                if is_fatal(problem):
+                    raise
+                found = {"error": describe(problem)}
+        return asdict(item) | found | {"load_ms": read.load_ms, "plan_ms": plan_ms}
+
+
+def load_worker(config: EvalConfig) -> Worker:
+    """A worker with the config's checkpoint."""
+    return Worker(load(config.checkpoint, device=config.device, fast=config.fast), config.plan)
+
+
+def describe(problem: Exception) -> str:
+    """An exception as a row's error."""
+    return f"{type(problem).__name__}: {problem}"
+
+
+def is_fatal(problem: Exception) -> bool:
+    """Whether no later clip can succeed either: the accelerator is in an undefined state, or such a plan needs more memory than it has."""
+    if isinstance(problem, DoesNotFit):
+        return True
+    return isinstance(problem, getattr(torch, "AcceleratorError", ())) and not isinstance(problem, torch.OutOfMemoryError)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch with so many CPU threads (None: as it is), and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

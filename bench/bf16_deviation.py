@@ -32,7 +32,7 @@ from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.planner import Planner
 
-GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "golden"
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 STAGES = ("keys", "values", "logits", "velocity", "xyz")
 CASES = {name: case for name, case in json.loads((GOLDEN / "cases.json").read_text())["cases"].items() if name.startswith("pipeline_")}
 

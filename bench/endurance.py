@@ -44,7 +44,7 @@ CASES = [
 ]
 
 
-MODELS = {"tiny": (ROOT / "tests/data/golden/checkpoint", torch.float32), "small": (ROOT / "src/alpamayo_r1/assets/small", torch.bfloat16)}
+MODELS = {"tiny": (ROOT / "tests/golden/checkpoint", torch.float32), "small": (ROOT / "src/alpamayo_r1/assets/small", torch.bfloat16)}
 
 
 def make_engine(model: str) -> Engine:

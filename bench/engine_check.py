@@ -119,7 +119,7 @@ def run_workers() -> dict:
 
 def tiny() -> None:
     """Engine = specification on the tiny recorded checkpoint in fp32, in every shape, graphs replayed; distances in metres."""
-    folder = ROOT / "tests/data/golden/checkpoint"
+    folder = ROOT / "tests/golden/checkpoint"
     model, vocabulary = load_checkpoint(folder, dtype=torch.float32, device=DEVICE)
     tame(model)
     slow = load_checkpoint(folder, dtype=torch.float32)[0]

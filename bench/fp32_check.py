@@ -29,7 +29,7 @@ from alpamayo_r1.world.samples import sample_batch  # noqa: E402
 from alpamayo_r1.world.simulate import simulate  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TINY, SMALL = ROOT / "tests/data/golden/checkpoint", ROOT / "src/alpamayo_r1/assets/small"
+TINY, SMALL = ROOT / "tests/golden/checkpoint", ROOT / "src/alpamayo_r1/assets/small"
 
 BOUND = 1e-4
 """Metres that engine and specification may be apart."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.types import CAMERAS, Observation, Trajectory
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from alpamayo_r1.core.notes import Note
+
 H, F, DT = 16, 64, 0.1
 """History steps, future steps and the time between two steps in seconds (spec section 2 and 6)."""
 
@@ -58,12 +60,14 @@ class Sample:
 
     `meta` may hold: "calibration" (geometry.Calibration per camera name), "vehicle" (length, width, height in m),
     "label" (world.language.Label), "source" (a word for the licence notice: "world", "physical-ai-av").
+    `notes`: what to know about how it was read.
     """
 
     observation: Observation
     future: Trajectory | None
     clip_id: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
     @property
     def car(self) -> Mapping[str, float]:
@@ -77,7 +81,7 @@ class Plan:
 
     xyz f32[S, F, 3], rot f32[S, F, 3, 3], actions f32[S, F, 2] (acceleration m/s^2, curvature 1/m), reasoning one string a sample,
     ended: whether each sample's reasoning reached `<|traj_future_start|>`, timing: stage name -> milliseconds,
-    tokens: the ids each sample said, from which `reasoning` is read.
+    tokens: the ids each sample said, from which `reasoning` is read. notes: what to know about the observation and this plan.
     """
 
     xyz: torch.Tensor
@@ -87,3 +91,4 @@ class Plan:
     ended: tuple[bool, ...]
     timing: Mapping[str, float]
     tokens: tuple[tuple[int, ...], ...] = ()
+    notes: tuple[Note, ...] = ()

@@ -16,7 +16,7 @@ from alpamayo_r1.load_physical_aiavdataset import load_physical_aiavdataset
 from conftest import GOLDEN
 from test_data import CLIP, SIZE, expected_path, stamps, write_tree
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "inference.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "inference.ipynb"
 KEYS = [
     "image_frames",
     "camera_indices",

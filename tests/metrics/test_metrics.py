@@ -16,7 +16,7 @@ from alpamayo_r1.metrics import paths as metrics
 from alpamayo_r1.metrics.baselines import constant_turn_rate_and_acceleration, constant_velocity
 from alpamayo_r1.predict.record import NOTICES, result, write_result
 
-GOLDEN = load_file(Path(__file__).parent / "data" / "golden" / "cases" / "metrics.safetensors")
+GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "cases" / "metrics.safetensors")
 seeds = st.integers(0, 10_000)
 
 

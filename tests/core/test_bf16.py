@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench" / "bf16_deviation.py"
+BENCH = Path(__file__).parents[2] / "bench" / "bf16_deviation.py"
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from alpamayo_r1.world.samples import sample_batch
 from alpamayo_r1.world.simulate import simulate
 from conftest import CASES, GOLDEN, golden, golden_observation
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PIPELINES = ["forced_1", "forced_2_ragged", "forced_5_steps", "greedy_no_end", "stationary"]
 
 

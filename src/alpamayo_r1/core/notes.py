@@ -1,0 +1,29 @@
+"""Notes: what a person or a machine should know about a result. They travel with samples, plans, records and pages."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing to know. `code` is for machines and never changes ("history-fast"); `text` says what was seen and what it means."""
+
+    code: str
+    text: str
+
+
+class NoteWarning(UserWarning):
+    """A note given as a Python warning; `note` is what a program acts on."""
+
+    def __init__(self, note: Note):
+        super().__init__(f"{note.text} [{note.code}]")
+        self.note = note
+
+
+def tell(notes: Iterable[Note], stacklevel: int = 2) -> None:
+    """Warns of each note. stacklevel: as in `warnings.warn`, counted from the caller."""
+    for note in notes:
+        warnings.warn(NoteWarning(note), stacklevel=stacklevel + 1)

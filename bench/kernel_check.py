@@ -6,31 +6,20 @@ On a machine without a GPU, TRITON_INTERPRET=1 runs the kernels in Triton's inte
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as nnf
 
 from alpamayo_r1.core.config import ProjectionConfig, VisionConfig
-from alpamayo_r1.core.sampling import SamplingConfig
+from alpamayo_r1.core.options import PlanOptions, Sampling
 from alpamayo_r1.core.vla import ActionIn
 from alpamayo_r1.engine import ops, pixels
-from alpamayo_r1.engine.ops import Context, Heads
+from alpamayo_r1.engine.ops import Context, Heads, attention
+from alpamayo_r1.engine.ops.launch import twins
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
-
-
-@contextmanager
-def twins() -> Iterator[None]:
-    """Inside, operations compute by their torch twins."""
-    kept = ops.on_gpu
-    ops.on_gpu = pixels.on_gpu = lambda x: False
-    try:
-        yield
-    finally:
-        ops.on_gpu = pixels.on_gpu = kept
 
 
 def error(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -136,8 +125,8 @@ def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, promp
         want = ops.attend(q.float(), wide, heads)
     ways = [ops.attend]
     if per * heads.group % 64 == 0:
-        cuts = (ops.Cut(n, 64, n // 16, 3) for n in (64, 128) if per * heads.group % n == 0)
-        ways += [ops._attend_parts, *(partial(ops._attend_whole, cut=cut) for cut in cuts)]
+        cuts = (attention.Cut(n, 64, n // 16, 3) for n in (64, 128) if per * heads.group % n == 0)
+        ways += [attention._attend_parts, *(partial(attention._attend_whole, cut=cut) for cut in cuts)]
     errors = []
     for attend in ways:
         got = attend(q, context, heads)
@@ -164,7 +153,7 @@ def pictures(case: Case, n: int, h: int, w: int, height: int, width: int) -> lis
     return [(got.cpu() != want).sum().item()]
 
 
-def differing(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, how: SamplingConfig, on: torch.device | str) -> int:
+def differing(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, how: Sampling, on: torch.device | str) -> int:
     """How many rows draw another token than the twin does on a device."""
     got = ops.draw_tokens(logits, blocked, uniform, how)
     with twins():
@@ -178,7 +167,7 @@ def draws(case: Case, rows: int, vocab: int, temperature: float, top_p: float, l
     uniform = torch.rand(rows, device=case.device, generator=case.generator)
     logits[1::2] -= 20
     logits[0, : vocab // 2], uniform[0], uniform[-1] = -50.0, 0.0, 1 - 2**-24
-    return [differing(logits.to(case.dtype), blocked, uniform, SamplingConfig(temperature, top_p), case.device)]
+    return [differing(logits.to(case.dtype), blocked, uniform, PlanOptions(temperature=temperature, top_p=top_p).sampling, case.device)]
 
 
 def draws_from_nothing(case: Case, temperature: float) -> list[float]:
@@ -188,7 +177,7 @@ def draws_from_nothing(case: Case, temperature: float) -> list[float]:
     logits = torch.tensor([*some, [-inf] * 4, [nan] * 4], device=case.device).to(case.dtype)
     uniform = torch.full((len(logits),), 0.4, device=case.device)
     blocked = torch.zeros(4, device=case.device, dtype=torch.bool)
-    return [differing(logits, blocked, uniform, SamplingConfig(temperature, top_p), "cpu") for top_p in (0.5, 0.98)]
+    return [differing(logits, blocked, uniform, PlanOptions(temperature=temperature, top_p=top_p).sampling, "cpu") for top_p in (0.5, 0.98)]
 
 
 def draws_far_below_zero(case: Case) -> list[float]:
@@ -196,7 +185,7 @@ def draws_far_below_zero(case: Case) -> list[float]:
     logits = torch.full((3, 5000), -90.0, device=case.device)
     logits[:, 100], logits[:, 4000] = -40.0, -40.0
     blocked, uniform = torch.arange(5000, device=case.device) == 0, torch.tensor([0.0, 0.3, 1 - 2**-24], device=case.device)
-    return [differing(logits.to(case.dtype), blocked, uniform, SamplingConfig(t), case.device) for t in (1e-38, 0.05)]
+    return [differing(logits.to(case.dtype), blocked, uniform, PlanOptions(temperature=t).sampling, case.device) for t in (1e-38, 0.05)]
 
 
 TEXT, EXPERT, TINY, SMALL = Heads(32, 8, 128, 1e-6), Heads(16, 8, 128, 1e-6), Heads(4, 2, 16, 1e-6), Heads(6, 3, 64, 1e-6)

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from test_data_contract import check_sample
 
 from alpamayo_r1.core.types import CAMERAS, F, H
 from alpamayo_r1.data import errors
 from alpamayo_r1.data.source import MARKER, NVIDIA, open_source
-from test_data_contract import check_sample
 
 CLIP, OTHER = "030c760c-ae38-49aa-9ad8-f5650a545d26", "11111111-ae38-49aa-9ad8-f5650a545d26"
 COMMIT = "0" * 39 + "1"

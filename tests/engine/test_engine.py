@@ -23,11 +23,12 @@ from alpamayo_r1.core.images import to_patches
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.plan import DoesNotFit
 from alpamayo_r1.core.request import prepare
-from alpamayo_r1.engine import ops, vendor
+from alpamayo_r1.engine import vendor
 from alpamayo_r1.engine.arena import Arena, Capacity
 from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
 from alpamayo_r1.engine.engine import Engine
 from alpamayo_r1.engine.graphs import Graphs
+from alpamayo_r1.engine.ops import attention, launch
 from alpamayo_r1.engine.pixels import patches, resize_to_patches
 from alpamayo_r1.engine.weights import fuse_stack
 from alpamayo_r1.planner import Planner
@@ -241,18 +242,18 @@ def test_a_pipeline_gets_shorter_where_shared_memory_is_short():
 
     kernel, x = Kernel(), torch.zeros(1)
     for _ in range(2):
-        ops._launch(kernel, (1,), x, stages=4, BM=16)
+        launch.launch(kernel, (1,), x, stages=4, BM=16)
     assert tried == [4, 3, 2, 2]
     with pytest.raises(ZeroDivisionError):
-        ops._launch(type("Bad", (), {"__getitem__": lambda self, grid: lambda *a, **o: 1 / 0})(), (1,), x)
+        launch.launch(type("Bad", (), {"__getitem__": lambda self, grid: lambda *a, **o: 1 / 0})(), (1,), x)
 
 
 def test_attention_is_whole_where_tiles_fill_the_card():
     """Samples of 64 action tokens of the 10B's expert: 8 tiles a sample, 132 multiprocessors."""
     queries, group = 16, 2
-    whole = [s for s in range(1, 40) if ops.fits_whole(ops.WHOLE, s * 64 * queries, 64 * group)]
+    whole = [s for s in range(1, 40) if attention.fits_whole(attention.WHOLE, s * 64 * queries, 64 * group)]
     assert whole == [15, 16, 30, 31, 32, 33]
-    assert not ops.fits_whole(ops.WHOLE, 11 * 96 * queries, 96 * group)  # a tile would hold two samples
+    assert not attention.fits_whole(attention.WHOLE, 11 * 96 * queries, 96 * group)  # a tile would hold two samples
 
 
 def test_kernels_equal_their_twins_in_the_interpreter():

@@ -13,7 +13,8 @@ import torch
 
 from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.plan import DoesNotFit
-from alpamayo_r1.engine.ops import KV, ceil_div
+from alpamayo_r1.core.transformer import KV
+from alpamayo_r1.engine.ops.launch import ceil_div
 
 MLP_ROWS = 1536
 """Rows of a prompt that the MLP takes at a time: enough to fill the card, at half the memory of a whole prompt's."""
@@ -56,14 +57,14 @@ def kv_bytes(config: ModelConfig, width: int) -> int:
 def buffer_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
     """Bytes of the static buffers."""
     tokens = capacity.scenes * capacity.prompt + capacity.rows * (capacity.tokens + config.action.n_waypoints)
-    return tokens * kv_bytes(config, width) + capacity.rows * config.text.vocab * width
+    return tokens * kv_bytes(config, width) + capacity.rows * config.tokens.vocab * width
 
 
 def working_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
     """Bytes of intermediate results at the largest moment: an upper estimate for prefill, sampling and flow."""
     text, expert = config.text, config.expert
     prefill = width * (min(capacity.prompt, MLP_ROWS) * 2 * text.intermediate + capacity.prompt * 10 * text.hidden)
-    sampling = capacity.rows * text.vocab * 48  # top-k's sort; without it a fifth
+    sampling = capacity.rows * config.tokens.vocab * 48  # top-k's sort; without it a fifth
     flow = capacity.rows * config.action.n_waypoints * (3 * expert.intermediate * width + 8 * expert.heads * expert.head_dim * 4)
     return max(prefill, sampling + flow)
 
@@ -81,7 +82,7 @@ class Arena:
 
         self._prefix = zeros(text.layers * 2 * c.scenes * text.kv_heads * c.prompt * text.head_dim, dtype=dtype)
         self._suffix = zeros(text.layers * 2 * rows * text.kv_heads * self._said * text.head_dim, dtype=dtype)
-        self._logits = zeros(rows, text.vocab, dtype=dtype)
+        self._logits = zeros(rows, config.tokens.vocab, dtype=dtype)
         self._uniform = zeros(rows, c.tokens, dtype=torch.float32)
         self._forced, self._ids = zeros(rows, c.tokens), zeros(rows, c.tokens)
         self._token, self._length, self._next = zeros(rows), zeros(rows), zeros(rows)

@@ -63,14 +63,19 @@ def prefill_cost(config: ModelConfig, prompt: int, width: int = 2, *, whole_last
     tail = (
         0.0 if whole_last_layer else prompt * (layer_parameters(c) - c.hidden * kv_numbers(c)) * 2 + attention_flops(c, prompt, prompt / 2)
     )
-    flops = 2 * prompt * c.layers * layer_parameters(c) + c.layers * attention_flops(c, prompt, prompt / 2) - tail + 2 * c.hidden * c.vocab
-    return Cost(flops, width * (c.layers * layer_parameters(c) + c.hidden * c.vocab + prompt * c.layers * kv_numbers(c)))
+    flops = (
+        2 * prompt * c.layers * layer_parameters(c)
+        + c.layers * attention_flops(c, prompt, prompt / 2)
+        - tail
+        + 2 * c.hidden * config.tokens.vocab
+    )
+    return Cost(flops, width * (c.layers * layer_parameters(c) + c.hidden * config.tokens.vocab + prompt * c.layers * kv_numbers(c)))
 
 
 def decode_cost(config: ModelConfig, prompt: int, said: float, scenes: int = 1, samples: int = 1, width: int = 2) -> Cost:
     """One token for every row, after `said` tokens: weights once, every scene's prompt once, every row's own words."""
     c, rows = config.text, scenes * samples
-    weights = c.layers * layer_parameters(c) + c.hidden * c.vocab
+    weights = c.layers * layer_parameters(c) + c.hidden * config.tokens.vocab
     flops = 2 * rows * weights + c.layers * attention_flops(c, rows, prompt + said)
     return Cost(flops, width * (weights + c.layers * kv_numbers(c) * (scenes * prompt + rows * said)))
 

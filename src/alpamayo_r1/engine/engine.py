@@ -158,6 +158,7 @@ class Engine:
     @property
     def _positions(self) -> int:
         """Positions that any token of a plan in the arena may have."""
+        assert self.arena is not None, "reserve() comes first"
         return self.arena.capacity.prompt + self.arena.capacity.tokens + self.config.action.n_waypoints
 
     def reserve(self, scenes: int, samples: int, tokens: int, prompt: int) -> Buffers:

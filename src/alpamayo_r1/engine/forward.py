@@ -12,13 +12,12 @@ import torch.nn.functional as nnf
 
 from alpamayo_r1.core.flow import integrate
 from alpamayo_r1.core.prompt import Prompt
-from alpamayo_r1.core.transformer import RMSNorm, rope_table
+from alpamayo_r1.core.transformer import KV, RMSNorm, rope_table
 from alpamayo_r1.core.vision import Grid, Vision, interpolate_positions
 from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
 from alpamayo_r1.engine.ops import (
-    KV,
     Context,
     action_features,
     add_layer_norm,

@@ -12,7 +12,7 @@ import torch
 
 from alpamayo_r1.core.config import VisionConfig
 from alpamayo_r1.core.images import check_frames, normalise, patchify, resize, taps, target_size, to_patches
-from alpamayo_r1.engine.ops import _triton, ceil_div, on_gpu
+from alpamayo_r1.engine.ops.launch import ceil_div, kernels, on_gpu
 
 
 def resize_to_patches(frames: torch.Tensor, vision: VisionConfig, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
@@ -22,14 +22,14 @@ def resize_to_patches(frames: torch.Tensor, vision: VisionConfig, height: int, w
     n, channels, h, w = frames.shape
     if w != width:
         cut, narrow = taps(w, width, frames.device), torch.empty(n, channels, h, width, device=frames.device, dtype=torch.uint8)
-        _triton().resize_columns_kernel[(n * channels * h, ceil_div(width, 256))](
+        kernels("pixels").resize_columns_kernel[(n * channels * h, ceil_div(width, 256))](
             frames, cut.first, cut.weight, narrow, w, width, cut.precision, TAPS=cut.weight.shape[1], BX=256, num_warps=4
         )
         frames = narrow
     cut = taps(h, height, frames.device)
     places = (height // vision.patch) * (width // vision.patch)
     out = torch.empty(n * places, vision.patch_dim, device=frames.device, dtype=dtype)
-    _triton().resize_rows_kernel[(n * channels, height, ceil_div(width, 256))](
+    kernels("pixels").resize_rows_kernel[(n * channels, height, ceil_div(width, 256))](
         *(frames, cut.first, cut.weight, out, h, height, width, cut.precision, channels),
         **{"TAPS": cut.weight.shape[1], "PATCH": vision.patch, "MERGE": vision.merge, "TIME": vision.temporal_patch, "BX": 256},
         num_warps=4,
@@ -48,7 +48,7 @@ class Uploader:
         self.device = device
         self._pinned = torch.empty(0, dtype=torch.uint8)
         self._copiers = ThreadPoolExecutor(COPIERS, "upload")
-        self._sent = torch.cuda.Event() if device.type == "cuda" else None
+        self._sent: torch.cuda.Event | None = None
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """frames u8[N, 3, h, w] anywhere -> on the device."""
@@ -58,7 +58,8 @@ class Uploader:
             return frames.to(self.device, non_blocking=True).contiguous()
         if self._pinned.numel() < frames.numel():
             self._pinned = torch.empty(frames.numel(), dtype=torch.uint8, pin_memory=True)
-        self._sent.synchronize()  # the buffer's last contents have left it
+        if self._sent is not None:
+            self._sent.synchronize()  # the buffer's last contents have left it
         staged = self._pinned[: frames.numel()].view(frames.shape)
         out = torch.empty(frames.shape, dtype=torch.uint8, device=self.device)
         copies = [self._copiers.submit(np.copyto, into.numpy(), frame.numpy()) for into, frame in zip(staged, frames, strict=True)]
@@ -68,7 +69,8 @@ class Uploader:
                 into.copy_(frame, non_blocking=True)
         finally:
             wait(copies)  # nobody writes into the buffer any more
-            self._sent.record()
+            self._sent = sent = torch.cuda.Event()
+            sent.record()
         return out
 
 

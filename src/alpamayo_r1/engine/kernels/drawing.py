@@ -1,4 +1,4 @@
-"""Triton kernels that draw tokens as `alpamayo_r1.core.sampling` does, without sorting the vocabulary.
+"""Drawing tokens as `alpamayo_r1.core.sampling` does, without sorting the vocabulary.
 
 A key is an integer that orders as the logits do. The edge is the key of the least likely token that top-p keeps: a pass finds four bits
 of it, from the masses of sixteen ranges of keys, in f64 and in blocks side by side. Of several tokens at the edge the first ones are kept.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from alpamayo_r1.engine.kernels import _depend
+from alpamayo_r1.engine.kernels.common import _depend
 
 RANGES = tl.constexpr(16)
 """Ranges of keys that a pass tells apart: four bits."""

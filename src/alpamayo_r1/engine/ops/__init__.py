@@ -1,0 +1,29 @@
+"""The operations of the fast planner, each a torch function and, on a GPU, the Triton kernel that computes the same.
+
+The torch twin is the oracle of the kernel's test and what runs on the CPU; ops/NAME.py launches kernels/NAME.py.
+Letters: M rows (tokens) · R rows of reasoning (scenes x samples) · P parts of a sum · Hq, Hkv heads · G = Hq / Hkv · d head width.
+"""
+
+from alpamayo_r1.engine.ops.attention import Context, attend
+from alpamayo_r1.engine.ops.drawing import draw_tokens
+from alpamayo_r1.engine.ops.norms import add_layer_norm, add_rms_norm, rms_norm
+from alpamayo_r1.engine.ops.products import action_features, linear, linear_gelu, row_dots, swiglu, swiglu_linear
+from alpamayo_r1.engine.ops.rotation import Heads, rope_write, vision_rope
+
+__all__ = [
+    "Context",
+    "Heads",
+    "action_features",
+    "add_layer_norm",
+    "add_rms_norm",
+    "attend",
+    "draw_tokens",
+    "linear",
+    "linear_gelu",
+    "rms_norm",
+    "rope_write",
+    "row_dots",
+    "swiglu",
+    "swiglu_linear",
+    "vision_rope",
+]

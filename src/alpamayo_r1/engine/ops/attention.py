@@ -1,0 +1,140 @@
+"""Attention of new tokens over the prompt that a scene's rows share and over what each row has said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+
+from alpamayo_r1.core.transformer import KV
+from alpamayo_r1.engine.ops.launch import PROGRAMS, ceil_div, kernels, launch, on_gpu, power
+from alpamayo_r1.engine.ops.rotation import Heads
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the new tokens of R rows may see: their scene's prompt and what stands in the row's own suffix, themselves included."""
+
+    prefix: KV  # [B, Hkv, capacity, d] each
+    prompt: torch.Tensor  # (B,) i64: valid keys of the prefix
+    suffix: KV  # [R, Hkv, capacity, d] each
+    seen: torch.Tensor  # (R,) i64: valid keys of the suffix; may be an expanded scalar
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How attention over the prompt is cut: query rows and keys at a time, warps, pipeline stages, programs aimed at."""
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+    programs: int = PROGRAMS
+
+
+CUTS: dict[int, Cut] = {
+    16: Cut(16, 32, 2, 4, 528),
+    64: Cut(64, 64, 4, 3, 132),
+    128: Cut(128, 64, 8, 3, 96),
+    1024: Cut(128, 64, 8, 3, 132),
+    2048: Cut(128, 64, 8, 3, 264),
+}
+"""Query rows of a head to the next power of two -> Cut, where measurement on an H100 beat the default (2,048: by 16 samples in parts)."""
+
+
+def attend_cut(rows: int) -> Cut:
+    """The cut for so many query rows of a head."""
+    rows = power(rows, 16)
+    return CUTS.get(rows) or Cut(min(64, rows), 64, 4, 2)
+
+
+WHOLE = Cut(128, 64, 8, 3, 132)
+"""The cut where tiles of query rows alone fill the card, so that none needs to be merged."""
+
+
+def fits_whole(cut: Cut, all_rows: int, head_rows: int) -> bool:
+    """Whether tiles keep nine of ten programs of a wave busy: all_rows of all samples and heads, head_rows of one sample and KV head."""
+    programs = all_rows // cut.rows
+    return head_rows % cut.rows == 0 and programs >= 0.9 * cut.programs * ceil_div(programs, cut.programs)
+
+
+def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
+    """Attention without a mask of q [R * n, Hq, d] (n tokens a row) over prompt and suffix -> [R * n, Hq d]."""
+    if not on_gpu(q):
+        return _attend_rows(q, context, heads)
+    per = len(q) // len(context.seen)
+    if fits_whole(WHOLE, len(q) * heads.queries, per * heads.group):
+        return _attend_whole(q, context, heads, WHOLE)
+    return _attend_parts(q, context, heads)
+
+
+def _attention_arguments(q: torch.Tensor, context: Context, heads: Heads) -> tuple[tuple, tuple, dict[str, int | bool]]:
+    """What both kernels of attention take: tensors, numbers, and constants."""
+    scenes, rows = len(context.prompt), len(context.seen)
+    tensors = q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0)
+    scale = heads.width**-0.5 * math.log2(math.e)
+    numbers = scale, rows // scenes, len(q) // rows, context.prefix[0].shape[2], context.suffix[0].shape[2]
+    constants = {"HQ": heads.queries, "HKV": heads.keys, "G": heads.group, "D": heads.width, "IEEE": q.dtype == torch.float32}
+    return tensors, numbers, constants
+
+
+def _attend_whole(q: torch.Tensor, context: Context, heads: Heads, cut: Cut) -> torch.Tensor:
+    """Prompt and suffix by one program for each tile of a sample's query rows."""
+    tensors, numbers, constants = _attention_arguments(q, context, heads)
+    out = torch.empty(len(q), heads.queries * heads.width, device=q.device, dtype=q.dtype)
+    scenes = len(context.prompt)
+    grid = len(q) // scenes * heads.group // cut.rows, scenes * heads.keys
+    constants |= {"BM": cut.rows, "BN": cut.keys, "warps": cut.warps, "stages": cut.stages}
+    launch(kernels("attention").attend_whole_kernel, grid, *tensors, out, *numbers, **constants)
+    return out
+
+
+def _attend_parts(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
+    """The prompt in parts, read once for all samples of a scene, and each suffix; then what they give is merged by their masses."""
+    scenes, rows = len(context.prompt), len(context.seen)
+    samples, per, d = rows // scenes, len(q) // rows, heads.width
+    cut, tm = attend_cut(samples * per * heads.group), min(64, power(per * heads.group, 16))
+    tiles, tail_tiles = ceil_div(samples * per * heads.group, cut.rows), ceil_div(per * heads.group, tm)
+    splits = max(1, min(cut.programs // (tiles * heads.keys * scenes), 31))  # whatever the buffers' capacity: it must not change a bit
+    parts = splits + 1
+    acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
+    lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
+    tensors, numbers, constants = _attention_arguments(q, context, heads)
+    constants |= {"BM": cut.rows, "TM": tm, "BN": cut.keys, "TN": 64 if tm > 16 else 32, "warps": cut.warps, "stages": cut.stages}
+    launch(
+        kernels("attention").attend_kernel,
+        (tiles * splits + samples * tail_tiles, scenes * heads.keys),
+        *(*tensors, acc, lse, *numbers, len(q), splits, tiles, tail_tiles),
+        **constants,
+    )
+    out = torch.empty(len(q), heads.queries * d, device=q.device, dtype=q.dtype)
+    pairs, some = len(q) * heads.queries, max(1, 16 // power(parts))
+    launch(
+        kernels("attention").merge_kernel,
+        (ceil_div(pairs, some),),
+        acc,
+        lse,
+        out,
+        pairs,
+        parts,
+        D=d,
+        PARTS=power(parts),
+        PAIRS=some,
+        warps=1,
+    )
+    return out
+
+
+def _attend_rows(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
+    rows = len(context.seen)
+    out = []
+    for row, queries in enumerate(q.view(rows, -1, heads.queries, heads.width)):
+        scene = row * len(context.prompt) // rows
+        prefix = (cached[scene, :, : context.prompt[scene]] for cached in context.prefix)
+        suffix = (cached[row, :, : context.seen[row]] for cached in context.suffix)
+        keys, values = (torch.cat(pair, 1)[None] for pair in zip(prefix, suffix, strict=True))
+        attended = nnf.scaled_dot_product_attention(queries.transpose(0, 1)[None], keys, values, enable_gqa=True)
+        out.append(attended[0].transpose(0, 1).flatten(1))
+    return torch.cat(out)

@@ -1,0 +1,160 @@
+"""Matrix products: of few rows by our own kernels, which read the weights once at the memory's speed, of many by the vendor's library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+from torch import nn
+
+from alpamayo_r1.core.vla import ActionIn
+from alpamayo_r1.engine.ops.launch import PROGRAMS, THIN, ceil_div, kernels, launch, on_gpu, power
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a product [M, K] x [N, K]^T is cut: rows, columns, depth per step, parts of K, warps, pipeline stages.
+
+    ahead: cache lines of each row of weights that are fetched before the predecessor ends. early: releases the successor at once.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    splits: int
+    warps: int
+    stages: int
+    ahead: int = 0
+    early: bool = False
+
+
+TILES: dict[tuple[str, int, int, int], Tile] = {
+    ("linear", 16, 6144, 4096): Tile(16, 32, 128, 2, 4, 4, ahead=16),
+    ("linear", 16, 4096, 4096): Tile(16, 32, 128, 3, 4, 4, ahead=8),
+    ("swiglu", 16, 12288, 4096): Tile(16, 32, 128, 1, 4, 4, ahead=8),
+    ("linear", 16, 4096, 12288): Tile(16, 32, 128, 3, 4, 4, ahead=4),
+    ("linear", 16, 155697, 4096): Tile(16, 32, 256, 1, 4, 4),
+    ("linear", 64, 4096, 2048): Tile(64, 64, 128, 2, 4, 4, ahead=4, early=True),
+    ("linear", 64, 2048, 2048): Tile(64, 64, 128, 4, 4, 4, ahead=4, early=True),
+    ("swiglu", 64, 8256, 2048): Tile(64, 64, 128, 1, 4, 3, ahead=2, early=True),
+    ("linear", 64, 2048, 8256): Tile(64, 64, 128, 4, 4, 4, ahead=8, early=True),
+}
+"""(kind, rows to the next power of two, N, K) -> Tile, where measurement beat the default: the 10B's products on an H100."""
+
+
+def tile(kind: str, x: torch.Tensor, n: int, k: int) -> Tile | None:
+    """The tile of a "linear" or "swiglu" product of rows x: enough programs to fill the card, each with a long enough run of K.
+
+    None: a product for the vendor's library, which wants many rows and a GPU, or no GPU at all.
+    """
+    m, rows = len(x), power(len(x), 16)
+    if not on_gpu(x):
+        return None
+    if (kind, rows, n, k) in TILES:
+        return TILES[kind, rows, n, k]
+    if m > THIN:
+        return None
+    columns, depth = (32, 128) if rows <= 32 else (64, 64)
+    if kind == "swiglu":
+        return Tile(rows, columns, depth, 1, 4, 4)
+    programs = ceil_div(n, columns) * ceil_div(m, rows)
+    splits = max(1, min(PROGRAMS // programs, k // (4 * depth), 8))
+    return Tile(rows, columns, depth, splits, 4, 4)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, *, final: bool = False) -> torch.Tensor:
+    """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N], fp32 if more than one. final: one part."""
+    cut = tile("linear", x, *weight.shape)
+    return nnf.linear(x, weight)[None] if cut is None else _linear(x, weight, cut, final)
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile, final: bool) -> torch.Tensor:
+    (m, k), n = x.shape, len(weight)
+    span = ceil_div(ceil_div(k, cut.depth), 1 if final else cut.splits) * cut.depth
+    parts = ceil_div(k, span)
+    out = torch.empty(parts, m, n, device=x.device, dtype=x.dtype if parts == 1 else torch.float32)
+    launch(
+        kernels("products").linear_kernel,
+        (ceil_div(m, cut.rows), ceil_div(n, cut.columns), parts),
+        *(x, weight, out, m, n, k, x.stride(0), span),
+        **tiling(cut, x),
+    )
+    return out
+
+
+def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
+    """What a product kernel over rows x [M, K] takes from its tile."""
+    return {
+        "BM": cut.rows,
+        "BN": cut.columns,
+        "BK": cut.depth,
+        "EVEN": x.shape[1] % cut.depth == 0,
+        "AHEAD": cut.ahead,
+        "EARLY": cut.early,
+        "IEEE": x.dtype == torch.float32,
+        "warps": cut.warps,
+        "stages": cut.stages,
+    }
+
+
+def swiglu_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I]."""
+    cut = tile("swiglu", x, len(weight) // 2, weight.shape[1])
+    return swiglu(nnf.linear(x, weight)) if cut is None else _swiglu_linear(x, weight, cut)
+
+
+def _swiglu_linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Tensor:
+    (m, k), n = x.shape, len(weight) // 2
+    out = torch.empty(m, n, device=x.device, dtype=x.dtype)
+    launch(
+        kernels("products").swiglu_linear_kernel,
+        (ceil_div(m, cut.rows), ceil_div(n, cut.columns)),
+        *(x, weight, out, m, n, k, x.stride(0)),
+        **tiling(cut, x),
+    )
+    return out
+
+
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up of rows [gate | up], in place: [M, 2 I] -> its first half [M, I]."""
+    gate, up = gate_up.chunk(2, -1)
+    if not on_gpu(gate_up):
+        return gate.copy_(nnf.silu(gate) * up)
+    m, width = gate.shape
+    block = min(2048, power(width))
+    launch(kernels("products").swiglu_kernel, (m, ceil_div(width, block)), gate_up, width, BLOCK=block, warps=8)
+    return gate
+
+
+def linear_gelu(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
+    """gelu(x weight^T + bias), tanh form; on a GPU the library's product ends in it, before it rounds.
+
+    Not in fp32: the library's tanh is an approximation that bf16 does not show, but that made vision three times less exact there.
+    """
+    if not x.is_cuda or x.dtype == torch.float32:
+        return nnf.gelu(linear(x), approximate="tanh")
+    return torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.T, use_gelu=True).view(*x.shape[:-1], -1)
+
+
+def action_features(x: torch.Tensor, t: float, projection: ActionIn, dtype: torch.dtype) -> torch.Tensor:
+    """What the action projection's trunk reads of x f32[R, F, 2] and the time t: [R F, 3 features]."""
+    parts = (*projection.sinus, projection.timestep_fourier_encoder)
+    if not on_gpu(x):
+        features = [part(u) for part, u in zip(parts, (x[..., 0], x[..., 1], torch.full(x.shape[:2], t, device=x.device)), strict=True)]
+        return torch.cat(features, -1).flatten(0, 1).to(dtype)
+    freqs = [part.freqs for part in parts]
+    half = freqs[0].numel()
+    out = torch.empty(x.shape[:2].numel(), 6 * half, device=x.device, dtype=dtype)
+    launch(kernels("products").action_features_kernel, (len(out),), x.contiguous(), t, *freqs, out, HALF=half, WIDE=power(half), warps=1)
+    return out
+
+
+def row_dots(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
+    """The product with a layer of a few outputs, rounded to its dtype: [M, K] -> f32[M, n]."""
+    if not on_gpu(x):
+        return linear(x).float()
+    count, width = linear.weight.shape
+    out = torch.empty(len(x), count, device=x.device, dtype=torch.float32)
+    launch(kernels("products").row_dots_kernel, (len(x),), x, linear.weight, linear.bias, out, width, COUNT=count, BLOCK=power(width))
+    return out

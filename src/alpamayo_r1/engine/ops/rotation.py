@@ -1,0 +1,86 @@
+"""Rotary positions: queries and keys normalised and rotated, keys and values put where they are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from alpamayo_r1.core.transformer import KV
+from alpamayo_r1.engine.ops.launch import kernels, launch, on_gpu, power
+from alpamayo_r1.engine.ops.norms import rms_norm
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of one stack: queries, keys and values, width, and the norms' epsilon."""
+
+    queries: int
+    keys: int
+    width: int
+    eps: float
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one key head."""
+        return self.queries // self.keys
+
+
+def rope_write(
+    qkv: torch.Tensor,
+    norms: tuple[torch.Tensor, torch.Tensor],
+    rope: tuple[torch.Tensor, torch.Tensor],
+    at: torch.Tensor,
+    cache: KV,
+    slot: torch.Tensor,
+    heads: Heads,
+) -> torch.Tensor:
+    """Normalises and rotates queries and keys, writes keys and values into a cache, returns the queries [M, Hq, d].
+
+    qkv [P, M, (Hq + 2 Hkv) d] in parts. norms: q and k weights [d]. rope: cos and sin [positions, d], row `at[m]` for token m.
+    cache: two views [groups, Hkv, capacity, d]. slot i64[groups]: the j-th token of a group, in order, goes to slot + j.
+    """
+    m = qkv.shape[1]
+    keys, values = cache
+    groups = len(keys)
+    if on_gpu(qkv):
+        q = torch.empty(m, heads.queries, heads.width, device=qkv.device, dtype=keys.dtype)
+        launch(
+            kernels("rotation").rope_write_kernel,
+            (m, heads.keys),
+            *(qkv, *norms, *rope, at, q, keys, values, slot, slot.stride(0), m, m // groups, keys.stride(1), heads.eps),
+            HQ=heads.queries,
+            HKV=heads.keys,
+            G=heads.group,
+            GP=power(heads.group),
+            HALF=heads.width // 2,
+            PARTS=len(qkv),
+            warps=1,
+        )
+        return q
+    qkv = qkv.float().sum(0).to(keys.dtype).view(m, -1, heads.width)
+    q, k, v = qkv.split([heads.queries, heads.keys, heads.keys], 1)
+    cos, sin = (table[at].float()[:, None] for table in rope)
+    q, k = (_rotate(rms_norm(y, w, heads.eps).float(), cos, sin).to(keys.dtype) for y, w in zip((q, k), norms, strict=True))
+    for cached, new in zip(cache, (k, v), strict=True):
+        for group, tokens in enumerate(new.view(groups, -1, heads.keys, heads.width)):
+            cached[group, :, slot[group] : slot[group] + len(tokens)] = tokens.transpose(0, 1)
+    return q
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
+
+
+def vision_rope(qkv: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Rotates queries and keys of qkv [N, places, 3, heads, d] in place by fp32 tables [places, d]; returns qkv."""
+    n, places, _, heads, d = qkv.shape
+    if not on_gpu(qkv):
+        turned = _rotate(qkv[:, :, :2].float(), *(table[:, None, None] for table in rope))
+        qkv[:, :, :2] = turned.to(qkv.dtype)
+        return qkv
+    kernels("rotation").vision_rope_kernel[(n * places,)](
+        qkv, *rope, places, HEADS=heads, ROWS=power(2 * heads), HALF=d // 2, WIDE=power(d // 2), num_warps=4
+    )
+    return qkv

@@ -13,9 +13,8 @@ from alpamayo_r1.cli.__main__ import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.split("#")[0].strip() for line in re.findall(r"alpamayo-r1 (?:run|world|measure|train|bench|eval|compare|film) [^`\n]*", README)
-]
+VERBS = "|".join(typer.main.get_command(app).commands)
+COMMANDS = [line.split("#")[0].strip() for line in re.findall(rf"alpamayo-r1 (?:{VERBS}) [^`\n]*", README)]
 
 
 def test_the_python_runs():

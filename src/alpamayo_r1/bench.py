@@ -8,9 +8,10 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -19,9 +20,12 @@ from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.images import target_size
 from alpamayo_r1.core.prompt import chat_text
 from alpamayo_r1.core.types import Observation
-from alpamayo_r1.engine.cost import Cost, decode_cost, flow_step_cost, prefill_cost, vision_cost
 from alpamayo_r1.planner import Planner, pick_device
 from alpamayo_r1.testing import StandIn, random_model, random_observation, size_config, words
+
+if TYPE_CHECKING:
+    from alpamayo_r1.core.vocab import Vocabulary
+    from alpamayo_r1.engine.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,14 @@ def stage_costs(
     config: ModelConfig, prompt: int, grids: Sequence[tuple[int, int]], scenes: int, samples: int, tokens: int, width: int
 ) -> dict[str, Cost]:
     """Cost of each stage of a plan, `token` and `euler_step` once."""
+    from alpamayo_r1.engine.cost import Cost, decode_cost, flow_step_cost, prefill_cost, vision_cost
+
+    def each(one: Cost) -> Cost:
+        return Cost(scenes * one.flops, scenes * one.bytes)
+
     return {
-        "vision": Cost(*(scenes * part for part in vars(vision_cost(config, grids, width)).values())),
-        "prefill": Cost(*(scenes * part for part in vars(prefill_cost(config, prompt, width)).values())),
+        "vision": each(vision_cost(config, grids, width)),
+        "prefill": each(prefill_cost(config, prompt, width)),
         "token": decode_cost(config, prompt, tokens / 2, scenes, samples, width),
         "euler_step": flow_step_cost(config, prompt, tokens, scenes, samples, width),
     }
@@ -140,6 +149,8 @@ def bench(
 
     samples, tokens: every pair is measured. batch: scenes a plan. fast: the engine or the specification (None: the engine on a GPU).
     """
+    if find_spec("alpamayo_r1.engine") is None:
+        raise ValueError("bench needs the room engine/, which this copy of the package lacks: install the whole package to measure with it")
     began, warm = time.perf_counter(), kernels_kept()
     config, where = size_config(size), pick_device(device or "auto")
     for n in tokens:
@@ -151,7 +162,7 @@ def bench(
     top = ceilings(where, dtype)
     card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
     say(f"{card}, torch {torch.__version__}: {top.flops_per_s / 1e12:.4g} TFLOP/s (product), {top.bytes_per_s / 1e12:.3g} TB/s (copy)")
-    model, vocabulary = random_model(config, where, dtype), StandIn(config)
+    model, vocabulary = random_model(config, where, dtype), cast("Vocabulary", StandIn(config))
     planner = Planner.of(model, vocabulary, fast)
     observations = [random_observation(seed) for seed in range(batch)]
     ready = time.perf_counter()
@@ -200,7 +211,8 @@ def bench_one(
     stages["token"] = stages.pop("reasoning") / tokens
     stages["euler_step"] = stages.pop("flow") / config.flow_steps
     scenes = len(observations)
-    costs = stage_costs(config, *prompt_shape(config, observations[0]), scenes, samples, tokens, planner.model.dtype.itemsize)
+    prompt, grids = prompt_shape(config, observations[0])
+    costs = stage_costs(config, prompt, grids, scenes, samples, tokens, planner.model.dtype.itemsize)
     say(f"\nB={scenes} S={samples} tokens={tokens}: {wall:.1f} ms from frames to trajectory{f', peak {peak:.2f} GB' if cuda else ''}")
     rows = {}
     for stage, ms in stages.items():
@@ -218,7 +230,8 @@ def bench_one(
 def prompt_shape(config: ModelConfig, observation: Observation) -> tuple[int, tuple[tuple[int, int], ...]]:
     """Tokens of an observation's prompt and the grids of its images."""
     side = config.vision.patch * config.vision.merge
-    height, width = target_size(*observation.frames.shape[-2:], config.min_pixels, config.max_pixels, side)
+    high, wide = observation.frames.shape[-2:]
+    height, width = target_size(high, wide, config.min_pixels, config.max_pixels, side)
     grids = ((height // config.vision.patch, width // config.vision.patch),) * observation.frames.shape[:2].numel()
     text = chat_text([h * w // config.vision.merge**2 for h, w in grids], config.tokens.history_tokens)
     return len(StandIn(config).encode(text)), grids

@@ -73,7 +73,7 @@ def load(
     checkpoint: str | Path = "small",
     *,
     device: str = "auto",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     fast: bool | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
@@ -82,16 +82,18 @@ def load(
 ) -> Planner:
     """Loads "small" (bundled), a checkpoint folder or a Hub repository.
 
-    device "auto": cuda where there is one, else cpu. dtype None: bf16 on cuda, fp32 on the CPU. fast None: the engine on cuda, plan.py
+    device "auto": cuda where there is one, else cpu. dtype: a torch.dtype or its name, "bfloat16" or "float32" (None: bf16 on cuda, fp32
+    on the CPU). fast None: the engine on cuda, plan.py
     elsewhere. revision, cache_dir, token, local_files_only: as in `huggingface_hub.snapshot_download`.
 
     Raises:
-        ValueError: a device that is not here. ConfigError, CheckpointError, HubError: what is wrong with the checkpoint.
+        ValueError, TypeError: a device that is not here, a dtype that is none.
+        ConfigError, CheckpointError, HubError: what is wrong with the checkpoint.
     """
     where = pick_device(device)
+    dtype = pick_dtype(dtype, where)
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     folder = checkpoint_folder(checkpoint, revision=revision, **hub)
-    dtype = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
     model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, **hub)
     return Planner.of(model, vocabulary, fast)
 
@@ -130,3 +132,23 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices: use 'cpu' or 'auto'")
     return device
+
+
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.bfloat16, torch.float32, torch.float16, torch.float64)}
+"""What the model's arithmetic may be, by name."""
+
+
+def pick_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """A dtype or its name -> the dtype; None: bf16 on cuda, fp32 elsewhere.
+
+    Raises:
+        ValueError: no floating-point type by that name. TypeError: neither a dtype nor text.
+    """
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if not isinstance(dtype, torch.dtype | str):
+        raise TypeError(f"dtype is {dtype!r}, expected a torch.dtype or one of {', '.join(DTYPES)}")
+    wanted = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if wanted not in DTYPES.values():
+        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    return wanted

@@ -1,48 +1,151 @@
-"""What the verbs of the command line share: options, and errors without tracebacks."""
+"""The one table of options: every verb takes them from here, so that a word means the same everywhere, and every number has its bounds."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, NoReturn
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-Checkpoint = Annotated[str, typer.Option(help="'small' (bundled), a checkpoint folder, or a Hub repository.")]
-Data = Annotated[
-    str, typer.Option(help="'sample' (bundled), a folder in the data set's layout, or a Hub repository as REPO_ID or REPO_ID@REVISION.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Temperature = Annotated[float, typer.Option(help="Temperature of the reasoning; 0 takes the most likely token.")]
-TopP = Annotated[float, typer.Option(help="Probability mass that tokens are drawn from (nucleus).")]
-TopK = Annotated[int | None, typer.Option(help="Most likely tokens that are drawn from (none: no limit).")]
-MaxTokens = Annotated[int, typer.Option(help="Reasoning tokens at most.")]
-Steps = Annotated[int | None, typer.Option(help="Euler steps of the flow (none: the checkpoint's, 10).")]
+from alpamayo_r1.cli.errors import visible
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+MAX_SECONDS = 9e9
+"""Clip times lie within +-this many seconds: beyond it a float has no whole microseconds."""
 
 
-@contextmanager
-def teaching() -> Iterator[None]:
-    """Errors a person can act on are printed without a traceback, exit code 2; anything else is a bug and keeps its traceback."""
-    from alpamayo_r1.core.hub import HubError
-    from alpamayo_r1.data.errors import DataError
+def text(given: str) -> str:
+    """What was typed, unless it is empty or holds control characters."""
+    if not given.strip():
+        raise typer.BadParameter("empty text was given, expected a name")
+    if _CONTROL.search(given):
+        raise typer.BadParameter(f"'{visible(given)}' holds control characters, expected plain text: check how the name was quoted or made")
+    return given
 
+
+def texts(given: list[str] | None) -> list[str] | None:
+    """Several, each as in `text`."""
+    return given and [text(one) for one in given]
+
+
+def maybe_text(given: str | None) -> str | None:
+    """As in `text`, or nothing."""
+    return None if given is None else text(given)
+
+
+def device_name(given: str) -> str:
+    """ "auto", "cpu", "cuda" or "cuda:N"; whether it is here is the planner's to say."""
+    if not _DEVICE.fullmatch(given):
+        raise typer.BadParameter(f"{given!r} was given, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    return given
+
+
+def number(low: float, high: float, help: str, metavar: str = "NUMBER") -> Any:
+    """An option that takes a number between two others."""
+    return _bounded(float, "a number", low, high, help, metavar)
+
+
+def whole(low: int, high: int, help: str) -> Any:
+    """An option that takes a whole number between two others."""
+    return _bounded(int, "a whole number", low, high, help, "N")
+
+
+def _bounded(kind: Callable[[Any], float], name: str, low: float, high: float, help: str, metavar: str) -> Any:
+    bounds = (f"{bound:.3g}" if abs(bound) >= 1e7 else f"{bound:.7g}" for bound in (low, high))
+    between = "{} to {}".format(*bounds)
+
+    def parse(given: Any) -> float:
+        try:
+            value = kind(given)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise typer.BadParameter(f"'{visible(str(given))[:60]}' was given, expected {name} from {between}")
+        return value
+
+    return typer.Option(parser=parse, metavar=metavar, help=f"{help} [dim]({between})[/]")
+
+
+def moments(given: str) -> str:
+    """Seconds within bounds, 'grid' or the name of a file."""
     try:
-        yield
-    except (ValueError, MemoryError, DataError, HubError) as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename or 'a file'}: {error.strerror or error}; check the path, its rights and the room on the disk")
+        seconds = float(text(given))
+    except ValueError:
+        return given
+    if not abs(seconds) <= MAX_SECONDS:
+        raise typer.BadParameter(f"{given} was given, expected seconds of clip time between {-MAX_SECONDS:g} and {MAX_SECONDS:g}")
+    return given
+
+
+def folder_to_write(given: str | Path) -> Path:
+    """A folder, there or yet to be made."""
+    path = place(given)
+    if path.exists() and not path.is_dir():
+        raise typer.BadParameter(f"{path} is a file: choose another folder")
+    return path
+
+
+def file_to_write(given: str | Path) -> Path:
+    """A file, there or yet to be made."""
+    path = place(given)
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder: give the name of a file")
+    return path
+
+
+def place(given: str | Path) -> Path:
+    """A path whose name is plain text."""
+    return Path(text(str(given)))
+
+
+def place_to_read(given: str | Path) -> Path:
+    """A file or folder that is there."""
+    path = place(given)
+    if not path.exists():
+        raise typer.BadParameter(f"there is no {path}: check the path")
+    return path
 
 
 def microseconds(seconds: float) -> int:
-    """Clip time in seconds -> microseconds. Raises ValueError for what is no number."""
-    if not math.isfinite(seconds):
-        raise ValueError(f"a time is {seconds}, expected seconds of clip time")
+    """Clip time in seconds -> microseconds."""
     return round(seconds * 1e6)
 
 
-def fail(text: str) -> NoReturn:
-    """Prints an error; exit code 2."""
-    typer.secho(f"error: {text}", fg="red", err=True)
-    raise typer.Exit(2) from None
+# ----------------------------------------------------------------------------------------------------------------------- what and where
+
+Checkpoint = Annotated[
+    str, typer.Option(callback=text, help="'small' (bundled), a checkpoint folder, or a Hub repository such as nvidia/Alpamayo-R1-10B.")
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        callback=text,
+        help="'sample' (bundled), a folder in the data set's layout, or a Hub repository as REPO_ID or REPO_ID@REVISION.",
+    ),
+]
+Clip = Annotated[
+    list[str] | None,
+    typer.Option(callback=texts, help="Clip id, or the beginning of one that fits no other; repeat for several. See `alpamayo-r1 clips`."),
+]
+OutFolder = Annotated[Path, typer.Option(parser=folder_to_write, metavar="FOLDER", help="Folder to write to.")]
+OutFigures = Annotated[Path | None, typer.Option(parser=file_to_write, metavar="FILE", help="JSON file to write the figures to.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+# ------------------------------------------------------------------------------------------------------------------------------ a plan
+
+T0 = Annotated[float, number(-MAX_SECONDS, MAX_SECONDS, "Clip time at which to plan.", "SECONDS")]
+Samples = Annotated[int, whole(1, 1024, "Futures per clip.")]
+Seed = Annotated[int, whole(0, 2**63 - 1, "Random seed.")]
+Temperature = Annotated[float, number(0, 1000, "Temperature of the reasoning; 0 takes the most likely token.")]
+TopP = Annotated[float, number(0, 1, "Probability mass that tokens are drawn from (nucleus).")]
+TopK = Annotated[int | None, whole(1, 1_000_000, "Draw from this many most likely tokens (default: no limit).")]
+MaxTokens = Annotated[int, whole(1, 4096, "Reasoning tokens at most.")]
+Steps = Annotated[int | None, whole(1, 1000, "Euler steps of the flow (default: the checkpoint's, 10).")]
+Reasoning = Annotated[str | None, typer.Option(callback=maybe_text, help="Words to plan by instead of the model's own.")]
+Device = Annotated[str, typer.Option(callback=device_name, help="auto, cpu, cuda or cuda:N.")]
+Fast = Annotated[bool | None, typer.Option(help="Fast engine (default: on CUDA only).")]
+Threads = Annotated[int | None, whole(1, 1024, "CPU threads for torch; equal rows need equal threads.")]
+Batch = Annotated[int, whole(1, 4096, "Scenes at once.")]

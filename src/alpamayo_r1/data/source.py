@@ -89,6 +89,26 @@ class Source:
             raise self._unknown(clip_id)
         return Clip(self.origin, clip_id, closed=self._forget)
 
+    def find(self, prefix: str) -> str:
+        """The id that a person means: itself, or the one id that begins so.
+
+        Raises:
+            UnknownClip: no id begins so, or several do.
+        """
+        if prefix in self.origin.interface.clip_index.index:
+            return prefix
+        fitting = [clip_id for clip_id in self.clip_ids if clip_id.startswith(prefix)] if prefix else []
+        if len(fitting) == 1:
+            return fitting[0]
+        if not fitting:
+            raise self._unknown(prefix)
+        shown = f"{', '.join(fitting[:3])}{', ...' if len(fitting) > 3 else ''}"
+        raise UnknownClip(
+            f'"{prefix}" begins {len(fitting)} of the {len(self.clip_ids)} ids of {self.name}.',
+            "a beginning that only one id has",
+            f"give more letters: {shown}",
+        )
+
     def _forget(self, clip: Clip) -> None:
         """Drops a clip that was closed, so that a run over many clips doesn't grow."""
         if self._clips.get(clip.clip_id) is clip:

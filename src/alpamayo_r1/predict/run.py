@@ -78,15 +78,13 @@ def read(source: Source, clip_id: str, t0_us: int) -> Sample:
 
 
 def choose(source: Source, wanted: Sequence[str]) -> list[str]:
-    """The clips to run: the wanted ones, or all of a small source.
+    """The clips to run, each once: the wanted ones (ids, or beginnings of them that fit no other), or all of a small source.
 
     Raises:
         ValueError: none named and the source has more than 100. UnknownClip: a name that the source does not have.
     """
     if wanted:
-        for clip_id in wanted:
-            source.clip(clip_id)
-        return list(wanted)
+        return list(dict.fromkeys(source.find(name) for name in wanted))
     if len(source.clip_ids) > 100:
         raise ValueError(f"{source.name} has {len(source.clip_ids)} clips: name some with --clip, or use `alpamayo-r1 eval` for many")
     return list(source.clip_ids)

@@ -1,0 +1,90 @@
+"""Which clips there are: a row per clip of a data set, as `alpamayo-r1 clips` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from alpamayo_r1.data.errors import DataError
+from alpamayo_r1.data.source import MARKER, Source
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip: the shortest beginning (8 letters or more) that names it, its id, first and last t0 in s, the world's family and words.
+
+    first, last: the t0 that leave room for the history and the cameras, None where the clip is not on this machine or broken.
+    """
+
+    short: str
+    clip_id: str
+    first: float | None = None
+    last: float | None = None
+    family: str = ""
+    text: str = ""
+
+    def with_times(self, source: Source) -> Row:
+        """The row with the clip's t0, read from a local folder; elsewhere as it is."""
+        if source.origin.root is None:
+            return self
+        try:
+            with source.fresh(self.clip_id) as clip:
+                low, high = clip.valid_t0(need_future=False)
+        except (DataError, OSError, ValueError):
+            return self
+        return replace(self, first=low / 1e6, last=high / 1e6) if low <= high else self
+
+    def plain(self) -> dict[str, Any]:
+        """The row for JSON."""
+        return asdict(self)
+
+
+def listed(source: Source, match: str | None = None) -> list[Row]:
+    """The clips whose id, family or words hold the text (None: all), in the order of the index."""
+    labels = world_labels(source)
+    ids = source.clip_ids
+    rows = [
+        Row(short, clip_id, family=label.get("family", ""), text=label.get("text", ""))
+        for short, clip_id in zip(beginnings(ids), ids, strict=True)
+        for label in [labels.get(clip_id, {})]
+    ]
+    wanted = (match or "").casefold()
+    return [row for row in rows if wanted in f"{row.clip_id} {row.family} {row.text}".casefold()]
+
+
+def world_labels(source: Source) -> dict[str, dict[str, str]]:
+    """Clip id -> {"family", "text"} of our synthetic world's clips; empty for others."""
+    root = source.origin.root
+    if root is None or not (root / MARKER).is_file():
+        return {}
+    table = pd.read_parquet(root / MARKER)
+    columns = [name for name in ("family", "text") if name in table]
+    return {str(clip_id): {name: str(row[name]) for name in columns} for clip_id, row in table.iterrows()}
+
+
+def beginnings(ids: Sequence[str]) -> list[str]:
+    """For each id its shortest beginning of at least 8 letters that no other id has."""
+    order = sorted(range(len(ids)), key=lambda i: ids[i])
+    shortest = [""] * len(ids)
+    for at, i in enumerate(order):
+        beside = [ids[order[j]] for j in (at - 1, at + 1) if 0 <= j < len(order)]
+        shared = max((common(ids[i], other) for other in beside), default=0)
+        shortest[i] = ids[i][: max(8, shared + 1)]
+    return shortest
+
+
+def common(a: str, b: str) -> int:
+    """How many letters two texts begin with together."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def table(rows: Sequence[Row], wide: bool) -> Iterator[str]:
+    """The rows as lines: in columns (wide), or separated by tabs for other programs."""
+    texts = [(r.short, r.clip_id, "-" if r.first is None else f"{r.first:.2f} to {r.last:.2f} s", r.family, r.text) for r in rows]
+    cells = [("short", "clip", "t0", "family", "words"), *texts]
+    widths = [max(len(row[k]) for row in cells) for k in range(5)]
+    for row in cells:
+        yield "  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip() if wide else "\t".join(row)

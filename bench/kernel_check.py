@@ -16,7 +16,7 @@ from alpamayo_r1.core.config import ProjectionConfig, VisionConfig
 from alpamayo_r1.core.options import PlanOptions, Sampling
 from alpamayo_r1.core.vla import ActionIn
 from alpamayo_r1.engine import ops, pixels
-from alpamayo_r1.engine.ops import Context, Heads, attention
+from alpamayo_r1.engine.ops import Context, Heads, attention, drawing
 from alpamayo_r1.engine.ops.launch import twins
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
@@ -134,6 +134,55 @@ def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, promp
     return errors
 
 
+def differ(got: torch.Tensor, want: torch.Tensor) -> int:
+    """How many numbers are not the same bits, NaN equal to NaN."""
+    return int(((got != want) & ~((got != got) & (want != want))).sum())
+
+
+def own_bits(case: Case, m: int, n: int, k: int) -> list[float]:
+    """How many numbers of rows read together differ in a bit from those of each row alone: products and norms, among wild neighbours."""
+    x, weight, both = case(m, k), case(n, k, scale=k**-0.5), case(2 * n, k, scale=k**-0.5)
+    x[m // 2], x[m - 1] = (torch.nan, 3e4) if m > 2 else (x[m // 2], x[m - 1])
+    norm, delta = case(k), case(2, m, k, dtype=torch.float32)
+
+    def row(i: slice) -> tuple[torch.Tensor, ...]:
+        some = x[i].contiguous()
+        return (
+            ops.linear(some, weight, words=True),
+            ops.linear(some, weight, final=True, words=True),
+            ops.swiglu_linear(some, both, words=True)[None],
+            ops.rms_norm(some, norm, 1e-6)[None],
+            ops.add_rms_norm(some.clone(), delta[:, i].contiguous(), norm, 1e-6)[None],
+        )
+
+    together, alone = row(slice(m)), [row(slice(i, i + 1)) for i in range(m)]
+    return [differ(a, torch.cat(b, 1)) for a, b in zip(together, zip(*alone, strict=True), strict=True)]
+
+
+def words(case: Case, scenes: int, samples: int, per: int, heads: Heads, prompt: int) -> list[float]:
+    """attend of `per` tokens per row, each seeing those before it: against the twin, and how many bits differ from one by one (none)."""
+    rows, d, capacity = scenes * samples, heads.width, prompt + 2
+    q = case(rows, per, heads.queries, d)
+    prefix, suffix = case(2, scenes, heads.keys, capacity, d), case(2, rows, heads.keys, 90 + per, d)
+    lengths = torch.tensor([prompt - 7 * b for b in range(scenes)], device=case.device)
+    seen = torch.randint(1, 90, (rows,), device=case.device, generator=case.generator)
+    seen[0] = 1
+    for row, first in enumerate(seen.tolist()):
+        suffix[:, row, :, first + per - 1 :] = float("nan")
+
+    def attend(tokens: torch.Tensor, first: torch.Tensor, wide: bool = False) -> torch.Tensor:
+        parts = (*prefix, *suffix)
+        k, v, own_k, own_v = (x.float() for x in parts) if wide else parts
+        flat = tokens.flatten(0, 1)
+        return ops.attend(flat.float() if wide else flat, Context((k, v), lengths, (own_k, own_v), first, causal=True), heads)
+
+    together = attend(q, seen)
+    with twins():
+        want = attend(q, seen, wide=True)
+    alone = torch.stack([attend(q[:, t : t + 1].contiguous(), seen + t) for t in range(per)], 1).flatten(0, 1)
+    return [error(together, want), differ(together, alone)]
+
+
 def vision_ropes(case: Case, n: int, places: int, heads: int, d: int) -> list[float]:
     """vision_rope."""
     qkv, rope = case(n, places, 3, heads, d), (case(places, d, dtype=torch.float32), case(places, d, dtype=torch.float32))
@@ -168,6 +217,16 @@ def draws(case: Case, rows: int, vocab: int, temperature: float, top_p: float, l
     logits[1::2] -= 20
     logits[0, : vocab // 2], uniform[0], uniform[-1] = -50.0, 0.0, 1 - 2**-24
     return [differing(logits.to(case.dtype), blocked, uniform, PlanOptions(temperature=temperature, top_p=top_p).sampling, case.device)]
+
+
+def crowded(case: Case, cap: int, most: int) -> list[float]:
+    """draw_tokens where candidates are more than there is room for: then rows are drawn by passes over the vocabulary."""
+    kept = drawing.CAP, drawing.MOST
+    drawing.CAP, drawing.MOST = cap, most
+    try:
+        return draws(case, 5, 4096, 0.6, 0.98, 1000) + draws(case, 5, 4096, 0.9, 0.7, 1)
+    finally:
+        drawing.CAP, drawing.MOST = kept
 
 
 def draws_from_nothing(case: Case, temperature: float) -> list[float]:
@@ -206,6 +265,10 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("attend own", attends, (2, 2, 9, TINY, 130, 150)),
     ("attend own small", attends, (1, 3, 64, SMALL, 200, 256)),
     ("attend own 2 scenes", attends, (2, 2, 64, SMALL, 70, 96)),
+    ("own bits", own_bits, (19, 40, 48)),
+    ("own bits of two", own_bits, (2, 96, 512)),
+    ("words", words, (1, 2, 5, TINY, 70)),
+    ("words 2 scenes", words, (2, 2, 3, SMALL, 70)),
     ("vision_rope", vision_ropes, (2, 12, 2, 24)),
     ("pictures", pictures, (2, 100, 130, 32, 64)),
     ("pictures high", pictures, (1, 90, 64, 32, 64)),
@@ -213,6 +276,8 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("draws all", draws, (3, 5000, 0.6, 1.0, 1000)),
     ("draws ties", draws, (3, 9000, 1.5, 0.5, 1)),
     ("draws", draws, (3, 4096, 0.6, 0.98, 1000)),
+    ("draws crowded blocks", crowded, (4, 2048)),
+    ("draws crowded rows", crowded, (256, 8)),
     ("draws from nothing", draws_from_nothing, (0.6,)),
     ("draws cold", draws_from_nothing, (1e-38,)),
     ("draws far below zero", draws_far_below_zero, ()),
@@ -233,10 +298,14 @@ BIG: list[tuple[str, Callable, tuple]] = [
     ("attend decode B=2 S=3", attends, (2, 3, 1, TEXT, 3006, 3008)),
     *((f"attend flow S={s}", attends, (1, s, 64, EXPERT, 3006, 3008)) for s in (1, 6, 16)),
     ("attend flow B=2 S=2", attends, (2, 2, 64, EXPERT, 3006, 3008)),
+    *((f"own bits {m} x {n} x {k}", own_bits, (m, n, k)) for m in (7, 16, 17, 48, 128) for n, k in ((6144, 4096), (4096, 12288))),
+    *((f"words S={s} x {per}", words, (1, s, per, TEXT, 3006)) for s, per in ((1, 16), (6, 10), (16, 4))),
+    ("words B=2 S=3 x 5", words, (2, 3, 5, TEXT, 3006)),
     ("vision_rope 16 x 720", vision_ropes, (16, 720, 16, 72)),
     ("pictures 1080x1920", pictures, (2, 1080, 1920, 320, 576)),
     ("pictures 480x640", pictures, (2, 480, 640, 384, 512)),
     *((f"draws T={how[0]} p={how[1]}", draws, (64, 155_697, *how)) for how in ((0.6, 0.98, 1000), (1.5, 1.0, 3), (0.2, 0.5, 8))),
+    ("draws crowded", crowded, (4, 2048)),
     ("draws from nothing", draws_from_nothing, (0.6,)),
     ("draws cold", draws_from_nothing, (1e-38,)),
 ]

@@ -149,10 +149,10 @@ def attend_prompt(
     return x, add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
 
 
-def mlp(layer: LayerWeights, normed: torch.Tensor) -> torch.Tensor:
+def mlp(layer: LayerWeights, normed: torch.Tensor, words: bool = False) -> torch.Tensor:
     """One layer's MLP -> parts [P, M, hidden]; of many rows some at a time, since what is between is six times as wide."""
     if len(normed) <= MLP_ROWS:
-        return linear(swiglu_linear(normed, layer.gate_up), layer.down)
+        return linear(swiglu_linear(normed, layer.gate_up, words=words), layer.down, words=words)
     out = torch.empty_like(normed)
     for some, into in zip(normed.split(MLP_ROWS), out.split(MLP_ROWS), strict=True):
         torch.mm(swiglu_linear(some, layer.gate_up), layer.down.T, out=into)
@@ -165,18 +165,19 @@ class Own:
 
     at: torch.Tensor  # (N,) i64: positions
     start: torch.Tensor  # (R,) i64: where each row's new keys go in its suffix
-    visible: torch.Tensor  # (R,) i64: suffix keys each row then sees
+    visible: torch.Tensor  # (R,) i64: suffix keys each row's first token then sees
+    words: bool  # each token sees those before it, and has the bits that it has alone; else actions, which all see each other
 
 
 def run_layers(stack: Stack, x: torch.Tensor, rope, own: Own, buffers: Buffers) -> torch.Tensor:
     """Tokens x [N, hidden] (changed in place) through all layers over prompt and suffix -> final norm [N, hidden]."""
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, own.at, buffers.suffix[i], own.start, stack.heads)
-        context = Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], own.visible)
-        out = attend(q, context, stack.heads)
-        normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
-        normed = add_rms_norm(x, mlp(layer, normed), stack.norm_after(i), stack.eps)
+        qkv = linear(normed, layer.qkv, words=own.words)
+        q = rope_write(qkv, layer.head_norms, rope, own.at, buffers.suffix[i], own.start, stack.heads)
+        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], own.visible, causal=own.words), stack.heads)
+        normed = add_rms_norm(x, linear(out, layer.out, words=own.words), layer.mlp_norm, stack.eps)
+        normed = add_rms_norm(x, mlp(layer, normed, own.words), stack.norm_after(i), stack.eps)
     return normed
 
 
@@ -185,9 +186,9 @@ def decode(model: Model, buffers: Buffers, positions: int) -> None:
     stack = model.text
     rope = model.line_ropes(positions)[0]
     at = buffers.next + buffers.step
-    own = Own(at, buffers.step.expand(len(at)), (buffers.step + 1).expand(len(at)))
+    own = Own(at, buffers.step.expand(len(at)), (buffers.step + 1).expand(len(at)), words=True)
     normed = run_layers(stack, nnf.embedding(buffers.token, model.embedding), rope, own, buffers)
-    buffers.logits.copy_(linear(normed, model.head, final=True)[0])
+    buffers.logits.copy_(linear(normed, model.head, final=True, words=True)[0])
     buffers.step.add_(1)
 
 
@@ -210,5 +211,5 @@ def flow(model: Model, buffers: Buffers, steps: int, positions: int) -> None:
     rope, waypoints = model.line_ropes(positions)[1], buffers.noise.shape[1]
     at = (buffers.next + buffers.length)[:, None] + torch.arange(waypoints, device=buffers.noise.device)
     said = buffers.length - (~buffers.ended).long()
-    own = Own(at.flatten(), said, said + waypoints)
+    own = Own(at.flatten(), said, said + waypoints, words=False)
     buffers.actions.copy_(integrate(lambda x, t: velocity(model, x, t, own, buffers, rope), buffers.noise, steps))

@@ -9,15 +9,20 @@ from alpamayo_r1.engine.kernels.common import _depend, _release, _wait
 
 
 @triton.jit
-def _block(q, k, v, first, stop, peak, mass, acc, scale, D: tl.constexpr, BN: tl.constexpr, WHOLE: tl.constexpr, IEEE: tl.constexpr):
-    """Online softmax of q [rows, D] over BN keys from `first` on, of which those below `stop` count. `peak` in log2 units."""
+def _block(
+    q, k, v, first, stop, limit, peak, mass, acc, scale, D: tl.constexpr, BN: tl.constexpr, WHOLE: tl.constexpr, IEEE: tl.constexpr
+):  # fmt: skip
+    """Online softmax of q [rows, D] over BN keys from `first` on, of which row i sees those below limit[i] <= stop. `peak` in log2 units.
+
+    A key that a row does not see adds exp2(-inf) = 0: its bits are those of a pass without that key.
+    """
     d = tl.arange(0, D)
     n = first + tl.arange(0, BN)
     where = n[:, None] * D + d[None, :]
     keys = tl.load(k + where) if WHOLE else tl.load(k + where, mask=(n < stop)[:, None], other=0.0)
     score = tl.dot(q, keys.T, input_precision="ieee" if IEEE else None)
     if not WHOLE:
-        score = tl.where((n < stop)[None, :], score, float("-inf"))
+        score = tl.where(n[None, :] < limit[:, None], score, float("-inf"))
     higher = tl.maximum(peak, tl.max(score, 1) * scale)
     weight = tl.exp2(score * scale - higher[:, None])
     shrink = tl.exp2(peak - higher)
@@ -29,28 +34,28 @@ def _block(q, k, v, first, stop, peak, mass, acc, scale, D: tl.constexpr, BN: tl
 
 
 @triton.jit
-def _segment(q, k, v, start, stop, peak, mass, acc, scale, D: tl.constexpr, BN: tl.constexpr, IEEE: tl.constexpr):
-    """Online softmax over keys start..stop: whole blocks, then what is left."""
-    rest = start + tl.maximum(stop - start, 0) // BN * BN
+def _segment(q, k, v, start, full, stop, limit, peak, mass, acc, scale, D: tl.constexpr, BN: tl.constexpr, IEEE: tl.constexpr):
+    """Online softmax over keys start..limit[i]: whole blocks below `full`, which all rows see, then what is left up to `stop`."""
+    rest = start + tl.maximum(full - start, 0) // BN * BN
     for first in range(start, rest, BN):
-        peak, mass, acc = _block(q, k, v, first, stop, peak, mass, acc, scale, D, BN, True, IEEE)
+        peak, mass, acc = _block(q, k, v, first, stop, limit, peak, mass, acc, scale, D, BN, True, IEEE)
     for first in range(rest, stop, BN):
-        peak, mass, acc = _block(q, k, v, first, stop, peak, mass, acc, scale, D, BN, False, IEEE)
+        peak, mass, acc = _block(q, k, v, first, stop, limit, peak, mass, acc, scale, D, BN, False, IEEE)
     return peak, mass, acc
 
 
 @triton.jit
 def _part(
-    q, acc_out, lse_out, part, at, valid, k, v, start, stop, scale, ROWS: tl.constexpr, D: tl.constexpr, BN: tl.constexpr,
+    q, acc_out, lse_out, part, at, valid, k, v, start, full, stop, limit, scale, ROWS: tl.constexpr, D: tl.constexpr, BN: tl.constexpr,
     IEEE: tl.constexpr,
 ):  # fmt: skip
-    """Rows `at` of q over keys start..stop: normalised result and log2 mass (-inf: nothing seen)."""
+    """Rows `at` of q over the keys that `_segment` names: normalised result and log2 mass (-inf: nothing seen)."""
     d = tl.arange(0, D)
     rows = tl.load(q + at.to(tl.int64)[:, None] * D + d[None, :], mask=valid[:, None], other=0.0)
     peak = tl.full((ROWS,), float("-inf"), tl.float32)
     mass = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, D), tl.float32)
-    peak, mass, acc = _segment(rows, k, v, start, stop, peak, mass, acc, scale, D, BN, IEEE)
+    peak, mass, acc = _segment(rows, k, v, start, full, stop, limit, peak, mass, acc, scale, D, BN, IEEE)
     some = mass > 0
     total = tl.where(some, mass, 1.0)
     into = part + at
@@ -63,12 +68,16 @@ def attend_kernel(
     q, prefix_k, prefix_v, prompt, suffix_k, suffix_v, seen, seen_stride, acc_out, lse_out, scale, samples, per, prefix_capacity,
     suffix_capacity, tokens, splits, tiles, tail_tiles,
     HQ: tl.constexpr, HKV: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, TM: tl.constexpr, BN: tl.constexpr,
-    TN: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
+    TN: tl.constexpr, CAUSAL: tl.constexpr, IEEE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One part of the attention of one scene's query rows for one KV head.
 
+                    prefix of the scene, `splits` chunks      suffix of each sample
+        tile 0      | part 0 | part 1 | ... | part s-1 |      | part s |    BM (TM) query rows: tokens x the G heads that share a KV head
+        tile 1      | part 0 | part 1 | ... | part s-1 |      | part s |
+
     The first tiles * splits programs take BM rows of all samples over one chunk of the shared prefix; the others take TM rows of one
-    sample over its own suffix. merge_kernel puts the parts together.
+    sample over its own suffix, of which token t sees `seen` keys, or (CAUSAL) seen + t. merge_kernel puts the parts together.
     """
     program = tl.program_id(0)
     head = tl.program_id(1) % HKV
@@ -84,7 +93,7 @@ def attend_kernel(
         _wait(PDL)
         _part(
             q, acc_out, lse_out, split * tokens * HQ, at, i < samples * per * G, prefix_k + base, prefix_v + base, split * chunk, stop,
-            scale, BM, D, BN, IEEE,
+            stop, tl.zeros((BM,), tl.int32) + stop, scale, BM, D, BN, IEEE,
         )  # fmt: skip
     else:
         job = program - tiles * splits
@@ -93,10 +102,11 @@ def attend_kernel(
         to = (sample * per + j // G) * HQ + head * G + j % G
         start = (sample * HKV + head).to(tl.int64) * suffix_capacity * D
         end = tl.load(seen + sample * seen_stride, cache_modifier=".cg").to(tl.int32)
+        limit = end + (tl.minimum(j // G, per - 1) if CAUSAL else tl.zeros((TM,), tl.int32))
         _wait(PDL)
         _part(
-            q, acc_out, lse_out, splits * tokens * HQ, to, j < per * G, suffix_k + start, suffix_v + start, 0, end,
-            scale, TM, D, TN, IEEE,
+            q, acc_out, lse_out, splits * tokens * HQ, to, j < per * G, suffix_k + start, suffix_v + start, 0, end, tl.max(limit, 0),
+            limit, scale, TM, D, TN, IEEE,
         )  # fmt: skip
     _release(PDL)
 
@@ -124,8 +134,11 @@ def attend_whole_kernel(
     peak = tl.full((BM,), float("-inf"), tl.float32)
     mass = tl.zeros((BM,), tl.float32)
     acc = tl.zeros((BM, D), tl.float32)
-    peak, mass, acc = _segment(rows, prefix_k + base, prefix_v + base, 0, length, peak, mass, acc, scale, D, BN, IEEE)
-    peak, mass, acc = _segment(rows, suffix_k + own, suffix_v + own, 0, end, peak, mass, acc, scale, D, BN, IEEE)
+    none = tl.zeros((BM,), tl.int32)
+    keys, values = prefix_k + base, prefix_v + base
+    peak, mass, acc = _segment(rows, keys, values, 0, length, length, none + length, peak, mass, acc, scale, D, BN, IEEE)
+    keys, values = suffix_k + own, suffix_v + own
+    peak, mass, acc = _segment(rows, keys, values, 0, end, end, none + end, peak, mass, acc, scale, D, BN, IEEE)
     _release(PDL)
     tl.store(out + at, (acc / mass[:, None]).to(out.dtype.element_ty))
 

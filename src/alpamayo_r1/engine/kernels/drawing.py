@@ -173,3 +173,166 @@ def choose_kernel(
     token = tl.where(first < vocab, first, tl.max(tl.where(drawn, ids, 0), 0))
     finite = (top - top) == 0
     tl.store(out + row, tl.where(finite, token.to(tl.int64), most))
+
+
+# Most distributions are peaked: few tokens weigh enough to be kept at all. Then two passes over the vocabulary are enough:
+#
+#     peaks -> sift (each block's mass, and its tokens that may be kept) -> pick (one program per row: the edge, and the token)
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def sift_kernel(
+    logits, blocked, peaks, masses, counts, found, values, vocab, blocks, temperature: tl.float64, window: tl.float64,
+    BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, CAP: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Of one block of one row: its mass, and the tokens within `window` of the largest logit, in the order of ids.
+
+    counts[row, block] says how many there are, of which the first CAP are stored in found (ids) and values (logits) [row, block, CAP].
+    """
+    row = tl.program_id(0)
+    block = tl.program_id(1)
+    ids = block * BLOCK + tl.arange(0, BLOCK)
+    _depend(PDL)
+    top, _ = _most(peaks, row, blocks, BITS, MANY)
+    value = _values(logits, blocked, row, ids, vocab)
+    at = row * blocks + block
+    tl.store(masses + at, tl.sum(_weight(value, top, temperature), 0))
+    able = value.to(tl.float64) >= top.to(tl.float64) - window
+    place = tl.cumsum(able.to(tl.int32), 0) - 1
+    tl.store(counts + at, tl.sum(able.to(tl.int32), 0))
+    into = at.to(tl.int64) * CAP + place
+    fits = able & (place < CAP)
+    tl.store(found + into, ids, mask=fits)
+    tl.store(values + into, value, mask=fits)
+
+
+@triton.jit
+def _gather(
+    found, values, id_row, value_row, at, counts, ends, n, b, STEP: tl.constexpr, CAP: tl.constexpr
+):  # fmt: skip
+    """Puts a row's n candidates side by side: block by block from found and values into id_row and value_row."""
+    for first in range(0, n, STEP):
+        j = first + tl.arange(0, STEP)
+        home = tl.sum((ends[None, :] <= j[:, None]).to(tl.int32), 1)
+        start = tl.sum(tl.where(b[None, :] == home[:, None], (ends - counts)[None, :], 0), 1)
+        slot = (at + home).to(tl.int64) * CAP + j - start
+        tl.store(id_row + j, tl.load(found + slot, mask=j < n, other=0), mask=j < n)
+        tl.store(value_row + j, tl.load(values + slot, mask=j < n, other=0.0), mask=j < n)
+
+
+@triton.jit
+def _keep(value_row, weight_row, n, goal, top, temperature, STEP: tl.constexpr, FEW: tl.constexpr):
+    """Weights of the n candidates, zero where the mass of the likelier ones (equal ones: of smaller id) reaches the goal; their sum."""
+    kept = tl.full((), 0.0, tl.float64)
+    for first in range(0, n, STEP):
+        j = first + tl.arange(0, STEP)
+        value = tl.load(value_row + j, mask=j < n, other=float("-inf"))
+        above = tl.zeros((STEP,), tl.float64)
+        for other in range(0, n, FEW):
+            k = other + tl.arange(0, FEW)
+            rival = tl.load(value_row + k, mask=k < n, other=float("-inf"))
+            weight = tl.where(k < n, _weight(rival, top, temperature), 0.0)
+            ahead = (rival[None, :] > value[:, None]) | ((rival[None, :] == value[:, None]) & (k[None, :] < j[:, None]))
+            above += tl.sum(tl.where(ahead, weight[None, :], 0.0), 1)
+        weight = tl.where((j < n) & (above < goal), _weight(value, top, temperature), 0.0)
+        tl.store(weight_row + j, weight, mask=j < n)
+        kept += tl.sum(weight, 0)
+    return kept
+
+
+@triton.jit
+def _reach(id_row, weight_row, n, aim, vocab, STEP: tl.constexpr):
+    """The first id at whose end the running sum of weights exceeds the aim; where none does, the last one that weighs."""
+    token = vocab
+    last = 0
+    before = tl.full((), 0.0, tl.float64)
+    for first in range(0, n, STEP):
+        j = first + tl.arange(0, STEP)
+        weight = tl.load(weight_row + j, mask=j < n, other=0.0)
+        ids = tl.load(id_row + j, mask=j < n, other=0)
+        reached = (weight > 0) & (before + tl.cumsum(weight, 0) > aim)
+        token = tl.minimum(token, tl.min(tl.where(reached, ids, vocab), 0))
+        last = tl.maximum(last, tl.max(tl.where(weight > 0, ids, 0), 0))
+        before += tl.sum(weight, 0)
+    return tl.where(token < vocab, token, last)
+
+
+@triton.jit
+def _mass_from(logits, blocked, row, key, vocab, blocks, top, temperature, BITS: tl.constexpr, BLOCK: tl.constexpr):
+    """Mass of all tokens of a row whose key is at least `key`, and how many have it exactly."""
+    mass = tl.full((), 0.0, tl.float64)
+    ties = tl.full((), 0, tl.int32)
+    for block in range(0, blocks):
+        value = _values(logits, blocked, row, block * BLOCK + tl.arange(0, BLOCK), vocab)
+        own = _key(value, BITS).to(tl.int64)
+        mass += tl.sum(tl.where(own >= key, _weight(value, top, temperature), 0.0), 0)
+        ties += tl.sum((own == key).to(tl.int32), 0)
+    return mass, ties
+
+
+@triton.jit
+def _pick_of_many(
+    logits, blocked, row, vocab, blocks, goal, share, top, temperature, BITS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The token of a row with more candidates than there is room for: the edge bit by bit, each by a pass over the vocabulary."""
+    edge = tl.full((), -(1 << (BITS - 1)), tl.int64)
+    for passed in range(0, BITS):
+        trial = edge + (tl.full((), 1, tl.int64) << (BITS - 1 - passed))
+        mass, _ = _mass_from(logits, blocked, row, trial, vocab, blocks, top, temperature, BITS, BLOCK)
+        edge = tl.where(mass >= goal, trial, edge)
+    reached, ties = _mass_from(logits, blocked, row, edge, vocab, blocks, top, temperature, BITS, BLOCK)
+    each = _weight(_value(edge.to(tl.int32), BITS), top, temperature)
+    high = reached - ties.to(tl.float64) * each
+    room = tl.where(each > 0, tl.ceil((goal - high) / each), 0.0)
+    room = tl.minimum(tl.maximum(room, 0.0), ties.to(tl.float64)).to(tl.int32)
+    aim = share * (high + room.to(tl.float64) * each)
+    token = vocab
+    last = 0
+    before = tl.full((), 0.0, tl.float64)
+    for block in range(0, blocks):
+        ids = block * BLOCK + tl.arange(0, BLOCK)
+        value = _values(logits, blocked, row, ids, vocab)
+        key = _key(value, BITS).to(tl.int64)
+        tie = (key == edge).to(tl.int32)
+        kept = (key > edge) | ((tie > 0) & (tl.cumsum(tie, 0) <= room))
+        weight = tl.where(kept, _weight(value, top, temperature), 0.0)
+        reached_here = (weight > 0) & (before + tl.cumsum(weight, 0) > aim)
+        token = tl.minimum(token, tl.min(tl.where(reached_here, ids, vocab), 0))
+        last = tl.maximum(last, tl.max(tl.where(weight > 0, ids, 0), 0))
+        before += tl.sum(weight, 0)
+        room -= tl.sum(tie, 0)
+    return tl.where(token < vocab, token, last)
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def pick_kernel(
+    logits, blocked, peaks, masses, counts, found, values, ids, kept_values, weights, uniform, out, vocab, blocks, top_p: tl.float64,
+    temperature: tl.float64, BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, CAP: tl.constexpr, MOST: tl.constexpr,
+    STEP: tl.constexpr, FEW: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One row: the token in whose share of the kept mass the uniform number lies, in the order of ids.
+
+    ids, kept_values, weights [rows, MOST]: room for the row's candidates side by side.
+    """
+    row = tl.program_id(0)
+    b = tl.arange(0, MANY)
+    at = row * blocks
+    _depend(PDL)
+    top, most = _most(peaks, row, blocks, BITS, MANY)
+    goal = top_p * tl.sum(tl.load(masses + at + b, mask=b < blocks, other=0.0), 0)
+    count = tl.load(counts + at + b, mask=b < blocks, other=0)
+    ends = tl.cumsum(count, 0)
+    n = tl.sum(count, 0)
+    share = tl.load(uniform + row).to(tl.float64)
+    token = most.to(tl.int32)
+    if (top - top) == 0:
+        if (n <= MOST) & (tl.max(count, 0) <= CAP):
+            mine = row.to(tl.int64) * MOST
+            _gather(found, values, ids + mine, kept_values + mine, at, count, ends, n, b, STEP, CAP)
+            tl.debug_barrier()
+            kept = _keep(kept_values + mine, weights + mine, n, goal, top, temperature, STEP, FEW)
+            tl.debug_barrier()
+            token = _reach(ids + mine, weights + mine, n, share * kept, vocab, STEP)
+        else:
+            token = _pick_of_many(logits, blocked, row, vocab, blocks, goal, share, top, temperature, BITS, BLOCK)
+    tl.store(out + row, token.to(tl.int64))

@@ -20,7 +20,8 @@ class Context:
     prefix: KV  # [B, Hkv, capacity, d] each
     prompt: torch.Tensor  # (B,) i64: valid keys of the prefix
     suffix: KV  # [R, Hkv, capacity, d] each
-    seen: torch.Tensor  # (R,) i64: valid keys of the suffix; may be an expanded scalar
+    seen: torch.Tensor  # (R,) i64: keys of the suffix that a row's first token sees; may be an expanded scalar
+    causal: bool = False  # a row's t-th token sees t keys more (words); else all tokens see the same (actions)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class Cut:
 
 
 CUTS: dict[int, Cut] = {
-    16: Cut(16, 32, 2, 4, 528),
     64: Cut(64, 64, 4, 3, 132),
     128: Cut(128, 64, 8, 3, 96),
     1024: Cut(128, 64, 8, 3, 132),
@@ -50,6 +50,12 @@ def attend_cut(rows: int) -> Cut:
     return CUTS.get(rows) or Cut(min(64, rows), 64, 4, 2)
 
 
+WORDS = Cut(16, 32, 2, 4)
+"""The cut for words, of however many rows: a row's bits do not depend on who is read with it."""
+
+WORD_SPLITS = 24
+"""Parts of the prompt for words: at 3,006 tokens 128 keys each."""
+
 WHOLE = Cut(128, 64, 8, 3, 132)
 """The cut where tiles of query rows alone fill the card, so that none needs to be merged."""
 
@@ -61,11 +67,11 @@ def fits_whole(cut: Cut, all_rows: int, head_rows: int) -> bool:
 
 
 def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
-    """Attention without a mask of q [R * n, Hq, d] (n tokens a row) over prompt and suffix -> [R * n, Hq d]."""
+    """Attention of q [R * n, Hq, d] (n tokens per row) over prompt and suffix -> [R * n, Hq d]."""
     if not on_gpu(q):
         return _attend_rows(q, context, heads)
     per = len(q) // len(context.seen)
-    if fits_whole(WHOLE, len(q) * heads.queries, per * heads.group):
+    if not context.causal and fits_whole(WHOLE, len(q) * heads.queries, per * heads.group):
         return _attend_whole(q, context, heads, WHOLE)
     return _attend_parts(q, context, heads)
 
@@ -95,14 +101,24 @@ def _attend_parts(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tens
     """The prompt in parts, read once for all samples of a scene, and each suffix; then what they give is merged by their masses."""
     scenes, rows = len(context.prompt), len(context.seen)
     samples, per, d = rows // scenes, len(q) // rows, heads.width
-    cut, tm = attend_cut(samples * per * heads.group), min(64, power(per * heads.group, 16))
+    cut = WORDS if context.causal else attend_cut(samples * per * heads.group)
+    tm = cut.rows if context.causal else min(64, power(per * heads.group, 16))
     tiles, tail_tiles = ceil_div(samples * per * heads.group, cut.rows), ceil_div(per * heads.group, tm)
     splits = max(1, min(cut.programs // (tiles * heads.keys * scenes), 31))  # whatever the buffers' capacity: it must not change a bit
+    splits = WORD_SPLITS if context.causal else splits
     parts = splits + 1
     acc = torch.empty(parts, len(q), heads.queries, d, device=q.device, dtype=torch.float32)
     lse = torch.empty(parts, len(q), heads.queries, device=q.device, dtype=torch.float32)
     tensors, numbers, constants = _attention_arguments(q, context, heads)
-    constants |= {"BM": cut.rows, "TM": tm, "BN": cut.keys, "TN": 64 if tm > 16 else 32, "warps": cut.warps, "stages": cut.stages}
+    constants |= {
+        "BM": cut.rows,
+        "TM": tm,
+        "BN": cut.keys,
+        "TN": 64 if tm > 16 else 32,
+        "warps": cut.warps,
+        "stages": cut.stages,
+    }
+    constants["CAUSAL"] = context.causal
     launch(
         kernels("attention").attend_kernel,
         (tiles * splits + samples * tail_tiles, scenes * heads.keys),
@@ -128,13 +144,15 @@ def _attend_parts(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tens
 
 
 def _attend_rows(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
+    """Row by row; words token by token, so that a token's bits do not depend on how many are read with it."""
     rows = len(context.seen)
     out = []
     for row, queries in enumerate(q.view(rows, -1, heads.queries, heads.width)):
         scene = row * len(context.prompt) // rows
-        prefix = (cached[scene, :, : context.prompt[scene]] for cached in context.prefix)
-        suffix = (cached[row, :, : context.seen[row]] for cached in context.suffix)
-        keys, values = (torch.cat(pair, 1)[None] for pair in zip(prefix, suffix, strict=True))
-        attended = nnf.scaled_dot_product_attention(queries.transpose(0, 1)[None], keys, values, enable_gqa=True)
-        out.append(attended[0].transpose(0, 1).flatten(1))
+        for t, some in enumerate(queries.split(1 if context.causal else len(queries))):
+            prefix = (cached[scene, :, : context.prompt[scene]] for cached in context.prefix)
+            suffix = (cached[row, :, : context.seen[row] + t] for cached in context.suffix)
+            keys, values = (torch.cat(pair, 1)[None] for pair in zip(prefix, suffix, strict=True))
+            attended = nnf.scaled_dot_product_attention(some.transpose(0, 1)[None], keys, values, enable_gqa=True)
+            out.append(attended[0].transpose(0, 1).flatten(1))
     return torch.cat(out)

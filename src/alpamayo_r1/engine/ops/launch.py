@@ -17,6 +17,9 @@ PDL = True
 THIN = 64
 """Up to this many rows a product is bound by reading its weights, and our kernels beat the vendor's library."""
 
+WORDS = 128
+"""Words are read up to so many at a time, each with the bits that it has alone."""
+
 PROGRAMS = 264
 """Programs that fill the card twice over: 132 multiprocessors on an H100."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from alpamayo_r1.engine.ops.launch import THIN, kernels, launch, on_gpu, power
+from alpamayo_r1.engine.ops.launch import WORDS, kernels, launch, on_gpu, power
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -20,8 +20,11 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def norm_warps(m: int, width: int) -> int:
-    """Warps for the norm of one of m rows: few rows leave the card to each of them, and a short wait counts most."""
-    return min(16 if m <= THIN else 8, max(4, power(width) // 128))
+    """Warps for the norm of one of m rows: few rows leave the card to each of them, and a short wait counts most.
+
+    The same for all numbers of rows that words are read in: warps decide the order of a row's sum.
+    """
+    return min(16 if m <= WORDS else 8, max(4, power(width) // 128))
 
 
 def add_rms_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as nnf
 from torch import nn
 
 from alpamayo_r1.core.vla import ActionIn
-from alpamayo_r1.engine.ops.launch import PROGRAMS, THIN, ceil_div, kernels, launch, on_gpu, power
+from alpamayo_r1.engine.ops.launch import PROGRAMS, THIN, WORDS, ceil_div, kernels, launch, on_gpu, power
 
 
 @dataclass(frozen=True)
@@ -43,30 +43,52 @@ TILES: dict[tuple[str, int, int, int], Tile] = {
 """(kind, rows to the next power of two, N, K) -> Tile, where measurement beat the default: the 10B's products on an H100."""
 
 
-def tile(kind: str, x: torch.Tensor, n: int, k: int) -> Tile | None:
+MANY = (64, 2)
+"""Rows and warps of a tile for more than 16 rows of words. Any give the same bits: the tensor cores add up K in one order."""
+
+
+def tile(kind: str, x: torch.Tensor, n: int, k: int, words: bool) -> Tile | None:
     """The tile of a "linear" or "swiglu" product of rows x: enough programs to fill the card, each with a long enough run of K.
 
-    None: a product for the vendor's library, which wants many rows and a GPU, or no GPU at all.
+    None: a product for the vendor's library, which wants many rows and a GPU, or no GPU at all. words: K is cut as for 16 rows however
+    many there are, so that a row's bits are its own.
     """
     m, rows = len(x), power(len(x), 16)
     if not on_gpu(x):
         return None
+    if words and m <= WORDS:
+        alone = thin_tile(kind, 16, n, k)
+        return alone if m <= 16 else replace(alone, rows=MANY[0], warps=MANY[1])
+    return thin_tile(kind, rows, n, k) if m <= THIN or (kind, rows, n, k) in TILES else None
+
+
+def thin_tile(kind: str, rows: int, n: int, k: int) -> Tile:
+    """The tile of a product of so many rows (a power of two), measured or by rule."""
     if (kind, rows, n, k) in TILES:
         return TILES[kind, rows, n, k]
-    if m > THIN:
-        return None
     columns, depth = (32, 128) if rows <= 32 else (64, 64)
     if kind == "swiglu":
         return Tile(rows, columns, depth, 1, 4, 4)
-    programs = ceil_div(n, columns) * ceil_div(m, rows)
+    programs = ceil_div(n, columns)
     splits = max(1, min(PROGRAMS // programs, k // (4 * depth), 8))
     return Tile(rows, columns, depth, splits, 4, 4)
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, *, final: bool = False) -> torch.Tensor:
-    """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N], fp32 if more than one. final: one part."""
-    cut = tile("linear", x, *weight.shape)
-    return nnf.linear(x, weight)[None] if cut is None else _linear(x, weight, cut, final)
+def linear(x: torch.Tensor, weight: torch.Tensor, *, final: bool = False, words: bool = False) -> torch.Tensor:
+    """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N], fp32 if more than one.
+
+    final: one part. words: a row's bits do not depend on the other rows, up to 128 of them.
+    """
+    cut = tile("linear", x, *weight.shape, words)
+    return _vendor(x, weight, words)[None] if cut is None else _linear(x, weight, cut, final)
+
+
+def _vendor(x: torch.Tensor, weight: torch.Tensor, words: bool) -> torch.Tensor:
+    """The library's product; of words on the CPU eight rows at a time, since it takes another way for other numbers of rows."""
+    if not words:
+        return nnf.linear(x, weight)
+    padded = nnf.pad(x, (0, 0, 0, -len(x) % 8))
+    return torch.cat([nnf.linear(some, weight) for some in padded.split(8)])[: len(x)]
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile, final: bool) -> torch.Tensor:
@@ -98,10 +120,10 @@ def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
     }
 
 
-def swiglu_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I]."""
-    cut = tile("swiglu", x, len(weight) // 2, weight.shape[1])
-    return swiglu(nnf.linear(x, weight)) if cut is None else _swiglu_linear(x, weight, cut)
+def swiglu_linear(x: torch.Tensor, weight: torch.Tensor, *, words: bool = False) -> torch.Tensor:
+    """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I]. words: as in `linear`."""
+    cut = tile("swiglu", x, len(weight) // 2, weight.shape[1], words)
+    return swiglu(_vendor(x, weight, words)) if cut is None else _swiglu_linear(x, weight, cut)
 
 
 def _swiglu_linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Tensor:

@@ -23,6 +23,10 @@ class UnknownClip(DataError):
     """The clip id is not in the index."""
 
 
+class BadClipId(DataError):
+    """A clip id that is no safe name of a file."""
+
+
 class NotDownloaded(DataError):
     """A chunk that holds the clip is not on this machine."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.errors import AccessDenied, DataError, SourceError, UnknownClip
+from alpamayo_r1.data.ids import check_clip_id, check_clip_ids
 from alpamayo_r1.data.origin import NVIDIA, Origin
 
 MARKER = "world/labels.parquet"
@@ -75,17 +76,41 @@ class Source:
     @cached_property
     def clip_ids(self) -> tuple[str, ...]:
         """All clip ids of the index, in its order."""
-        return tuple(self.origin.interface.clip_index.index)
+        return check_clip_ids(self.origin.interface.clip_index.index)
+
+    def find(self, prefix: str) -> str:
+        """The one clip id that begins so: `source.find("030c760c")`. A whole id is itself, whatever else begins with it.
+
+        Raises:
+            UnknownClip: no clip begins so, or several do; the message lists some. BadClipId: what can be no part of an id.
+        """
+        prefix = check_clip_id(prefix)
+        if prefix in self._known:
+            return prefix
+        found = [clip_id for clip_id in self.clip_ids if clip_id.casefold().startswith(prefix.casefold())]
+        if not found:
+            raise self._unknown(prefix)
+        if len(found) > 1:
+            raise UnknownClip(
+                f'"{prefix}" is the beginning of {len(found)} clip ids of {self.name}.',
+                "a beginning that only one clip has",
+                f"give more of it: {', '.join(found[:6])}{', ...' if len(found) > 6 else ''}.",
+            )
+        return found[0]
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.clip_ids)
 
     def clip(self, clip_id: str) -> Clip:
-        """The clip of that id; the same open clip each time. Raises UnknownClip."""
+        """The clip of that id; the same open clip each time. Raises UnknownClip, BadClipId."""
         if clip_id not in self._clips:
             self._clips[clip_id] = self.fresh(clip_id)
         return self._clips[clip_id]
 
     def fresh(self, clip_id: str) -> Clip:
-        """The clip of that id, opened for the caller alone, who closes it. Raises UnknownClip."""
-        if clip_id not in self.origin.interface.clip_index.index:
+        """The clip of that id, opened for the caller alone, who closes it. Raises UnknownClip, BadClipId."""
+        if check_clip_id(clip_id) not in self._known:
             raise self._unknown(clip_id)
         return Clip(self.origin, clip_id, closed=self._forget)
 

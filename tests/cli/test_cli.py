@@ -72,10 +72,18 @@ def test_words_are_shown_as_they_are():
     from alpamayo_r1.cli.run import show
     from alpamayo_r1.predict.run import Done
 
-    record = {"clip_id": "[b]clip", "reasoning": ["Stop [red light] ahead [/x]"], "min_ade": None, "baselines": {}, "timing_ms": {}}
+    record = {
+        "clip_id": "[b]clip",
+        "reasoning": ["another sample's", "Stop [red light] ahead [/x]"],
+        "chosen": {"sample": 1, "by": "truth"},
+        "min_ade": None,
+        "baselines": {},
+        "timing_ms": {},
+    }
     console = Console(record=True, width=120)
     show(console, [Done(record, (), 0.0, 0.0)], "clips of [/here]")
     shown = console.export_text()
+    assert "another" not in shown, "the words of the sample whose error is shown"
     assert "Stop [red light] ahead [/x]" in shown and "[b]clip" in shown and "[/here]" in shown
 
 

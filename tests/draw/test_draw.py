@@ -1,8 +1,10 @@
 """Pictures: the overlay against geometry worked backwards from its pixels, the view from above against its convention, whole pages."""
 
+import dataclasses
 import io
 import math
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from alpamayo_r1.core.geometry import Calibration, FTheta, rot_z
-from alpamayo_r1.core.types import CAMERAS, DT, F, H, Observation, Plan, Sample, Trajectory
+from alpamayo_r1.core.notes import Note
+from alpamayo_r1.core.types import CAMERAS, DT, F, H, Marking, Observation, Obstacle, Plan, Sample, Surroundings, Trajectory
 from alpamayo_r1.draw import Ribbon, birds_eye, camera_grid, overlay, page, panels, png, style
-from alpamayo_r1.draw.overlay import project
+from alpamayo_r1.draw.overlay import marks, project
 from alpamayo_r1.predict.record import result
 
 WIDTH, HEIGHT, FOCAL = 480, 270, 232.0
@@ -86,6 +89,36 @@ def test_nothing_is_drawn_behind_a_camera():
 def test_a_standing_or_broken_path_draws_nothing():
     for xyz in (torch.zeros(F, 3), torch.full((F, 3), torch.nan)):
         assert not painted(camera(0), Ribbon(xyz, width=2.0), Ribbon(xyz)).any()
+
+
+def test_seconds_are_marked_across_the_corridor():
+    """Each mark is a line across the path at its point, wider than the corridor; none where the car hardly moves."""
+    front, (xyz, _) = camera(0), circle(1e5, 32.0)
+    path = Ribbon(xyz, width=2.0, line=1, opacity=0.6, marks=tuple(range(9, F, 10)))
+    plain, marked = painted(front, Ribbon(xyz, width=2.0, line=1, opacity=0.6)), painted(front, path)
+    added = ground(front)[torch.from_numpy(marked & ~plain)]
+    assert len(added) > 10 and (added[:, 1].abs() > 0.9).all() and (added[:, 1].abs() < 1.5).all()
+    near = added[added[:, 0] < 12, 0]
+    assert {round(x / 5) for x in near.tolist()} <= {1, 2} and ((near % 5 - 2.5).abs() > 2.0).all(), "at 5, 10, ... m and nowhere else"
+    assert [number for number, _, _ in marks(path)] == [1, 2, 3, 4, 5, 6]
+    assert marks(dataclasses.replace(path, xyz=xyz * 0.01)) == []
+
+
+def test_the_corridor_goes_behind_what_stands_on_the_road():
+    """Hidden are the pixels whose ray meets the box before the ground: worked out here from the corners' shadow on the ground."""
+    front, (xyz, _) = camera(0), circle(1e5, 40.0)
+    van = Obstacle("van", 14.0, 0.0, 0.0, 4.0, 2.0, 1.0)
+    path = Ribbon(xyz, width=3.0, line=1, opacity=0.6)
+    free = painted(front, path)
+    behind = (overlay(GREY, front, [path], obstacles=[van]).astype(int) - 90).any(-1)
+    x, y = ground(front).unbind(-1)
+    far = 1.7 + (16.0 - 1.7) * 1.4 / 0.4
+    shadow = ((x > 12.1) & (x < far) & (y.abs() < 0.95)).numpy()
+    clear = ((x < 11.8) | (y.abs() > 1.1 * (x - 1.7) / 10.3)).numpy()
+    assert free[shadow].any() and not behind[shadow].any()
+    assert np.array_equal(behind[clear], free[clear]) and free[clear].any()
+    aside = dataclasses.replace(van, y=30.0)
+    assert np.array_equal((overlay(GREY, front, [path], obstacles=[aside]).astype(int) - 90).any(-1), free)
 
 
 def test_the_lens_is_scaled_with_the_frame():
@@ -168,8 +201,103 @@ def text_of(figure):
 def test_page_says_what_matters():
     sample, plan = make(source="physical-ai-av")
     shown = text_of(page(sample, plan, result(sample, plan, 1)))
-    for words in ("2 ×  Stop for the red light.", "1 ×  (no finished reasoning)", "0.30 m", "plan (best of 3)", "forbids redistributing"):
+    for words in ("1 × (no finished reasoning)", "0.30 m", "0.60 m", "plan, best of 3", "plan, mean of 3", "forbids redistributing"):
         assert words in shown
+    assert "Blue path and words: sample 1 of 3, nearest to what was driven (best by the truth); 1 other says the same." in shown
+
+
+def test_the_bold_words_are_the_bold_samples_own():
+    """The best sample says something else than the most: its words are the headline, in the colour of its path."""
+    sample, plan = make()
+    plan = dataclasses.replace(plan, reasoning=("Nudge to the left.", "Keep speed.", "Keep speed."))
+    figure = page(sample, plan, result(sample, plan, 1))
+    (headline,) = (text for text in figure.texts if text.get_weight() == "bold")
+    assert headline.get_text() == "Nudge to the left." and headline.get_color() == style.PLAN
+    assert "Others: 2 × Keep speed." in text_of(figure)
+
+
+def test_without_the_truth_the_first_sample_is_drawn_and_said():
+    sample, plan = make(future=False)
+    figure = page(sample, plan, result(sample, plan, 1))
+    assert "sample 1 of 3, the first one (what was really driven is not known)" in text_of(figure)
+    assert "planned (first of 3)" in text_of(figure) and "future of this clip is not known" in text_of(figure)
+
+
+def test_notes_are_shown_each_kind_once():
+    sample, plan = make()
+    sample = dataclasses.replace(sample, notes=(Note("history-fast", "v0 is 50 m/s"),))
+    plan = dataclasses.replace(plan, notes=(Note("history-fast", "v0 is 50 m/s"), Note("frames-flat", "black"), *NOTES))
+    shown = text_of(page(sample, plan, result(sample, plan, 1)))
+    assert shown.count("history-fast: v0 is 50 m/s") == 1 and "frames-flat: black" in shown and "(+ 1 more)" in shown
+
+
+NOTES = (Note("third", "three"), Note("fourth", "four"))
+
+NASTY = {
+    "mathematics": r"$^$ $\frac{1}{0}$ _{x} a_b^c \alpha \\ $",
+    "white space": "one\n\ttwo\r\x0b\x0cthree\u2028four",
+    "control characters": "bell\x07 null\x00 escape\x1b[31m",
+    "right to left": "\u202eevil\u202c \u0634\u0627\u0631\u0639 \u05e8\u05d7\u05d5\u05d1",
+    "no glyphs": "\u8def\u4e0a\u6709\u8f66 \U0001f697 \ufdd0 \ud800",
+    "long": "word " * 30_000,
+    "long without spaces": "W" * 100_000,
+    "markup": "<b>&amp;</b> [red]x[/red] {0} %s",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("kind", NASTY)
+def test_words_of_users_are_drawn_as_they_are(kind):
+    """No error and no warning, wherever text of others stands on a page."""
+    words = NASTY[kind]
+    sample, plan = make(source=words or "world")
+    names = (words or "left", *CAMERAS[1:])
+    sample = dataclasses.replace(
+        sample,
+        clip_id=words,
+        observation=dataclasses.replace(sample.observation, cameras=names),
+        notes=(Note("code", words),),
+    )
+    plan = dataclasses.replace(plan, reasoning=(words, "b", words), timing={words: 1.0})
+    record = result(sample, plan, 1, {"navigation": words}) | {"notice": words, "baselines": {words: 1.0}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = page(sample, plan, record)
+        assert png(figure) and png(camera_grid(sample))
+    for text in [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]:
+        assert text.get_window_extent().x1 < figure.bbox.width, text.get_text()[:80]
+
+
+def test_what_cannot_be_drawn_is_seen_to_be_missing():
+    assert style.printable("a\u8def \x07b\u202e \U0001f697") == f"a{style.UNKNOWN} {style.UNKNOWN}b{style.UNKNOWN} {style.UNKNOWN}"
+    assert style.fitted("word " * 99, 2.0, 10).endswith(" …") and style.fitted("word", 2.0, 10) == "word"
+    lines = style.wrapped("a few words that need several lines", 1.0, 10, lines=9)
+    assert len(lines) > 1 and " ".join(lines) == "a few words that need several lines"
+
+
+def test_pictures_of_any_shape_stay_in_their_block():
+    for shape in ((96, 54), (54, 54), (1, 1), (30, 240)):
+        sample, plan = make()
+        frames = torch.zeros(4, 4, 3, *shape, dtype=torch.uint8)
+        sample = dataclasses.replace(sample, observation=dataclasses.replace(sample.observation, frames=frames))
+        figure = page(sample, plan, result(sample, plan, 1))
+        boxes = [axes.get_position() for axes in figure.axes if axes.images]
+        assert len(boxes) == 4 and min(b.y0 for b in boxes) > 0.1 and max(b.x1 for b in boxes) < 0.58
+
+
+def test_lanes_and_vehicles_from_above():
+    """Where the surroundings are known they are drawn in the ego frame, forward up and left left; else nothing is claimed."""
+    sample, plan = make()
+    assert "from the clip" not in text_of(birds_eye(sample, plan))
+    lane = Marking("lane", torch.tensor([[0.0, 2.0], [30.0, 2.0]]))
+    around = Surroundings((lane,), (Obstacle("car", 20.0, 3.5, 0.0, 4.0, 2.0, 1.5), Obstacle("pedestrian", 9.0, -4.0, 0.0, 0.5, 0.5, 1.8)))
+    figure = birds_eye(dataclasses.replace(sample, meta={**sample.meta, "surroundings": around}), plan)
+    (axes,) = figure.axes
+    assert any(line.get_xydata().tolist() == [[-2, 0], [-2, 30]] for line in axes.lines)
+    assert any(line.get_xydata().tolist() == [[4, 9]] for line in axes.lines)
+    (car,) = (patch.get_xy() for patch in axes.patches if type(patch).__name__ == "Polygon")
+    assert np.allclose(car.min(0), [-4.5, 18]) and np.allclose(car.max(0), [-2.5, 22])
+    assert "from the clip, not from the model" in text_of(figure)
 
 
 def test_birds_eye_has_forward_up_and_left_left():
@@ -198,4 +326,4 @@ def test_camera_grid_shows_every_frame():
     assert len(figure.axes) == 16
     shown = figure.axes[5].images[0].get_array()
     assert np.array_equal(shown, sample.observation.frames[1, 1].permute(1, 2, 0).numpy())
-    assert "front wide  -0.20 s" in text_of(figure)
+    assert "front wide -0.20 s" in text_of(figure)

@@ -105,20 +105,21 @@ def show(console: Console, done: list[Done], title: str) -> None:
     from alpamayo_r1.predict.run import means
 
     table = Table(title=escape(title))
-    for name, justify in (("clip", "left"), ("reasoning of sample 1", "left"), ("minADE", "right"), ("CV", "right"), ("CTRA", "right")):
+    for name, justify in (("clip", "left"), ("reasoning", "left"), ("minADE", "right"), ("CV", "right"), ("CTRA", "right")):
         table.add_column(name, justify=justify, no_wrap=name == "clip")  # pyright: ignore[reportArgumentType]
     table.add_column("plan ms", justify="right")
     for one in done:
         record = one.record
         errors = [record["min_ade"], *record["baselines"].values()]
         shown = ["-" if e is None else f"{e:.2f}" for e in errors]
-        clip_id, said = (escape(part) for part in (record["clip_id"][:8], record["reasoning"][0]))
+        clip_id, said = (escape(part) for part in (record["clip_id"][:8], record["reasoning"][record["chosen"]["sample"]]))
         table.add_row(clip_id, said or "(none)", *shown, f"{sum(record['timing_ms'].values()):.0f}")
     averages = means(done)
     if averages:
         table.add_section()
         table.add_row("mean", "", *(f"{value:.2f}" for value in averages.values()), "")
     console.print(table)
+    console.print("reasoning: of the sample whose error is shown, the best by the truth; where that is not known, of the first")
     console.print("metres; CV: constant velocity, CTRA: constant turn rate and acceleration")
 
 

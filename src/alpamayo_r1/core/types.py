@@ -55,11 +55,40 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Marking:
+    """A line on the road: kind "edge", "lane", "centre", "stop" or "crosswalk", xy f32[N, 2] in the ego frame at t0."""
+
+    kind: str
+    xy: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A box that stands on the ground at t0: kind "car", "van", "truck", "pedestrian" or "cone", its centre and yaw in the ego frame, m."""
+
+    kind: str
+    x: float
+    y: float
+    yaw: float
+    length: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is around the car at t0, as far as the source knows it. For pictures only: no model sees it."""
+
+    markings: tuple[Marking, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sample:
     """What we know: an observation, the future that was really driven ([F], or None), and where it came from.
 
     `meta` may hold: "calibration" (geometry.Calibration per camera name), "vehicle" (length, width, height in m),
-    "label" (world.language.Label), "source" (a word for the licence notice: "world", "physical-ai-av").
+    "label" (world.language.Label), "surroundings" (Surroundings, for pictures), "source" (a word for the licence notice: "world", "physical-ai-av").
     `notes`: what to know about how it was read.
     """
 

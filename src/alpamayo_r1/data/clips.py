@@ -17,7 +17,9 @@ import numpy as np
 import torch
 
 from alpamayo_r1.core.geometry import Calibration, FTheta, to_frame
+from alpamayo_r1.core.notes import Note
 from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H, Observation, Sample, Trajectory
+from alpamayo_r1.data.around import read_surroundings, surroundings_at
 from alpamayo_r1.data.errors import BadEgomotion, BadVideo, MissingCamera, NotDownloaded, OutOfRange
 from alpamayo_r1.data.origin import Origin
 
@@ -54,7 +56,8 @@ class Clip:
         """What the car knew at t0 and drove afterwards.
 
         Frames are the last ones at or before t0 - 0.1 k s, cameras in the released order. Without `need_future`, future is None where the
-        log ends too early. meta: "source", "frame_timestamps_us" i64 [C, K], and "calibration", "vehicle" where the clip has them.
+        log ends too early. meta: "source", "frame_timestamps_us" i64 [C, K], and "calibration", "vehicle", "surroundings"
+        where the clip has them.
         Raises ValueError, OutOfRange, MissingCamera, NotDownloaded, BadVideo, BadEgomotion; all before a frame is decoded.
         """
         if frames < 1:
@@ -65,11 +68,14 @@ class Clip:
         open_cameras = [self._cameras[c] for c in cameras]
         has_future = t0_us + FUTURE_US[-1] <= self.egomotion.end_us
         pictures, times = self._decode(open_cameras, t0_us + STEP_US * np.arange(1 - frames, 1))
+        around, notes = self._surroundings
+        known = {} if around is None else {"surroundings": surroundings_at(around, t0_us, *self.egomotion.pose_at(t0_us))}
         return Sample(
             observation=Observation(pictures, cameras, self.egomotion.path(t0_us, PAST_US), t0_us),
             future=self.egomotion.path(t0_us, FUTURE_US) if has_future else None,
             clip_id=self.clip_id,
-            meta={"source": self.origin.kind, "frame_timestamps_us": times} | self.rig,
+            meta={"source": self.origin.kind, "frame_timestamps_us": times} | self.rig | known,
+            notes=notes,
         )
 
     def valid_t0(self, *, cameras: Sequence[str] = CAMERAS, frames: int = FRAMES, need_future: bool = True) -> tuple[int, int]:
@@ -102,11 +108,22 @@ class Clip:
             rig["vehicle"] = {name: float(body[name]) for name in body.index}
         return rig
 
+    @cached_property
+    def _surroundings(self) -> tuple[pd.DataFrame | None, tuple[Note, ...]]:
+        """What pictures can show around the car, where the folder has it; a note where that is broken, for no plan depends on it."""
+        root = self.origin.root
+        if root is None:
+            return None, ()
+        try:
+            return read_surroundings(root, self.origin.interface.get_clip_chunk(self.clip_id), self.clip_id), ()
+        except ValueError as error:
+            return None, (Note("surroundings-broken", f"pictures show no lanes and no vehicles: {error}"),)
+
     def close(self) -> None:
         """Closes the videos and forgets what was read; `source.clip` opens the clip anew."""
         while self._cameras:
             self._cameras.popitem()[1].close()
-        for read in ("egomotion", "rig"):
+        for read in ("egomotion", "rig", "_surroundings"):
             self.__dict__.pop(read, None)
         if self._closed is not None:
             self._closed(self)
@@ -244,6 +261,11 @@ class Egomotion:
         xyz, rot = torch.from_numpy(pose.translation.copy()), torch.from_numpy(pose.rotation.as_matrix())
         xyz, rot = to_frame(xyz[1:], rot[1:], xyz[0], rot[0])
         return Trajectory(xyz.float(), rot.float())
+
+    def pose_at(self, t0_us: int) -> tuple[np.ndarray, np.ndarray]:
+        """Translation [3] and rotation [3, 3] at t0 in the log's own frame."""
+        pose = self.pose(np.array([t0_us]))
+        return pose.translation[0], pose.rotation.as_matrix()[0]
 
 
 def read_egomotion(data: pd.DataFrame, clip_id: str) -> Egomotion:

@@ -5,6 +5,7 @@
     calibration/{camera_intrinsics,sensor_extrinsics,vehicle_dimensions}/*.chunk_0000.parquet
     camera/<camera>/<camera>.chunk_0000.zip              mp4 + timestamps.parquet a clip, stored
     world/labels.parquet                                 ours, not the devkit's: seed, family and reasoning of every clip
+    world/surroundings.chunk_0000.zip                    ours too: lines on the road and boxes around the car, one parquet a clip
 
 Clips live in chunks of at most 100. Writing into a directory that has clips adds new chunks and rewrites the small indices.
 """
@@ -26,6 +27,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from alpamayo_r1.core.types import CAMERAS
+from alpamayo_r1.world.around import surroundings_table
 from alpamayo_r1.world.render import render_at
 from alpamayo_r1.world.rig import RIG, VEHICLE, resized
 from alpamayo_r1.world.samples import clip_id
@@ -98,6 +100,9 @@ def _write_chunk(
     with _zip(out / f"labels/egomotion/egomotion.chunk_{chunk:04d}.zip") as archive:
         for row, clip in enumerate(ids):
             archive.writestr(f"{clip}.egomotion.parquet", _parquet(egomotion(scene, row)))
+    with _zip(out / f"world/surroundings.chunk_{chunk:04d}.zip") as archive:
+        for row, clip in enumerate(ids):
+            archive.writestr(f"{clip}.surroundings.parquet", _parquet(surroundings_table(scene, row)))
     _write_cameras(scene, ids, times, out, chunk, width, height, crf, supersample, threads, rendered)
     for name, table in _calibration(ids, width, height).items():
         _write(table, out / f"calibration/{name}/{name}.chunk_{chunk:04d}.parquet")

@@ -12,6 +12,7 @@ from alpamayo_r1.core.geometry import rot_z, to_frame
 from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Sample, Trajectory
 from alpamayo_r1.core.types import F as FUTURE
 from alpamayo_r1.core.types import H as HISTORY
+from alpamayo_r1.world.around import surroundings
 from alpamayo_r1.world.render import render
 from alpamayo_r1.world.rig import RIG, VEHICLE, resized
 from alpamayo_r1.world.scene import SceneBatch
@@ -75,12 +76,19 @@ def sample_batch(
     }
     where = (path.history_xyz, path.history_rot, path.future_xyz, path.future_rot)
     history_xyz, history_rot, future_xyz, future_rot = (t.cpu() for t in where)
+    here = scene.to("cpu")
     return [
         Sample(
             observation=Observation(pictures[b], tuple(cameras), Trajectory(history_xyz[b], history_rot[b]), int(step[b]) * 100_000),
             future=Trajectory(future_xyz[b], future_rot[b]),
             clip_id=clip_id(scene.seeds[b]),
-            meta={**shared, "seed": int(scene.seeds[b]), "family": scene.family[b], "label": label},
+            meta={
+                **shared,
+                "seed": int(scene.seeds[b]),
+                "family": scene.family[b],
+                "label": label,
+                "surroundings": surroundings(here, b, int(step[b])),
+            },
         )
         for b, label in enumerate(_labels(scene, step))
     ]

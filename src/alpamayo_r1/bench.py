@@ -39,7 +39,7 @@ class Ceilings:
 def free_memory() -> float:
     """Bytes of memory that a process of this machine may still take; infinite where the system does not say (/proc)."""
     try:
-        (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
+        (line,) = (line for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines() if line.startswith("MemAvailable:"))
         return 1024 * float(line.split()[1])
     except (OSError, ValueError):
         return float("inf")
@@ -81,8 +81,8 @@ def timed(function: Callable[[], Any]) -> float:
 def process_age() -> float | None:
     """Seconds since this process was started; None where the system does not say (/proc)."""
     try:
-        started = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
-        return float(Path("/proc/uptime").read_text().split()[0]) - started
+        started = int(Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0]) - started
     except OSError:
         return None
 

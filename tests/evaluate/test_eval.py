@@ -134,7 +134,7 @@ def test_killed_three_times_it_gives_the_same_bytes(config, done, tmp_path):
         child.wait()
         assert not (out / "results.parquet").exists(), child.stderr.read()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("rows/[0-9]*")}
-    (out / "rows" / ".000005.parquet").write_bytes(b"half a row")
+    (out / "rows" / ".000005.parquet.0a1b2c3d.unfinished").write_bytes(b"half a row")
     last = list(evaluate(config, out))
     assert last[0].done == len(before) >= 3 and last[-1].done == 6
     assert {name: (out / "rows" / name).stat().st_mtime_ns for name in before} == before, "a finished row was written again"

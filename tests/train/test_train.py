@@ -158,8 +158,8 @@ def test_a_save_that_is_cut_off_leaves_the_last_state(skeleton, tmp_path, monkey
     _, config, vocabulary = skeleton
     (tmp_path / "state.pt").write_bytes(b"the last state")
 
-    def cut_off(state, path):
-        path.write_bytes(b"half")
+    def cut_off(state, file):
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop.torch, "save", cut_off)

@@ -146,9 +146,9 @@ def compare(
 
     from rich.console import Console
 
+    from alpamayo_r1.core.files import writable_file, write_text
     from alpamayo_r1.evaluate.summary import compare as compare_folders
     from alpamayo_r1.evaluate.summary import comparison_table
-    from alpamayo_r1.predict.record import writable_file
 
     for folder in (first, second):
         if not (folder / "config.json").is_file():
@@ -158,4 +158,4 @@ def compare(
     result = compare_folders(first, second)
     Console().print(comparison_table(result))
     if out is not None:
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_text(out, json.dumps(result, indent=2) + "\n")

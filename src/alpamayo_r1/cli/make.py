@@ -38,7 +38,7 @@ def world(
     start: Annotated[float, number(0, 60, "Clip time at which the videos start.")] = 0.0,
 ) -> None:
     """Write clips of the synthetic driving world in the data set's layout. A clip of the default size takes minutes."""
-    from alpamayo_r1.predict.record import writable_folder
+    from alpamayo_r1.core.files import writable_folder
     from alpamayo_r1.world.clips import write_world
 
     check_video(width, height, seconds)
@@ -81,8 +81,8 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train the small model on the world, and write a checkpoint in the released layout. Under torchrun: one process per GPU."""
+    from alpamayo_r1.core.files import writable_folder
     from alpamayo_r1.planner import pick_device
-    from alpamayo_r1.predict.record import writable_folder
     from alpamayo_r1.train.loop import TrainConfig
     from alpamayo_r1.train.loop import train as run_training
     from alpamayo_r1.train.stream import StreamConfig
@@ -105,8 +105,8 @@ def measure(
     """Measure a checkpoint on unseen world scenes: ADE, minADE, baselines, decisions, steering, by family."""
     import json
 
+    from alpamayo_r1.core.files import writable_file, write_text
     from alpamayo_r1.planner import load
-    from alpamayo_r1.predict.record import writable_file
     from alpamayo_r1.train.validate import TEST_SEEDS, cut, table
     from alpamayo_r1.train.validate import measure as run_measure
 
@@ -118,7 +118,7 @@ def measure(
         result = run_measure(planner.model, planner.vocabulary, seeds=seeds, samples=samples, batch=batch, supersample=1)
     typer.echo(table(result))
     if out is not None:
-        out.write_text(json.dumps(cut(result), indent=2) + "\n", encoding="utf-8")
+        write_text(out, json.dumps(cut(result), indent=2) + "\n")
 
 
 def bench(

@@ -66,9 +66,9 @@ def run(
 
     from rich.console import Console
 
+    from alpamayo_r1.core.files import writable_folder
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.planner import load
-    from alpamayo_r1.predict.record import writable_folder
     from alpamayo_r1.predict.run import Done, choose, read
     from alpamayo_r1.predict.run import run as plan_clips
 
@@ -150,10 +150,10 @@ def film(
     if out.suffix != ".mp4":
         raise ValueError(f"--out is {out}, expected a name that ends in .mp4")
 
+    from alpamayo_r1.core.files import writable_file
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.planner import load
     from alpamayo_r1.predict.film import film as make_film
-    from alpamayo_r1.predict.record import writable_file
 
     with open_source(data) as source:
         clip_id = source.find(clip)

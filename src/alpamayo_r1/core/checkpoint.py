@@ -23,6 +23,7 @@ from torch import nn
 
 from alpamayo_r1.core.config import DTYPES as DTYPE_NAMES
 from alpamayo_r1.core.config import ModelConfig, local_vlm, read_config, read_json
+from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
 
@@ -229,7 +230,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = released if isinstance(released, str) else json.dumps(released, indent=2) + "\n"
-    (folder / "config.json").write_text(text)
+    write_text(folder / "config.json", text)
     if vlm_files is not None:
         shutil.copytree(vlm_files, folder / json.loads(text)["vlm_name_or_path"], dirs_exist_ok=True)
     tensors = model.state_dict()
@@ -265,7 +266,7 @@ def write_index(folder: Path, tensors: Mapping[str, torch.Tensor], weight_map: M
         "total_size": sum(tensors[name].nbytes for name in weight_map),
     }
     index = {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
 
 def resave(source: Path, target: Path, model: VLA) -> None:
@@ -290,7 +291,7 @@ def resave(source: Path, target: Path, model: VLA) -> None:
         shutil.copyfile(source / INDEX, target / INDEX) if same else write_index(target, tensors, weight_map, derived_buffers(model))
     else:
         (target / INDEX).unlink(missing_ok=True)  # of what was saved there before: it would be read instead
-    (target / "config.json").write_text(config_text(source, model))
+    write_text(target / "config.json", config_text(source, model))
     beside = source / model.config.vlm
     if beside.is_dir() and source.resolve() in beside.resolve().parents:
         shutil.copytree(beside, target / model.config.vlm, dirs_exist_ok=True)
@@ -304,7 +305,7 @@ def read_stored(info: TensorInfo) -> torch.Tensor:
 
 def config_text(source: Path, model: VLA) -> str:
     """The source's config.json, its dtype replaced where the model's is another."""
-    text = (source / "config.json").read_text()
+    text = (source / "config.json").read_text(encoding="utf-8")
     if model.dtype == DTYPES[model.config.dtype]:
         return text
     name = str(model.dtype).removeprefix("torch.")

@@ -142,8 +142,8 @@ def qwen_backend(folder: Path):
     """Qwen2's byte-level BPE from vocab.json, merges.txt and the added tokens of tokenizer_config.json."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    vocab = json.loads((folder / "vocab.json").read_text())
-    lines = (folder / "merges.txt").read_text().splitlines()
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     backend.normalizer = normalizers.NFC()
@@ -151,7 +151,7 @@ def qwen_backend(folder: Path):
         [pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     backend.decoder = decoders.ByteLevel()
-    added = json.loads((folder / "tokenizer_config.json").read_text()).get("added_tokens_decoder", {})
+    added = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("added_tokens_decoder", {})
     for _, token in sorted(added.items(), key=lambda item: int(item[0])):
         add = backend.add_special_tokens if token["special"] else backend.add_tokens
         add([AddedToken(token["content"], normalized=token["normalized"], special=token["special"])])

@@ -227,7 +227,7 @@ def _commit(repo: str, revision: str, cache: str | None, token) -> str:
     except (HTTPError, OSError) as error:
         ref = Path(_cache_folder(cache), f"datasets--{repo.replace('/', '--')}", "refs", revision)
         if ref.is_file():
-            return ref.read_text().strip()
+            return ref.read_text(encoding="utf-8").strip()
         raise _unreachable(repo, revision, cache, error) from error
 
 

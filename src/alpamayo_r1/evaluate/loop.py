@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from alpamayo_r1.core.files import write_bytes, write_text
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate.protocol import EvalConfig, Item, check_same, identity, work
-from alpamayo_r1.evaluate.store import Store, opened, write_durably
+from alpamayo_r1.evaluate.store import Store, opened
 from alpamayo_r1.evaluate.worker import Worker, load_worker, read_item, threads
 from alpamayo_r1.planner import pick_device, runs_fast
 
@@ -131,13 +132,13 @@ def begin(config: EvalConfig, store: Store, command: str) -> list[Item]:
         items, kind = work(config, source), source.kind
     depends = identity(config, items)
     if settings.exists():
-        check_same(json.loads(settings.read_text())["identity"], depends, store.folder)
+        check_same(json.loads(settings.read_text(encoding="utf-8"))["identity"], depends, store.folder)
         return items
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([asdict(item) for item in items]), buffer)
-    write_durably(listed, buffer.getvalue().to_pybytes())
+    write_bytes(listed, buffer.getvalue().to_pybytes())
     record = {"config": asdict(config), "identity": depends, "source": kind, "versions": versions(), "command": command}
-    write_durably(settings, (json.dumps(record, indent=2) + "\n").encode())
+    write_text(settings, json.dumps(record, indent=2) + "\n")
     return items
 
 

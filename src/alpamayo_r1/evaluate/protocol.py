@@ -111,7 +111,7 @@ def clip_list(spec: str | None, source: Source) -> list[str]:
 
 def gold644() -> list[str]:
     """The clip ids of the published evaluation."""
-    text = (resources.files("alpamayo_r1") / "assets" / "gold644.txt").read_text()
+    text = (resources.files("alpamayo_r1") / "assets" / "gold644.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
@@ -146,7 +146,11 @@ def _table(spec: str) -> list[tuple[str, int | None]]:
             raise ValueError(f"{spec} has the columns {', '.join(map(str, table))}: expected key or clip_id")
         times = table["t0_us"] if "t0_us" in table else (table["t0"] * 1e6).round() if "t0" in table else [None] * len(table)
         return [(str(clip_id), None if t is None else int(t)) for clip_id, t in zip(table[column], times)]
-    rows = [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    rows = [
+        line.replace(",", " ").split()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
     try:
         return [(row[0], round(float(row[1]) * 1e6) if len(row) > 1 else None) for row in rows]
     except ValueError as error:
@@ -207,5 +211,5 @@ def _short(value: Any) -> str:
 
 def read_config(path: Path) -> EvalConfig:
     """The protocol of a folder's config.json."""
-    stored = json.loads(path.read_text())["config"]
+    stored = json.loads(path.read_text(encoding="utf-8"))["config"]
     return EvalConfig(**{f.name: stored[f.name] for f in fields(EvalConfig)} | {"plan": PlanOptions(**stored["plan"])})

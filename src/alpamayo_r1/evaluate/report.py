@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from alpamayo_r1.core.files import write_text
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.evaluate.protocol import Item
 from alpamayo_r1.evaluate.score import HORIZONS, SHORT, UNITS, as_plan
-from alpamayo_r1.evaluate.store import write_durably
 from alpamayo_r1.evaluate.summary import FIGURES, column, number, ok, read, span
 from alpamayo_r1.evaluate.worker import describe, read_item
 from alpamayo_r1.metrics.intervals import FEWEST
@@ -68,10 +68,9 @@ def write_report(out: Path, summary: dict[str, Any]) -> Path:
         _rows(table),
         _protocol(summary),
     ]
-    page = (resources.files("alpamayo_r1") / "assets" / "report.html").read_text()
+    page = (resources.files("alpamayo_r1") / "assets" / "report.html").read_text(encoding="utf-8")
     content = page.replace("{{title}}", "Alpamayo-R1 evaluation").replace("{{body}}", "\n".join(parts))
-    write_durably(out / "report.html", content.encode())
-    return out / "report.html"
+    return write_text(out / "report.html", content)
 
 
 def _head(summary: dict[str, Any]) -> str:

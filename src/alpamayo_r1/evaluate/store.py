@@ -9,7 +9,6 @@ out/timing.parquet      how long each row took
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
+from alpamayo_r1.core.files import own_folder, remove_unfinished, write_bytes
 from alpamayo_r1.evaluate.score import SCORES, TIMINGS
 
 _F = pa.float64()
@@ -50,14 +51,13 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder, self.rows = folder, folder / "rows"
-        self.rows.mkdir(parents=True, exist_ok=True)
-        for half_written in self.rows.glob(".*"):
-            half_written.unlink()
+        own_folder(self.rows)
+        remove_unfinished(self.rows)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Writes one row; when this returns it is on the disk."""
         table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names}], schema=SCHEMA)
-        write_durably(self.rows / f"{row['index']:06d}.parquet", _parquet(table))
+        write_bytes(self.rows / f"{row['index']:06d}.parquet", _parquet(table))
 
     def done(self) -> set[int]:
         """The indices of the finished rows."""
@@ -77,8 +77,8 @@ class Store:
     def compact(self) -> pa.Table:
         """Writes results.parquet and timing.parquet from the rows, and returns them."""
         table = self.read()
-        write_durably(self.folder / "results.parquet", _parquet(table.drop_columns(list(TIMINGS))))
-        write_durably(self.folder / "timing.parquet", _parquet(table.select(["index", "clip_id", "t0_us", *TIMINGS])))
+        write_bytes(self.folder / "results.parquet", _parquet(table.drop_columns(list(TIMINGS))))
+        write_bytes(self.folder / "timing.parquet", _parquet(table.select(["index", "clip_id", "t0_us", *TIMINGS])))
         return table
 
     def _parts(self) -> list[Path]:
@@ -87,29 +87,22 @@ class Store:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Store]:
-    """The store of a folder, for this process alone. Raises ValueError while another one writes there."""
+    """The store of a folder, for this process alone.
+
+    Raises:
+        ValueError: another process writes there, or `.lock` or `rows` is a link.
+        OSError: the folder can't be written to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"another evaluation is writing to {folder}: wait for it, or give another --out") from None
-        yield Store(folder)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Writes a file beside its place, syncs it, moves it there and syncs the folder: after a power cut it is there whole or not at all."""
-    beside = path.with_name(f".{path.name}")
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    lock = folder / ".lock"
+    if lock.is_symlink():
+        raise ValueError(f"{lock} is a link to {os.readlink(lock)}: links are not written through; remove it")
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        with FileLock(lock, timeout=0):
+            remove_unfinished(folder)
+            yield Store(folder)
+    except Timeout:
+        raise ValueError(f"another evaluation is writing to {folder}: wait for it, or give another --out") from None
 
 
 def _parquet(table: pa.Table) -> bytes:

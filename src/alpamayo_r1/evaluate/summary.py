@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alpamayo_r1.core.files import write_text
 from alpamayo_r1.evaluate.score import PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
-from alpamayo_r1.evaluate.store import write_durably
 from alpamayo_r1.metrics.intervals import Interval, intervals
 from alpamayo_r1.predict.record import NOTICES
 
@@ -32,7 +32,7 @@ def summarise(out: Path) -> dict[str, Any]:
     {"rows", "failed", "figures": {name: Interval as dict}, "min_ade_by_k": [...], "buckets": {kind: {name: {"figures": ...}}}, ...}.
     """
     table = read(out)
-    settings = json.loads((Path(out) / "config.json").read_text())
+    settings = json.loads((Path(out) / "config.json").read_text(encoding="utf-8"))
     good = ok(table)
     timing = pq.read_table(Path(out) / "timing.parquet")
     summary = {
@@ -50,7 +50,7 @@ def summarise(out: Path) -> dict[str, Any]:
         "versions": settings["versions"],
         "command": settings["command"],
     }
-    write_durably(Path(out) / "summary.json", (json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n").encode())
+    write_text(Path(out) / "summary.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
     return summary
 
 
@@ -152,7 +152,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 
 def _differs(first: Path, second: Path) -> dict[str, list[Any]]:
     """Options that the two evaluations don't share."""
-    a, b = (json.loads((Path(out) / "config.json").read_text())["config"] for out in (first, second))
+    a, b = (json.loads((Path(out) / "config.json").read_text(encoding="utf-8"))["config"] for out in (first, second))
     a, b = ({name: value for name, value in (c | c["plan"]).items() if name != "plan"} for c in (a, b))
     return {name: [a[name], b[name]] for name in a if a[name] != b.get(name)}
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from alpamayo_r1.core.files import written_whole
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.draw import page
 from alpamayo_r1.planner import Planner
-from alpamayo_r1.predict.record import result, written_whole
+from alpamayo_r1.predict.record import result
 
 SIZE = (1440, 810)
 """Width and height of the film in pixels: the page of 16 x 9 inches at 90 dots."""

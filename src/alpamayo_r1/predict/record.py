@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.types import Plan, Sample, Trajectory
 from alpamayo_r1.metrics import paths as metrics
 from alpamayo_r1.metrics.baselines import BASELINES
@@ -60,56 +58,7 @@ def result(sample: Sample, plan: Plan, seed: int | None, request: Mapping[str, A
 
 def write_result(record: Mapping[str, Any], path: str | Path) -> Path:
     """Writes the record as JSON: the file is there whole or not at all. Returns its path."""
-    return write_atomically(path, (json.dumps(record, allow_nan=False) + "\n").encode())
-
-
-def writable_folder(path: Path) -> Path:
-    """The folder, made where it is not there yet: what runs for long asks for its place first.
-
-    Raises:
-        ValueError: nothing can be written there.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            return path
-    except OSError as error:
-        raise ValueError(f"nothing can be written to {path} ({error.strerror}): choose another folder") from None
-
-
-def writable_file(path: Path) -> Path:
-    """The path of a file to be written, its folder made where it is not there yet.
-
-    Raises:
-        ValueError: it is a folder, or nothing can be written there.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file")
-    writable_folder(path.parent)
-    return path
-
-
-def write_atomically(path: str | Path, content: bytes) -> Path:
-    """Writes a file beside its place and moves it there."""
-    with written_whole(Path(path)) as beside:
-        beside.write_bytes(content)
-    return Path(path)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside the path, to be written; moved there at the end, or removed where writing fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    beside = Path(name)
-    try:
-        os.fchmod(handle, 0o644)
-        os.close(handle)
-        yield beside
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    return write_text(path, json.dumps(record, allow_nan=False) + "\n")
 
 
 def _horizons(pred: torch.Tensor, future: Trajectory) -> dict[str, float | None]:

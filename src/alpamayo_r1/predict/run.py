@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alpamayo_r1.core.files import write_bytes
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import Sample
 from alpamayo_r1.data.clips import T0_US
@@ -16,7 +17,7 @@ from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.draw import page, png
 from alpamayo_r1.planner import Planner
-from alpamayo_r1.predict.record import result, write_atomically, write_result
+from alpamayo_r1.predict.record import result, write_result
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def run(
         record = result(sample, plan, options.seed, request)
         name = clip_id if t0_us == T0_US else f"{clip_id}_{t0_us / 1e6:g}s"
         written = write_result(record, out / f"{name}.json")
-        picture = write_atomically(out / f"{name}.png", png(page(sample, plan, record)))
+        picture = write_bytes(out / f"{name}.png", png(page(sample, plan, record)))
         drawn = time.perf_counter()
         yield Done(record, (written, picture), 1e3 * (loaded - began), 1e3 * (drawn - planned))
 

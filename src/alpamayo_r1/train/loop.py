@@ -24,6 +24,7 @@ from torch import nn
 
 from alpamayo_r1.core.checkpoint import build_meta, load_model, save_checkpoint
 from alpamayo_r1.core.config import ActionConfig, ModelConfig, read_config
+from alpamayo_r1.core.files import write_text, written_whole
 from alpamayo_r1.core.flow import training_pair
 from alpamayo_r1.core.images import normalise, patchify, resize, target_size
 from alpamayo_r1.core.prompt import chat_text, rope_positions
@@ -346,7 +347,7 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
     source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
     pieces = (part for chunk in source for part in split_rows(chunk, config.fresh))
     pool, first_step, saved = Pool(config.pool), step, 0.0
-    log = (out / "train.jsonl").open("a") if group.rank == 0 else None
+    log = (out / "train.jsonl").open("a", encoding="utf-8", newline="\n") if group.rank == 0 else None
     for number in range(config.max_rounds):
         elapsed = group.agree(time.monotonic() - began, device)
         share = max(elapsed / (60 * config.minutes), number / config.max_rounds)
@@ -405,7 +406,7 @@ def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:
     """Loads what a run left: its `state.pt`, or a checkpoint folder (weights only). Returns the step and the next seed."""
     if resume.is_dir():
         losses.model.load_state_dict(load_model(resume, dtype=torch.float32).state_dict())
-        run = json.loads((resume / "run.json").read_text()) if (resume / "run.json").is_file() else {}
+        run = json.loads((resume / "run.json").read_text(encoding="utf-8")) if (resume / "run.json").is_file() else {}
         return 0, max(first_seed, run.get("next_seed", first_seed))
     state = torch.load(resume, map_location=losses.model.device)
     losses.load_state_dict(state["losses"])
@@ -416,11 +417,11 @@ def finish(
     out: Path, losses: Losses, config: TrainConfig, stream: StreamConfig, step: int, seed: int, seconds: float, group: Group
 ) -> None:
     """Writes the state to go on from (whole or not at all), the checkpoint in bf16, shards of at most 15 MB, and the run's settings."""
-    torch.save({"losses": losses.state_dict(), "step": step, "next_seed": seed}, out / "state.new")
-    os.replace(out / "state.new", out / "state.pt")
+    with written_whole(out / "state.pt") as beside, beside.open("wb") as file:
+        torch.save({"losses": losses.state_dict(), "step": step, "next_seed": seed}, file)
     model = losses.model
     stored = build_meta(model.config).to_empty(device="cpu").to(torch.bfloat16)
     stored.load_state_dict(model.state_dict())
-    save_checkpoint(out, stored, (out / "config.json").read_text(), shard_bytes=15 * 2**20)
+    save_checkpoint(out, stored, (out / "config.json").read_text(encoding="utf-8"), shard_bytes=15 * 2**20)
     run = {"train": asdict(config), "stream": asdict(stream), "processes": group.size, "steps": step, "next_seed": seed}
-    (out / "run.json").write_text(json.dumps(run | {"seconds": round(seconds, 1)}, indent=2) + "\n")
+    write_text(out / "run.json", json.dumps(run | {"seconds": round(seconds, 1)}, indent=2) + "\n")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.prompt import SYSTEM, TASK
 from alpamayo_r1.core.vocab import SPECIAL
 
@@ -209,7 +210,7 @@ def write_vlm_folder(folder: Path, preset: Preset) -> int:
     model = json.loads(backend.to_str())["model"]
     write_json(folder / "vocab.json", full)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    write_text(folder / "merges.txt", "#version: 0.2\n" + "\n".join(merges) + "\n")
     write_json(folder / "config.json", {**vlm_config(preset, {**dict.fromkeys(full), **ids})})
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     tokenizer = {
@@ -226,7 +227,7 @@ def write_vlm_folder(folder: Path, preset: Preset) -> int:
     }
     write_json(folder / "tokenizer_config.json", tokenizer)
     write_json(folder / "added_tokens.json", ids)
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    write_text(folder / "chat_template.jinja", CHAT_TEMPLATE)
     picture = {
         "size": {"longest_edge": 16777216, "shortest_edge": 65536},
         "patch_size": 16,
@@ -251,4 +252,4 @@ def write_skeleton(folder: Path, name: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Indented JSON."""
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -263,7 +263,7 @@ def test_record_fields(tmp_path):
     data = json.loads(path.read_text())
     assert set(data) == {
         *("clip_id", "t0_us", "seed", "reasoning", "pred_xyz", "pred_rot", "gt_xyz", "min_ade", "ade_by_horizon"),
-        *("baselines", "timing_ms", "source", "notice", "request", "ended", "actions"),
+        *("baselines", "timing_ms", "source", "notice", "request", "ended", "actions", "chosen", "mean_ade", "notes"),
     }
     assert torch.tensor(data["actions"]).shape == (2, F, 2) and data["ended"] == [True, True] and data["request"] == {}
     assert torch.tensor(data["pred_xyz"]).shape == (2, F, 3) and torch.tensor(data["pred_rot"]).shape == (2, F, 3, 3)

@@ -31,7 +31,8 @@ def result(sample: Sample, plan: Plan, seed: int | None, request: Mapping[str, A
     request: what else was asked for, as plain values; "reasoning" in it says that the words were given. reasoning [S], ended [S]: which
     rows ended as they should. chosen: {"sample" from 0, "by": "truth", "first" or "only"}, what a page draws boldly. actions [S][64][2] in
     m/s^2 and 1/m, pred_xyz [S][64][3], pred_rot [S][64][3][3], gt_xyz [64][3], min_ade and mean_ade (of all samples) in m,
-    ade_by_horizon {"0.5": m, ...}, baselines {name: ADE in m}, timing_ms {stage: ms}.
+    ade_by_horizon {"0.5": m, ...}, baselines {name: ADE in m}, timing_ms {stage: ms},
+    notes [{"code", "text"}] of the sample and the plan.
     """
     future, source = sample.future, sample.meta.get("source", "physical-ai-av")
     return {
@@ -51,6 +52,7 @@ def result(sample: Sample, plan: Plan, seed: int | None, request: Mapping[str, A
         "ade_by_horizon": None if future is None else _horizons(plan.xyz, future),
         "baselines": {name: _baseline(drive(sample.observation.history), future) for name, drive in BASELINES.items()},
         "timing_ms": {stage: round(float(ms), 3) for stage, ms in plan.timing.items()},
+        "notes": [asdict(note) for note in dict.fromkeys((*sample.notes, *plan.notes))],
         "source": source,
         "notice": NOTICES.get(source, NOTICES["physical-ai-av"]),
     }

@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test quick lint
+.PHONY: setup demo test quick lint bench checks
 
 setup: $(VENV)/.ready
 
@@ -17,8 +17,14 @@ demo: setup
 	$(BIN)/alpamayo-r1 run --checkpoint small --data sample --samples 6 --out out/demo
 
 lint: setup
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests bench checks
+	$(BIN)/ruff format --check src tests bench checks
 
 test: lint
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --durations=15
+
+checks: setup
+	PYTHON=$(BIN)/python sh checks/all.sh
+
+bench: setup
+	PYTHON=$(BIN)/python sh bench/all.sh

@@ -1,4 +1,4 @@
-"""How many clips a second an evaluation gets through, and how busy that keeps the GPU: clips decoded from video, planned, scored.
+"""How many clips per second an evaluation gets through, and how busy that keeps the GPU: clips decoded from video, planned, scored.
 
     python bench/eval_throughput.py                                            random 10B on the GPU, clips of 1920 x 1080
     python bench/eval_throughput.py --size small --clips 2 --width 256 --height 144      a dry run on the CPU
@@ -9,64 +9,62 @@ The last line is JSON: clips_per_s, busy (the planner's own stages over the wall
 
 from __future__ import annotations
 
+from _head import CUDA, DEVICE
+
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src")]
-
-from alpamayo_r1 import testing  # noqa: E402
-from alpamayo_r1.core.types import Observation, Plan  # noqa: E402
-from alpamayo_r1.evaluate.loop import Worker, local_rows  # noqa: E402
-from alpamayo_r1.evaluate.protocol import EvalConfig, Item  # noqa: E402
-from alpamayo_r1.planner import Planner, make_engine  # noqa: E402
-from alpamayo_r1.world.clips import write_clips  # noqa: E402
+from alpamayo_r1 import testing
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import Observation, Plan
+from alpamayo_r1.evaluate.loop import local_rows
+from alpamayo_r1.evaluate.protocol import EvalConfig, Item
+from alpamayo_r1.evaluate.worker import Worker
+from alpamayo_r1.planner import Planner
+from alpamayo_r1.world.clips import write_clips
 
 FIRST_SEED = 851_000
 
 
-class Timed:
+class Timed(Planner):
     """A planner that adds up its stages' milliseconds."""
 
-    def __init__(self, planner: Planner):
-        self.planner, self.busy_ms = planner, 0.0
+    busy_ms = 0.0
 
-    def plan(self, observation: Observation, **options) -> Plan:
+    def plan(self, observation: Observation, options: PlanOptions | None = None, /, **changes) -> Plan:
         """As the planner, timed."""
-        plan = self.planner.plan(observation, **options)
-        self.busy_ms += sum(plan.timing.values())
+        plan = super().plan(observation, options, **changes)
+        Timed.busy_ms += sum(plan.timing.values())
         return plan
 
 
-def measure(size: str, clips: int, repeats: int, samples: int, width: int, height: int, folder: Path) -> dict[str, float]:
+def throughput(size: str, clips: int, repeats: int, samples: int, width: int, height: int, folder: Path) -> dict[str, float]:
     """Figures of repeats x clips rows after one row of warm-up."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(DEVICE)
     ids = write_clips(range(FIRST_SEED, FIRST_SEED + clips), folder, width=width, height=height, seconds=0.6, t_start=4.6, supersample=1)
     config = testing.size_config(size)
     model = testing.random_model(config, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    vocabulary = testing.StandIn(config)
-    planner = Timed(Planner(model, vocabulary, make_engine(model, vocabulary) if device.type == "cuda" else None))
-    worker = Worker(planner, {"samples": samples, "seed": 42, "reasoning": testing.words(16), "max_tokens": 64})
-    protocol = EvalConfig("small", str(folder), None, "5.1", samples, 42, 0.6, 0.98, 64, config.flow_steps, device.type, None, None)
+    how = PlanOptions(samples=samples, seed=42, reasoning=testing.words(16), max_tokens=64)
+    worker = Worker(Timed.of(model, testing.StandIn(config)), how)
+    protocol = EvalConfig(data=str(folder), plan=how, device=DEVICE)
     todo = [Item(i, ids[i % clips], 5_100_000 if i // clips % 2 == 0 else 5_000_000) for i in range(1 + repeats * clips)]
     rows, began = [], 0.0
     for row in local_rows(protocol, todo, worker):
         rows.append(row)
         if len(rows) == 1:
-            began, planner.busy_ms = time.perf_counter(), 0.0
+            began, Timed.busy_ms = time.perf_counter(), 0.0
     wall = time.perf_counter() - began
     errors = [row["error"] for row in rows if row.get("error")]
     if errors:
         raise RuntimeError(f"{len(errors)} of {len(rows)} rows failed; the first: {errors[0]}")
     medians = {name: statistics.median(row[name] for row in rows[1:]) for name in ("load_ms", "wait_ms", "plan_ms", "total_ms")}
-    return {"clips_per_s": (len(rows) - 1) / wall, "busy": planner.busy_ms / 1e3 / wall, **medians}
+    return {"clips_per_s": (len(rows) - 1) / wall, "busy": Timed.busy_ms / 1e3 / wall, **medians}
 
 
 if __name__ == "__main__":
@@ -81,5 +79,5 @@ if __name__ == "__main__":
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
-        figures = measure(given.size, given.clips, given.repeats, given.samples, given.width, given.height, folder)
-    print(json.dumps({"card": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU", **vars(given), **figures}, default=str))
+        figures = throughput(given.size, given.clips, given.repeats, given.samples, given.width, given.height, folder)
+    print(json.dumps({"card": torch.cuda.get_device_name() if CUDA else "CPU", **vars(given), **figures}, default=str))

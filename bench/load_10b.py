@@ -10,6 +10,8 @@ had before it loaded (Python, PyTorch, the CUDA context). The last line is JSON.
 
 from __future__ import annotations
 
+from _head import DEVICE
+
 import argparse
 import json
 import os
@@ -28,15 +30,11 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src")]
-
-from alpamayo_r1.core.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index  # noqa: E402
-from alpamayo_r1.core.config import KNOWN_VLMS, ModelConfig, read_config  # noqa: E402
-from alpamayo_r1.core.plan import total_ms  # noqa: E402
-from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1  # noqa: E402
-from alpamayo_r1.planner import Planner, make_engine  # noqa: E402
-from alpamayo_r1.testing import random_observation  # noqa: E402
+from alpamayo_r1.core.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index
+from alpamayo_r1.core.config import KNOWN_VLMS, ModelConfig, read_config
+from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
+from alpamayo_r1.planner import Planner, make_engine
+from alpamayo_r1.testing import random_observation
 
 RELEASED = {
     "model_type": "alpamayo_r1",
@@ -149,7 +147,7 @@ def measure(folder: Path, device: str, plan_tokens: int) -> dict[str, float]:
         engine = make_engine(model.model, model.vocabulary) if cuda else None
         done = Planner(model.model, model.vocabulary, engine).plan(random_observation(0), seed=0, max_tokens=plan_tokens)
     assert done.xyz.isfinite().all()
-    result |= {"plan_ms": total_ms(done.timing)} | {f"plan_{name}": value for name, value in memory.items()}
+    result |= {"plan_ms": sum(done.timing.values())} | {f"plan_{name}": value for name, value in memory.items()}
     if cuda:
         free, total = torch.cuda.mem_get_info()
         result |= {"plan_gpu_gb": torch.cuda.max_memory_allocated() / 1e9, "device_used_gb": (total - free) / 1e9}
@@ -194,7 +192,7 @@ def evict(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="10b")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=DEVICE)
     parser.add_argument("--folder", type=Path, help="where the checkpoint is written (default: a temporary folder)")
     parser.add_argument("--keep", action="store_true", help="leave the checkpoint in --folder")
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache before the load")

@@ -8,6 +8,8 @@ compile. The last line is JSON: samples a second by (size, rays, way).
 
 from __future__ import annotations
 
+from _head import CUDA, DEVICE
+
 import argparse
 import json
 import time
@@ -53,20 +55,19 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="time the compiled pieces too")
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    scene, step = scenes(given.batch, device)
+    scene, step = scenes(given.batch, DEVICE)
     found = {}
     for size in given.sizes.split(","):
         width, height = map(int, size.split("x"))
         for rays in map(int, given.rays.split(",")):
             for fused in (False, True) if given.compile else (False,):
                 how = {"width": width, "height": height, "supersample": rays, "compile": fused}
-                chunk = None if fused or device == "cpu" else given.batch
+                chunk = None if fused or not CUDA else given.batch
                 first, rate = speed(scene, step, given.seconds, chunk=chunk, **how)
                 label = f"{size} {rays}x{rays} {'compiled' if fused else 'eager'}"
                 found[label] = rate
                 print(f"{label}: {rate:.0f} samples/s (first call {first:.1f} s)", flush=True)
-    print(json.dumps({"device": torch.cuda.get_device_name() if device == "cuda" else "CPU", **found}))
+    print(json.dumps({"device": torch.cuda.get_device_name() if CUDA else "CPU", **found}))
 
 
 if __name__ == "__main__":

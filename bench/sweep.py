@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as nnf
-from kernel_check import EXPERT, TEXT, attends, check
 
-from alpamayo_r1.engine import forward, ops
+from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.engine import Engine
-from alpamayo_r1.engine.ops import Cut, Tile
+from alpamayo_r1.engine.ops import attention, launch, products
+from alpamayo_r1.engine.ops.attention import Cut
+from alpamayo_r1.engine.ops.products import Tile
+from checks.kernels import EXPERT, TEXT, attends, check
 
 # rows, columns, depth, warps, stages; splits are tried besides. For 384 and 1,024 rows the library won against all that we tried.
 CANDIDATES: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = {
@@ -40,7 +42,7 @@ CUTS: dict[int | str, list[Cut]] = {
     "whole": [Cut(128, 64, 8, 3, 132), Cut(128, 64, 8, 4, 132), Cut(128, 128, 8, 2, 132), Cut(128, 32, 8, 4, 132), Cut(64, 64, 4, 3, 132)],
 }  # fmt: skip
 FETCHES = {16: ((0, False), (4, False), (8, False), (16, False)), 64: ((0, True), (2, True), (4, True), (8, True), (8, False))}
-"""(cache lines a row fetched before the predecessor ends, whether the successor is released at once) to try, by rows of a tile."""
+"""(cache lines of a row fetched before the predecessor ends, whether the successor is released at once) to try, by rows of a tile."""
 
 
 def tiles(kind: str, rows: int) -> list[Tile]:
@@ -56,28 +58,28 @@ def released(cut: Tile) -> list[Tile]:
 def product(kind: str, x: torch.Tensor, weight: torch.Tensor, cut: Tile | None) -> torch.Tensor:
     """The product by our kernel with this tile, or by the vendor's library."""
     if cut is None:
-        return nnf.linear(x, weight) if kind == "linear" else ops.swiglu(nnf.linear(x, weight))
-    return ops._linear(x, weight, cut, False) if kind == "linear" else ops._swiglu_linear(x, weight, cut)
+        return nnf.linear(x, weight) if kind == "linear" else products.swiglu(nnf.linear(x, weight))
+    return products._linear(x, weight, cut, False) if kind == "linear" else products._swiglu_linear(x, weight, cut)
 
 
 def check_all(index: int, workers: int, names: Sequence[str]) -> list[tuple[str, float | str]]:
     """This worker's share of the candidates on small shapes with the real divisibility; also compiles them."""
-    thin = {ops.power(PASSES[name][0], 16) for name in names}
+    thin = {launch.power(PASSES[name][0], 16) for name in names}
     jobs = [(kind, one) for kind, rows in CANDIDATES if rows in thin for cut in tiles(kind, rows) for one in released(cut)]
     cuts = [(rows, cut) for rows in dict.fromkeys(PASSES[name][1] for name in names) for cut in CUTS[rows]]
     return [check_tile(kind, cut) for kind, cut in jobs[index::workers]] + [check_cut(rows, cut) for rows, cut in cuts[index::workers]]
 
 
-def place(rows: int | str) -> tuple[dict, Any]:
+def slot(rows: int | str) -> tuple[dict, Any]:
     """The table and the key that hold the cut for so many query rows of a head, or for attention in one piece."""
-    return (vars(ops), "WHOLE") if rows == "whole" else (ops.CUTS, rows)
+    return (vars(attention), "WHOLE") if rows == "whole" else (attention.CUTS, rows)
 
 
 def check_cut(rows: int | str, cut: Cut) -> tuple[str, float | str]:
     """(label, relative error) of a cut of attention at the rows that it is for."""
     flows = {128: 1, 1024: 6, 2048: 12, "whole": 16}
     samples, per, heads = (flows[rows], 64, EXPERT) if rows in flows else ({16: 1, 64: 16}[rows], 1, TEXT)
-    table, key = place(rows)
+    table, key = slot(rows)
     table[key] = cut
     return check([(f"attend {rows} {cut}", attends, (1, samples, per, heads, 3006, 3008))], "cuda", torch.bfloat16)[0]
 
@@ -88,7 +90,7 @@ def check_tile(kind: str, cut: Tile) -> tuple[str, float | str]:
         (4096, 512, 13) if cut.rows == 16 else (2048 if kind == "swiglu" else 8256, 512, min(cut.rows * 2 - 7, 64 if cut.ahead else 200))
     )
     label = f"tile {kind} {cut} bfloat16"
-    before = len(ops._stages)
+    before = len(launch._stages)
     try:
         generator = torch.Generator("cuda").manual_seed(cut.columns)
         x, w = (torch.randn(a, k, device="cuda", generator=generator).bfloat16() for a in (m, n))
@@ -107,7 +109,7 @@ def check_tile(kind: str, cut: Tile) -> tuple[str, float | str]:
 
 def refuse_shortened(before: int) -> None:
     """Raises if a candidate ran with a shorter pipeline than it says, for want of shared memory."""
-    if len(ops._stages) > before:
+    if len(launch._stages) > before:
         raise RuntimeError("too little shared memory for its stages")
 
 
@@ -117,7 +119,7 @@ def graph_us(function: Callable[[], object], repeats: int = 4) -> float:
     Raises:
         RuntimeError: a kernel of it that does not fit.
     """
-    before = len(ops._stages)
+    before = len(launch._stages)
     function()
     refuse_shortened(before)
     graph = torch.cuda.CUDAGraph()
@@ -144,7 +146,7 @@ class Shape:
 
     @property
     def rows(self) -> int:
-        return ops.power(self.m, 16)
+        return launch.power(self.m, 16)
 
     @property
     def key(self) -> tuple[str, int, int, int]:
@@ -168,7 +170,7 @@ def alone(shape: Shape) -> list[tuple[Tile | None, float]]:
     for cut in [None, *tiles(shape.kind, shape.rows)]:
         for splits in (1, 2, 3, 4, 6, 8) if shape.kind == "linear" and shape.name != "head" and cut else (1,):
             candidate = cut and replace(cut, splits=splits)
-            programs = ops.ceil_div(n, cut.columns) * ops.ceil_div(shape.m, cut.rows) * splits if cut else 0
+            programs = launch.ceil_div(n, cut.columns) * launch.ceil_div(shape.m, cut.rows) * splits if cut else 0
             if splits > 1 and (programs > 1100 or k // splits < 2 * cut.depth):
                 continue
             try:
@@ -246,7 +248,7 @@ PASSES: dict[str, tuple[int, int | str]] = {
 
 
 def run(engine: Engine, say: Callable[[str], None], names: Sequence[str] = tuple(PASSES)) -> dict:
-    """Tunes ops.TILES, ops.CUTS and ops.WHOLE for the engine's model; the arena must hold 16 samples. A line a shape and a slot."""
+    """Tunes products.TILES, attention.CUTS and attention.WHOLE for the engine's model; the arena must hold 16 samples."""
     found, ranked = {}, {}
     gc.freeze()  # every capture collects garbage
     with torch.inference_mode():
@@ -255,15 +257,15 @@ def run(engine: Engine, say: Callable[[str], None], names: Sequence[str] = tuple
         for shape in (one for one in shapes(engine.model) if one.m in [PASSES[name][0] for name in names]):
             times = alone(shape)
             size, (best, us) = shape.weights[0].nbytes, times[0]
-            ranked[shape.name] = shape, list(dict.fromkeys([ops.TILES[shape.key], *few(times, 2)]))
+            ranked[shape.name] = shape, list(dict.fromkeys([products.TILES[shape.key], *few(times, 2)]))
             rate = 2 * shape.m * shape.weights[0].numel() / us / 1e6
             library = dict(times).get(None, float("nan"))
             say(f"  {shape.name}: {us:.1f} us = {size / us / 1e6:.2f} TB/s, {rate:.0f} TFLOP/s {best}; library {library:.1f}")
             found[shape.name] = [(str(cut), us) for cut, us in times[:12]]
         for name in names:
             m, rows = PASSES[name]
-            slots = [(*place(rows), CUTS[rows])]
-            slots += [(ops.TILES, shape.key, best) for shape, best in ranked.values() if shape.m == m]
+            slots = [(*slot(rows), CUTS[rows])]
+            slots += [(products.TILES, shape.key, best) for shape, best in ranked.values() if shape.m == m]
             found[name] = descend(todo[name], slots, say, name)
         say("  tuned: " + ", ".join(f"{name} {graph_us(one):.0f} us" for name, one in todo.items()))
     return found

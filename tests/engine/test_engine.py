@@ -1,4 +1,4 @@
-"""The fast planner equals the specification in fp32 (on the CPU: torch twins, no graphs). bench/engine_check.py looks closer on a GPU."""
+"""The fast planner equals the specification in fp32 (on the CPU: torch twins, no graphs). checks/engine.py looks closer on a GPU."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_attention_is_whole_where_tiles_fill_the_card():
 def test_kernels_equal_their_twins_in_the_interpreter():
     """Every Triton kernel on small shapes in fp32, without a GPU; those that draw in bf16 too."""
     pytest.importorskip("triton", reason="needs Triton, which PyTorch brings along on Linux with CUDA")
-    command = [sys.executable, str(ROOT / "bench" / "kernel_check.py")]
+    command = [sys.executable, str(ROOT / "checks" / "kernels.py")]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
     errors = {line[:40].strip(): float(line[40:]) for line in lines}

@@ -1,6 +1,6 @@
 """How far bf16 is from the recordings of the original in fp32, beside the noise floor of the original's own arithmetic order in bf16.
 
-    python bench/bf16_deviation.py [--device cuda]
+    python checks/bf16.py [--device cpu|cuda]
 
 For each recorded pipeline, reasoning forced to what was recorded:
     weights  the weights rounded to bf16, the arithmetic in fp32, against the recording: what the smaller file alone costs
@@ -13,13 +13,14 @@ last line is JSON.
 
 from __future__ import annotations
 
+from _head import DEVICE, ROOT
+
 import argparse
 import copy
 import json
 import math
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -32,7 +33,7 @@ from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.planner import Planner
 
-GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 STAGES = ("keys", "values", "logits", "velocity", "xyz")
 CASES = {name: case for name, case in json.loads((GOLDEN / "cases.json").read_text())["cases"].items() if name.startswith("pipeline_")}
 
@@ -130,7 +131,7 @@ def report(device: str) -> dict[str, dict[str, dict[str, float]]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default=DEVICE)
     device = parser.parse_args().device
     warnings.simplefilter("ignore")
     result = report(device)
@@ -138,7 +139,7 @@ def main() -> None:
     for case, rows in result.items():
         for order, values in rows.items():
             print(f"{case:>18} {order:>8}" + "".join(f"{values[stage]:>11.2e}" for stage in STAGES))
-    print(json.dumps({"bench": "bf16_deviation", "device": device, "result": result}))
+    print(json.dumps({"check": "bf16", "device": device, "result": result}))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """200 plans in one process, with samples, words and picture sizes that vary: each must equal a fresh process's answer to the bit.
 
-    python bench/endurance.py [--plans 200] [--model tiny|small]
+    python checks/endurance.py [--plans 200] [--model tiny|small]
 
 tiny: the recorded checkpoint in fp32. small: the bundled model in bf16, so that the vendor's attention takes part. On a GPU where there is
 one. The last line is JSON: plans, differing, bytes grown since every case had been seen three times and its graphs captured.
 """
 
 from __future__ import annotations
+
+from _head import DEVICE, ROOT
 
 import argparse
 import json
@@ -15,19 +17,14 @@ import subprocess
 import sys
 import warnings
 from hashlib import sha256
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src")]
+from alpamayo_r1 import testing
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.engine.engine import Engine
 
-from alpamayo_r1 import testing  # noqa: E402
-from alpamayo_r1.core.checkpoint import load_checkpoint  # noqa: E402
-from alpamayo_r1.core.types import Plan  # noqa: E402
-from alpamayo_r1.engine.engine import Engine  # noqa: E402
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES = [
     {"size": (96, 160), "scenes": 1, "samples": 1, "max_tokens": 12},
     {"size": (96, 160), "scenes": 1, "samples": 1, "max_tokens": 40},
@@ -57,7 +54,8 @@ def answer(engine: Engine, number: int) -> str:
     """A digest of all numbers and words of a case's plans."""
     case = dict(CASES[number])
     (height, width), scenes = case.pop("size"), case.pop("scenes")
-    plans: list[Plan] = engine.plan([testing.random_observation(10 * number + i, height, width) for i in range(scenes)], seed=number, **case)
+    observations = [testing.random_observation(10 * number + i, height, width) for i in range(scenes)]
+    plans = engine.plans(observations, PlanOptions(seed=number, **case))
     digest = sha256()
     for plan in plans:
         digest.update(repr((plan.tokens, plan.reasoning, plan.ended)).encode())

@@ -1,9 +1,11 @@
-"""The world's promises over many seeds: no collisions, no infeasible actions, one label a family at t0, and how fast scenes are made.
+"""The world's promises over many seeds: no collisions, no infeasible actions, one label per family at t0, and how fast scenes are made.
 
-    python bench/world_check.py --scenes 2000
+python checks/world.py --scenes 2000
 """
 
 from __future__ import annotations
+
+import _head  # noqa: F401
 
 import argparse
 import json

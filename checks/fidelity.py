@@ -1,36 +1,31 @@
 """What bf16 costs at full size: engine and specification in bf16 against the specification in fp32, same weights, words and noise.
 
-    python bench/fidelity.py [--scenes 4] [--samples 4]
+    python checks/fidelity.py [--scenes 4] [--samples 4]
 
-The prompt's keys of the first scene, and the actions of all scenes' samples after one Euler step (the velocity) and after ten, the flow
-damped as in `fp32_check`: random weights would amplify any rounding. On a GPU the specification's bits vary from run to run, so it runs
-twice: what lies between its two figures is equal. The last line is JSON. With a GPU of 80 GB the 10B, else the small size.
+The prompt's keys of the first scene, and the actions of all scenes' samples after one Euler step (the velocity) and after ten. On a GPU the
+specification's bits vary from run to run, so it runs twice: what lies between its two figures is equal. The 10B on a GPU (80 GB), else the
+small size. The last line is JSON.
 """
 
 from __future__ import annotations
 
+from _head import DEVICE
+
 import argparse
 import json
-import sys
 import warnings
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "src")]
-
-from fp32_check import DEVICE, tame  # noqa: E402
-from kernel_check import error  # noqa: E402
-
-from alpamayo_r1 import testing  # noqa: E402
-from alpamayo_r1.core.checkpoint import build_meta, place  # noqa: E402
-from alpamayo_r1.core.plan import plan  # noqa: E402
-from alpamayo_r1.core.prompt import build_prompt  # noqa: E402
-from alpamayo_r1.core.types import Observation  # noqa: E402
-from alpamayo_r1.core.vla import VLA  # noqa: E402
-from alpamayo_r1.engine.engine import Engine  # noqa: E402
+from alpamayo_r1 import testing
+from alpamayo_r1.core.checkpoint import build_meta, set_tensor
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.prompt import build_prompt
+from alpamayo_r1.core.types import Observation
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.engine.engine import Engine
+from alpamayo_r1.planner import Planner
+from checks.kernels import error
 
 SIZE, PICTURE = ("10b", (1080, 1920)) if DEVICE == "cuda" else ("small", (96, 160))
 STEPS = (1, 10)
@@ -43,14 +38,14 @@ def widen(model: VLA) -> VLA:
     """An fp32 copy of the model, parameter by parameter."""
     wide = build_meta(model.config)
     for name, tensor in model.state_dict().items():
-        place(wide, name, tensor.float())
+        set_tensor(wide, name, tensor.float())
     return wide.eval()
 
 
-def actions(planner: Callable, scenes: Scenes, steps: int) -> torch.Tensor:
-    """Physical actions [scenes, S, F, 2] of a planner that is told what to say."""
-    options = {"reasoning": testing.words(16), "max_tokens": 64, "seed": 0, "steps": steps}
-    return torch.stack([planner(observation, samples=len(noise), noise=noise, **options).actions for observation, noise in scenes])
+def actions(planner: Planner, scenes: Scenes, steps: int) -> torch.Tensor:
+    """Physical actions [scenes, S, F, 2] of a planner whose words are given."""
+    how = PlanOptions(reasoning=testing.words(16), max_tokens=64, seed=0, steps=steps)
+    return torch.stack([planner.plan(observation, how, samples=len(noise), noise=noise).actions for observation, noise in scenes])
 
 
 def deviation(got: torch.Tensor, exact: torch.Tensor, model: VLA) -> dict[str, float | list[float]]:
@@ -62,15 +57,15 @@ def deviation(got: torch.Tensor, exact: torch.Tensor, model: VLA) -> dict[str, f
 
 
 @torch.inference_mode()
-def measure(scenes: Scenes) -> dict:
+def compare(scenes: Scenes) -> dict:
     """Builds the model, runs all three, and compares."""
-    model = tame(testing.random_model(testing.size_config(SIZE), DEVICE, torch.bfloat16))
+    model = testing.random_model(testing.size_config(SIZE), DEVICE, torch.bfloat16)
     engine = Engine(model, testing.StandIn(model.config))
-    spec = partial(plan, model, engine.vocabulary)
-    planners = {"engine": engine.plan, "engine again": engine.plan, "specification": spec, "specification again": spec}
+    fast, spec = Planner(model, engine.vocabulary, engine), Planner(model, engine.vocabulary)
+    planners = {"engine": fast, "engine again": fast, "specification": spec, "specification again": spec}
     runs = {(who, steps): actions(planner, scenes, steps) for who, planner in planners.items() for steps in STEPS}
     prompt = build_prompt(scenes[0][0], engine.vocabulary, model.config)
-    engine.plan(scenes[0][0], reasoning=testing.words(3), max_tokens=64, seed=0)
+    fast.plan(scenes[0][0], reasoning=testing.words(3), max_tokens=64, seed=0)
     layers = (0, model.config.text.layers // 2, model.config.text.layers - 1)
     prefix = engine.arena.view(1, 1).prefix
     keys = {"engine": [prefix[i][0][:, :, : len(prompt)].clone() for i in layers]}
@@ -82,7 +77,7 @@ def measure(scenes: Scenes) -> dict:
     found: dict = {"size": SIZE, "layers": layers, "run_to_run": same}
     found["keys"] = {who: [error(mine, exact[i][0]) for i, mine in zip(layers, keys[who], strict=True)] for who in keys}
     for steps in STEPS:
-        truth = actions(partial(plan, wide, engine.vocabulary), scenes, steps)
+        truth = actions(Planner(wide, engine.vocabulary), scenes, steps)
         found[f"after {steps}"] = {who: deviation(runs[who, steps], truth, model) for who in planners if who != "engine again"}
     return found
 
@@ -111,7 +106,7 @@ def main() -> None:
     for seed in range(how.scenes):
         noise = torch.randn(how.samples, 64, 2, generator=torch.Generator().manual_seed(seed))
         scenes.append((testing.random_observation(seed, *PICTURE), noise))
-    found = measure(scenes)
+    found = compare(scenes)
     show(found)
     print(json.dumps(found))
 

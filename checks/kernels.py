@@ -1,9 +1,13 @@
 """Every Triton kernel of the engine against its torch twin on fresh random inputs. `check()` returns rows for a table.
 
+    python checks/kernels.py
+
 On a machine without a GPU, TRITON_INTERPRET=1 runs the kernels in Triton's interpreter (fp32, small shapes).
 """
 
 from __future__ import annotations
+
+import _head  # noqa: F401
 
 import os
 from collections.abc import Callable
@@ -230,7 +234,7 @@ def crowded(case: Case, cap: int, most: int) -> list[float]:
 
 
 def draws_from_nothing(case: Case, temperature: float) -> list[float]:
-    """draw_tokens of logits that are not finite, or equal, or far apart. A GPU's sort, and so the twin there, puts a NaN with a sign last."""
+    """draw_tokens of logits that are not finite, or equal, or far apart. A GPU's sort, and so the twin there, puts -NaN last."""
     inf, nan = torch.inf, torch.nan
     some = [[0, 20, 40, -inf], [0, 1, inf, -inf], [0, nan, 1, 2], [1, -nan, 2, 3], [-5, inf, nan, inf], [40, 40, 0, 40], [-0.0, 0, -0.0, 0]]
     logits = torch.tensor([*some, [-inf] * 4, [nan] * 4], device=case.device).to(case.dtype)

@@ -1,6 +1,6 @@
-"""Engine against specification in fp32, word by word and in metres: the recorded tiny model (its flow tamed) and the bundled small one.
+"""Engine against specification in fp32, word by word and in metres: the recorded tiny model and the bundled small one.
 
-    python bench/fp32_check.py
+    python checks/fp32.py
 
 Exits with 1 where words differ or a path is farther off than 1e-4 m. On a GPU where there is one; there the tiny model's specification is
 also compared with itself on the CPU, which says what fp32 can tell.
@@ -8,41 +8,31 @@ also compared with itself on the CPU, which says what fp32 can tell.
 
 from __future__ import annotations
 
+from _head import DEVICE, ROOT
+
 import statistics
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src")]
+from alpamayo_r1 import testing
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.plan import plan
+from alpamayo_r1.core.types import Observation, Plan
+from alpamayo_r1.engine.engine import Engine
+from alpamayo_r1.world.samples import sample_batch
+from alpamayo_r1.world.simulate import simulate
 
-from alpamayo_r1 import testing  # noqa: E402
-from alpamayo_r1.core.checkpoint import load_checkpoint  # noqa: E402
-from alpamayo_r1.core.plan import plan  # noqa: E402
-from alpamayo_r1.core.types import Observation, Plan  # noqa: E402
-from alpamayo_r1.core.vla import VLA  # noqa: E402
-from alpamayo_r1.engine.engine import Engine  # noqa: E402
-from alpamayo_r1.world.samples import sample_batch  # noqa: E402
-from alpamayo_r1.world.simulate import simulate  # noqa: E402
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TINY, SMALL = ROOT / "tests/golden/checkpoint", ROOT / "src/alpamayo_r1/assets/small"
 
 BOUND = 1e-4
 """Metres that engine and specification may be apart."""
 
 
-def tame(model: VLA) -> VLA:
-    """Damps the actions' Fourier features as tests/test_engine.py does: random weights would amplify the last bit by millions."""
-    with torch.no_grad():
-        model.action_in_proj.encoder.trunk[0].weight[:, : 2 * model.config.projection.features] *= 0.002
-    return model
-
-
-def tiny_cases() -> Iterator[tuple[Observation, dict]]:
+def tiny_cases() -> Iterator[tuple[Observation, PlanOptions]]:
     """90 plans of noise frames."""
     for i in range(30):
         for samples, options in (
@@ -50,14 +40,14 @@ def tiny_cases() -> Iterator[tuple[Observation, dict]]:
             (5, {"max_tokens": 12, "temperature": 1.5}),
             (2, {"max_tokens": 5, "temperature": 0.0, "steps": 5}),
         ):
-            yield testing.random_observation(samples + i, 96, 160), {"samples": samples, "seed": 3 + i, **options}
+            yield testing.random_observation(samples + i, 96, 160), PlanOptions(samples=samples, seed=3 + i, **options)
 
 
-def small_cases() -> Iterator[tuple[Observation, dict]]:
+def small_cases() -> Iterator[tuple[Observation, PlanOptions]]:
     """Nine plans of three scenes of the world."""
     for sample in sample_batch(simulate(range(850_000, 850_003), seconds=5.2), 51, width=224, height=126, supersample=1):
         for seed, options in enumerate(({"samples": 1}, {"samples": 3, "temperature": 1.2}, {"samples": 2, "steps": 5})):
-            yield sample.observation, {"seed": seed, **options}
+            yield sample.observation, PlanOptions(seed=seed, **options)
 
 
 def distance(a: Plan, b: Plan) -> float:
@@ -76,18 +66,16 @@ def main() -> bool:
     """Both models; whether the engine is near enough with both."""
     near = True
     warnings.simplefilter("ignore")
-    slow = tame(load_checkpoint(TINY, dtype=torch.float32)[0]) if DEVICE == "cuda" else None
+    slow = load_checkpoint(TINY, dtype=torch.float32)[0] if DEVICE == "cuda" else None
     for name, folder, cases in (("tiny", TINY, tiny_cases), ("small", SMALL, small_cases)):
         model, vocabulary = load_checkpoint(folder, dtype=torch.float32, device=DEVICE)
-        if name == "tiny":
-            tame(model)
         engine, own, ours, longest = Engine(model, vocabulary), [], [], 0.0
         for observation, options in cases():
-            want = plan(model, vocabulary, observation, **options)
-            ours.append(distance(engine.plan(observation, **options), want))
+            want = plan(model, vocabulary, observation, options)
+            ours.append(distance(engine.plans([observation], options)[0], want))
             longest = max(longest, want.xyz.abs().max().item())
             if name == "tiny" and slow is not None:
-                own.append(distance(plan(slow, vocabulary, observation, **options), want))
+                own.append(distance(plan(slow, vocabulary, observation, options), want))
         report(f"{name} on {DEVICE}, paths up to {longest:.0f} m: engine from specification", ours)
         if own:
             report("  specification on the CPU from itself on the GPU", own)

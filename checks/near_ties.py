@@ -1,6 +1,6 @@
 """Where engine and specification say different words for one seed in one dtype: how often, and how near the draw was to the other word.
 
-    python bench/near_ties.py [--dtype bfloat16|float32] [--scenes 16] [--samples 6]
+    python checks/near_ties.py [--dtype bfloat16|float32] [--scenes 16] [--samples 6]
 
 The bundled small model on scenes of its world, sampled freely. For a row that parts, the specification's distribution at the first other
 token is computed again: its margin is the distance of the uniform draw from the other token's share, in probability. A margin of 0.01
@@ -9,28 +9,26 @@ means that a shift of one per cent of probability would have chosen the other to
 
 from __future__ import annotations
 
+from _head import DEVICE, ROOT
+
 import argparse
 import json
-import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src")]
-
-from alpamayo_r1.core.checkpoint import load_checkpoint  # noqa: E402
-from alpamayo_r1.core.plan import fork, plan, trajectory_mask  # noqa: E402
-from alpamayo_r1.core.prompt import build_prompt  # noqa: E402
-from alpamayo_r1.core.sampling import SamplingConfig, draw, shares  # noqa: E402
-from alpamayo_r1.core.types import Observation  # noqa: E402
-from alpamayo_r1.core.vla import VLA  # noqa: E402
-from alpamayo_r1.core.vocab import Vocabulary  # noqa: E402
-from alpamayo_r1.engine.engine import Engine  # noqa: E402
-from alpamayo_r1.world.samples import sample_batch  # noqa: E402
-from alpamayo_r1.world.simulate import simulate  # noqa: E402
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.options import PlanOptions, Sampling
+from alpamayo_r1.core.plan import fork, plan, trajectory_mask
+from alpamayo_r1.core.prompt import build_prompt
+from alpamayo_r1.core.sampling import draw, shares
+from alpamayo_r1.core.types import Observation
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary
+from alpamayo_r1.engine.engine import Engine
+from alpamayo_r1.world.samples import sample_batch
+from alpamayo_r1.world.simulate import simulate
 
 FIRST_SEED = 850_000
 
@@ -58,7 +56,7 @@ def next_logits(model: VLA, vocabulary: Vocabulary, observation: Observation, sa
     return logits.float().masked_fill(trajectory_mask(model.config.tokens, model.device), -torch.inf)
 
 
-def share(logits: torch.Tensor, token: int, how: SamplingConfig) -> tuple[float, float]:
+def share(logits: torch.Tensor, token: int, how: Sampling) -> tuple[float, float]:
     """From where to where in the unit interval a draw gives this token."""
     ends = shares(logits, how)[0][0]
     ends = (ends / ends[-1]).tolist()
@@ -69,14 +67,14 @@ def partings(
     model: VLA, vocabulary: Vocabulary, engine: Engine, scene: int, observation: Observation, samples: int, max_tokens: int = 32
 ) -> list[Parting]:
     """The rows of one scene's plan in which the engine says something else."""
-    options = {"samples": samples, "seed": scene, "max_tokens": max_tokens}
-    want, got = plan(model, vocabulary, observation, **options).tokens, engine.plan(observation, **options).tokens
+    how = PlanOptions(samples=samples, seed=scene, max_tokens=max_tokens)
+    want, got = plan(model, vocabulary, observation, how).tokens, engine.plans([observation], how)[0].tokens
     uniform, found = draw(scene, samples, model.config.action.n_waypoints, max_tokens).uniform, []
     for row, (a, b) in enumerate(zip(want, got, strict=True)):
         if a == b:
             continue
         at = next(i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1])
-        low, high = share(next_logits(model, vocabulary, observation, a[:at]), b[at], SamplingConfig())
+        low, high = share(next_logits(model, vocabulary, observation, a[:at]), b[at], how.sampling)
         u = uniform[row, at].item()
         found.append(Parting(scene, row, at, a[at], b[at], max(low - u, u - high, 0.0)))
     return found
@@ -90,8 +88,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=16)
     parser.add_argument("--samples", type=int, default=6)
     given = parser.parse_args()
-    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, given.dtype)
-    model, vocabulary = load_checkpoint(ROOT / "src/alpamayo_r1/assets/small", dtype=dtype, device=device)
+    dtype = getattr(torch, given.dtype)
+    model, vocabulary = load_checkpoint(ROOT / "src/alpamayo_r1/assets/small", dtype=dtype, device=DEVICE)
     engine = Engine(model, vocabulary)
     seeds = range(FIRST_SEED, FIRST_SEED + given.scenes)
     samples = sample_batch(simulate(seeds, seconds=5.2), 51, width=224, height=126, supersample=1)
@@ -100,7 +98,7 @@ def main() -> None:
         print(one, flush=True)
     worst = max((one.margin for one in found), default=0.0)
     rows = given.scenes * given.samples
-    print(json.dumps({"device": device, "dtype": given.dtype, "rows": rows, "parted": len(found), "largest_margin": worst}))
+    print(json.dumps({"device": DEVICE, "dtype": given.dtype, "rows": rows, "parted": len(found), "largest_margin": worst}))
 
 
 if __name__ == "__main__":

@@ -94,4 +94,9 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.plans < 3 * len(CASES):
         parser.error(f"--plans is {given.plans}, expected at least {3 * len(CASES)}: every case three times")
-    print(answer(make_engine(given.model), given.one) if given.one is not None else json.dumps(main(given.plans, given.model)))
+    if given.one is not None:
+        print(answer(make_engine(given.model), given.one))
+        sys.exit()
+    found = main(given.plans, given.model)
+    print(json.dumps(found))
+    sys.exit(1 if found["differing"] else 0)

@@ -7,9 +7,10 @@ On a machine without a GPU, TRITON_INTERPRET=1 runs the kernels in Triton's inte
 
 from __future__ import annotations
 
-import _head  # noqa: F401
+from _head import CUDA
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -330,6 +331,8 @@ def check(cases: list[tuple[str, Callable, tuple]], device: str, dtype: torch.dt
 
 if __name__ == "__main__":
     where = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+    if where == "cuda" and not CUDA:
+        sys.exit("error: kernels need a CUDA device, or TRITON_INTERPRET=1 and Triton")
     half = [case for case in LITTLE if case[0].startswith("draws")] if where == "cpu" else BIG
     for label, worst in check(LITTLE, where, torch.float32) + check(half, where, torch.bfloat16):
         print(f"{label:40s} {worst}")

@@ -18,7 +18,7 @@ import torch
 from alpamayo_r1.core.checkpoint import build_meta
 from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.images import target_size
-from alpamayo_r1.core.prompt import chat_text
+from alpamayo_r1.core.prompt import chat_text, images_text, plan_text
 from alpamayo_r1.core.types import Observation
 from alpamayo_r1.planner import Planner, pick_device
 from alpamayo_r1.testing import StandIn, random_model, random_observation, size_config, words
@@ -233,5 +233,5 @@ def prompt_shape(config: ModelConfig, observation: Observation) -> tuple[int, tu
     high, wide = observation.frames.shape[-2:]
     height, width = target_size(high, wide, config.min_pixels, config.max_pixels, side)
     grids = ((height // config.vision.patch, width // config.vision.patch),) * observation.frames.shape[:2].numel()
-    text = chat_text([h * w // config.vision.merge**2 for h, w in grids], config.tokens.history_tokens)
+    text = chat_text(images_text([h * w // config.vision.merge**2 for h, w in grids]), plan_text(config.tokens.history_tokens))
     return len(StandIn(config).encode(text)), grids

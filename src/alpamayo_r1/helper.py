@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from alpamayo_r1.core.config import KNOWN_VLMS, MAX_PIXELS, MIN_PIXELS, VisionConfig, vision_config
+from alpamayo_r1.core.family import R1, Family, Turn
 from alpamayo_r1.core.images import to_patches
-from alpamayo_r1.core.prompt import SYSTEM, user_text
+from alpamayo_r1.core.prompt import plan_text
 from alpamayo_r1.core.vocab import special
 from alpamayo_r1.models.tokenizer import Batch, as_tensor, pad_left
 
@@ -34,15 +35,26 @@ def create_message(frames: torch.Tensor) -> list[dict[str, Any]]:
     Raises:
         ValueError: frames that are not [N, 3, h, w].
     """
+    return messages_of(frames, (), plan_text(HISTORY_TOKENS), R1.planning, R1)
+
+
+def messages_of(frames: torch.Tensor, headers: Sequence[str], body: str, turn: Turn, family: Family) -> list[dict[str, Any]]:
+    """A conversation about frames u8[N, 3, h, w], each behind its header where there are headers, then the body, the answer opened.
+
+    Raises:
+        ValueError: frames that are not [N, 3, h, w].
+    """
     if frames.ndim != 4 or frames.shape[1] != 3:
         raise ValueError(
             f"frames have shape {tuple(frames.shape)}, expected [N, 3, height, width]: flatten cameras and times with flatten(0, 1)"
         )
-    images = [{"type": "image", "image": frame} for frame in frames]
+    pictures = [{"type": "image", "image": frame} for frame in frames]
+    if headers:
+        pictures = [part for header, picture in zip(headers, pictures, strict=True) for part in (as_text(header), picture)]
     return [
-        {"role": "system", "content": [as_text(SYSTEM)]},
-        {"role": "user", "content": [*images, as_text(user_text(HISTORY_TOKENS))]},
-        {"role": "assistant", "content": [as_text(special("cot_start"))]},
+        {"role": "system", "content": [as_text(family.system)]},
+        {"role": "user", "content": [*pictures, as_text(body)]},
+        {"role": "assistant", "content": [as_text(special(turn.opens))]},
     ]
 
 

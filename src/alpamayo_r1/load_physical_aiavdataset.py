@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from alpamayo_r1.core.family import ORDER
 from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H, Trajectory
-from alpamayo_r1.data.clips import ORDER, T0_US, Clip
+from alpamayo_r1.data.clips import T0_US, Clip
 from alpamayo_r1.data.errors import OutOfRange
 from alpamayo_r1.data.origin import NVIDIA, Origin
 from alpamayo_r1.data.source import Source, open_source

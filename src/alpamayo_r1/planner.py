@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import torch
 
+from alpamayo_r1.core.answer import answer_prompt, ask
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.hub import checkpoint_folder
-from alpamayo_r1.core.options import PlanKeywords, PlanOptions
-from alpamayo_r1.core.plan import plan, plan_prompt
+from alpamayo_r1.core.options import AskKeywords, AskOptions, PlanKeywords, PlanOptions, ScenePlanKeywords
+from alpamayo_r1.core.plan import plan, plan_prompt, plan_scene
 from alpamayo_r1.core.prompt import Prompt
 from alpamayo_r1.core.request import Request, fresh_seed
-from alpamayo_r1.core.types import Observation, Plan, Trajectory
+from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
 
@@ -41,32 +42,102 @@ class Planner:
         """The planner of a model where it is: the one place where the fast or the plain path is chosen. fast: as in `load`."""
         return cls(model, vocabulary, make_engine(model, vocabulary) if runs_fast(model.device, fast) else None)
 
-    def plan(self, observation: Observation, options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]) -> Plan:
+    @overload
+    def plan(self, observation: Observation, options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]) -> Plan: ...
+
+    @overload
+    def plan(
+        self,
+        observation: Observation,
+        options: PlanOptions | None = None,
+        /,
+        *,
+        navigation: list[str | None],
+        **changes: Unpack[ScenePlanKeywords],
+    ) -> list[Plan]: ...
+
+    def plan(self, observation: Observation, options: PlanOptions | None = None, /, **changes: Any) -> Plan | list[Plan]:
         """S futures for one observation. options, or their defaults, with some changed by name: `plan(observation, samples=6, seed=42)`.
+
+        navigation: a text, or a list of texts (None: without) for as many plans, which see the pictures once.
 
         Raises:
             ValueError, TypeError: options or an observation that do not fit, before any heavy work.
         """
-        return self.plans([observation], options, **changes)[0]
+        texts = changes.get("navigation")
+        if not isinstance(texts, list):
+            return self.plans([observation], options, **changes)[0]
+        weight = changes.get("guidance", options.guidance if options else None)
+        options = seeded((options or PlanOptions()).updated({**changes, "navigation": None, "guidance": None}))
+        requests = [options.updated({"navigation": text, "guidance": weight}) for text in texts]
+        with torch.autocast(self.model.device.type, enabled=False):
+            if self.engine is not None:
+                return self.engine.plan_scene(observation, requests)
+            return plan_scene(self.model, self.vocabulary, observation, requests)
 
     def plans(
         self, observations: Sequence[Observation], options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]
     ) -> list[Plan]:
         """A plan for each observation, all with one seed (None: one fresh seed for all); the engine takes them at once."""
-        options = (options or PlanOptions()).updated(changes)
-        if options.seed is None:
-            options = options.updated({"seed": fresh_seed()})
+        options = seeded((options or PlanOptions()).updated(changes))
         with torch.autocast(self.model.device.type, enabled=False):
             if self.engine is not None:
                 return self.engine.plans(observations, options)
             return [plan(self.model, self.vocabulary, observation, options) for observation in observations]
 
+    @overload
+    def ask(
+        self, observation: Observation, question: str, options: AskOptions | None = None, /, **changes: Unpack[AskKeywords]
+    ) -> Answers: ...
+
+    @overload
+    def ask(
+        self, observation: Observation, question: Sequence[str], options: AskOptions | None = None, /, **changes: Unpack[AskKeywords]
+    ) -> list[Answers]: ...
+
+    def ask(
+        self, observation: Observation, question: str | Sequence[str], options: AskOptions | None = None, /, **changes: Unpack[AskKeywords]
+    ) -> Answers | list[Answers]:
+        """S answers to a question about one observation, or to each of several, which see the pictures once.
+
+        options, or their defaults, with some changed by name: `ask(observation, "Describe the scene.", seed=42)`. The car's past is not
+        shown. The engine does not read a scene again that it has just planned or been asked about.
+
+        Raises:
+            ValueError, TypeError: a model that answers no questions; a question, options or an observation that do not fit.
+        """
+        options = seeded((options or AskOptions()).updated(changes))
+        questions = [question] if isinstance(question, str) else list(question)
+        with torch.autocast(self.model.device.type, enabled=False):
+            if self.engine is not None:
+                answers = self.engine.ask(observation, questions, options)
+            else:
+                answers = ask(self.model, self.vocabulary, observation, questions, options)
+        return answers[0] if isinstance(question, str) else answers
+
     def plan_prompt(self, prompt: Prompt, history: Trajectory, how: Request) -> Plan:
-        """S futures for one prepared prompt and the history it was made with."""
+        """S futures for one prepared prompt and the history it was made with. Without navigation text there is nothing to guide."""
+        if prompt.navigation is None:
+            how = replace(how, guidance=None)
         with torch.autocast(self.model.device.type, enabled=False):
             if self.engine is not None:
                 return self.engine.plan_prompts([prompt], [history], how)[0]
             return plan_prompt(self.model, self.vocabulary, prompt, history, how)
+
+    def answer_prompt(self, prompt: Prompt, question: str, how: Request) -> Answers:
+        """S answers to one prepared prompt; question: what the answers shall say was asked."""
+        with torch.autocast(self.model.device.type, enabled=False):
+            if self.engine is not None:
+                return self.engine.answer_prompts([prompt], [question], how)[0]
+            return answer_prompt(self.model, self.vocabulary, prompt, question, how)
+
+
+Options = TypeVar("Options", PlanOptions, AskOptions)
+
+
+def seeded(options: Options) -> Options:
+    """The options with a fresh seed where they have none."""
+    return options if options.seed is not None else options.updated({"seed": fresh_seed()})
 
 
 def load(

@@ -10,7 +10,7 @@ length the released one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -22,7 +22,7 @@ from alpamayo_r1.core.config import KNOWN_VLMS, ModelConfig, parse_config, read_
 from alpamayo_r1.core.hub import SMALL
 from alpamayo_r1.core.types import CAMERAS, FRAMES, H, Observation, Trajectory
 from alpamayo_r1.core.vla import VLA
-from alpamayo_r1.core.vocab import SPECIAL, special
+from alpamayo_r1.core.vocab import special
 from alpamayo_r1.train.presets import write_skeleton
 
 VLM = "Qwen/Qwen3-VL-8B-Instruct"
@@ -103,12 +103,12 @@ class StandIn:
 
     def __init__(self, config: ModelConfig):
         self.words = config.tokens.first - 26
-        names = [name for name in SPECIAL if name != "image_pad"]
+        names = [name for name in config.family.special if name != "image_pad"]
         after = config.tokens.first + config.tokens.count
         self.extra = {token: self.words + i for i, token in enumerate(self.QWEN)} | {
             special(name): after + i for i, name in enumerate(names)
         }
-        self.ids = {name: self.extra[special(name)] for name in SPECIAL}
+        self.ids = {name: self.extra[special(name)] for name in (*config.family.special, "im_end")}
         self.pad_token_id, self.eos_token_id = self.extra["<|endoftext|>"], self.extra["<|im_end|>"]
 
     def id(self, token: str) -> int:
@@ -119,13 +119,15 @@ class StandIn:
         """Text -> ids, about as many as the real tokenizer's."""
         return [self.extra.get(piece, crc32(piece.encode()) % self.words) for piece in self.PIECES.findall(text)]
 
-    def reasoning_ids(self, text: str) -> list[int]:
-        """Text, `<|cot_end|>`, `<|traj_future_start|>`."""
-        return [*self.encode(text), self.ids["cot_end"], self.ids["traj_future_start"]]
+    def plain_ids(self, text: str, what: str) -> list[int]:
+        """A user's text -> ids. Raises ValueError where it holds a special token."""
+        if found := [piece for piece in self.PIECES.findall(text) if piece in self.extra]:
+            raise ValueError(f"{what} must be plain words; got the token {found[0]} in {text!r}: leave it out")
+        return self.encode(text)
 
-    def between(self, ids: Sequence[int], start: str, end: str) -> str:
-        """How many tokens stand before the end token, as text."""
-        return f"{list(ids).index(self.ids[end])} tokens" if self.ids[end] in ids else ""
+    def decode(self, ids: Iterable[int]) -> str:
+        """How many tokens there are, as text."""
+        return f"{len(list(ids))} tokens"
 
 
 def words(tokens: int) -> str:

@@ -190,12 +190,6 @@ def test_an_arithmetic_that_is_not_the_releases_is_refused(section, values, word
         parse_config(released, vlm)
 
 
-def test_prompts_that_are_not_r1s_are_warned_of(folder):
-    change_config(folder, include_camera_ids=True)
-    with pytest.warns(UserWarning, match=r"Alpamayo 1\.5"):
-        load_checkpoint(folder)
-
-
 @pytest.mark.parametrize(
     "name,content,words",
     [

@@ -7,17 +7,18 @@ import torch
 
 from alpamayo_r1 import helper
 from alpamayo_r1.core.config import parse_config, read_json
-from alpamayo_r1.core.prompt import build_prompt, chat_text
+from alpamayo_r1.core.family import R1
+from alpamayo_r1.core.prompt import build_prompt, chat_text, images_text, plan_text
 from alpamayo_r1.core.types import CAMERAS, Observation, Trajectory
-from alpamayo_r1.core.vocab import SPECIAL, load_vocabulary
+from alpamayo_r1.core.vocab import load_vocabulary
 from alpamayo_r1.models.tokenizer import Tokenizer
 from conftest import golden
 
-SPECIAL_IDS = dict(zip((name for name in SPECIAL if name != "image_pad"), range(155669, 155697))) | {"image_pad": 151655}
+SPECIAL_IDS = dict(zip((name for name in R1.special if name != "image_pad"), range(155669, 155697))) | {"image_pad": 151655}
 SENTENCES = [
     "Nudge to the left to increase clearance from the construction cones encroaching into the lane",
     "it's 12:30, we'll\n\n  stop (3 m) before\tthe <|cot_end|> line … été 東京",
-    chat_text([180] * 16, 48),
+    chat_text(images_text([180] * 16), plan_text(48)),
 ]
 
 
@@ -37,14 +38,14 @@ def oracle(shared):
     theirs = AutoTokenizer.from_pretrained(shared / "release" / "qwen3-vl-8b", local_files_only=True)
     base = len(theirs)
     theirs.add_tokens([f"<i{i}>" for i in range(4000)])
-    theirs.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in SPECIAL]})
+    theirs.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in R1.special]})
     assert base == 151669
     return theirs
 
 
 def test_vocabulary(tokenizer, oracle):
     assert len(tokenizer) == len(oracle) == 155697
-    assert {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in SPECIAL} == SPECIAL_IDS
+    assert {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in R1.special} == SPECIAL_IDS
     assert tokenizer.convert_tokens_to_ids(["<i0>", "<i3999>"]) == [151669, 155668]
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (151643, 151645)
 

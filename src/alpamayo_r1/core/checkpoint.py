@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from alpamayo_r1.core.config import DTYPES as DTYPE_NAMES
 from alpamayo_r1.core.config import ModelConfig, local_vlm, read_config, read_json
 from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
-from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
+from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -77,20 +76,14 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, device: torch.
 
 def load_checkpoint(
     folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", vlm: Path | None = None, **hub: Any
-) -> tuple[VLA, Vocabulary]:
+) -> tuple[VLA, QwenVocabulary]:
     """Model and vocabulary of a checkpoint folder.
 
     vlm: where Qwen3-VL's tokenizer files are if they are not beside it; hub: how to fetch them (cache_dir, token, local_files_only).
     """
     folder = Path(folder)
     config = read_config(folder)
-    if config.names_pictures:
-        warnings.warn(
-            f"{folder} was trained on prompts that name cameras and frames (Alpamayo 1.5). This package writes R1's prompts, which do not: "
-            "expect worse plans than its authors'",
-            stacklevel=2,
-        )
-    vocabulary = load_vocabulary(vlm or tokenizer_folder(folder, config, **hub), config.tokens)
+    vocabulary = load_vocabulary(vlm or tokenizer_folder(folder, config, **hub), config.tokens, config.family)
     return load_model(folder, dtype=dtype, device=device), vocabulary
 
 

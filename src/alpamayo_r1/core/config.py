@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alpamayo_r1.core.family import FAMILIES, Family, family_of
+
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "action_in_proj_cfg": ("models.action_in_proj.PerWaypointActionInProjV2",),
     "action_out_proj_cfg": ("torch.nn.Linear",),
@@ -28,7 +30,7 @@ MIN_PIXELS, MAX_PIXELS = 163840, 196608
 DTYPES = ("float32", "bfloat16", "float16")
 """What weights may be computed in."""
 
-PACKAGES = ("alpamayo_r1.", "alpamayo1_5.", "")
+PACKAGES = (*(family.package for family in FAMILIES), "")
 
 
 class ConfigError(ValueError):
@@ -142,7 +144,7 @@ class ModelConfig:
     image_token: str
     vlm: str
     dtype: str
-    names_pictures: bool  # trained on prompts that name cameras and frames, as Alpamayo 1.5; this package writes R1's
+    family: Family
 
 
 KNOWN_VLMS: Mapping[str, Mapping[str, Any]] = {
@@ -232,7 +234,7 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
     check_settled(vlm, SETTLED_VLM)
     text, vision = required(vlm, "text_config"), required(vlm, "vision_config")
     projection = required(released, "action_in_proj_cfg")
-    future = released.get("traj_tokenizer_cfg") or {}
+    future, past = released.get("traj_tokenizer_cfg") or {}, released.get("hist_traj_tokenizer_cfg") or {}
     vocab = required(released, "vocab_size")
     return ModelConfig(
         vision=vision_config(vision),
@@ -253,6 +255,9 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
             future_bins=future.get("num_bins", 3000),
             future_low=tuple(future.get("dims_min", (-10.0, -10.0))),
             future_high=tuple(future.get("dims_max", (10.0, 10.0))),
+            history_bins=past.get("num_bins", 1000),
+            history_low=tuple(past.get("ego_xyz_min", (-4.0, -4.0, -10.0))),
+            history_high=tuple(past.get("ego_xyz_max", (4.0, 4.0, 10.0))),
         ),
         min_pixels=released.get("min_pixels", MIN_PIXELS),
         max_pixels=released.get("max_pixels", MAX_PIXELS),
@@ -260,8 +265,16 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
         image_token="<|image_pad|>",
         vlm=required(released, "vlm_name_or_path"),
         dtype=dtype_name(released.get("model_dtype") or released.get("dtype") or "bfloat16"),
-        names_pictures=bool(released.get("include_camera_ids") or released.get("include_frame_nums")),
+        family=read_family(released),
     )
+
+
+def read_family(released: Mapping[str, Any]) -> Family:
+    """The family of a released config. Raises ConfigError where it names two."""
+    try:
+        return family_of(released)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def vision_config(vision: Mapping[str, Any]) -> VisionConfig:

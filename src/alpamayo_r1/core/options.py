@@ -1,12 +1,13 @@
-"""What may be asked of a planner: `PlanOptions`, with the defaults and the checks that need no model. Imports no torch."""
+"""What may be asked of a planner: `PlanOptions` and `AskOptions`, with the defaults and the checks that need no model. Imports no torch."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Self, TypedDict
 
 if TYPE_CHECKING:
     import torch
@@ -36,11 +37,10 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """One request: how many futures, with which randomness, drawn how, said how long, integrated in how many steps.
+class Saying:
+    """What plans and answers have in common: how many rows, from which seed, drawn how, said how long.
 
-    seed: of all randomness (None: a fresh one). noise f32[S, F, 2] replaces the flow's draw. reasoning: said instead of sampled, one
-    text for all rows or one a row. max_tokens: new tokens at most. steps: Euler steps (None: the config's, 10).
+    seed: of all randomness (None: a fresh one). max_tokens: new tokens at most.
 
     Raises:
         TypeError, ValueError: an option of another type or out of its range.
@@ -48,19 +48,14 @@ class PlanOptions:
 
     samples: int = 1
     seed: int | None = None
-    noise: torch.Tensor | None = None
-    reasoning: str | Sequence[str] | None = None
     temperature: float = 0.6
     top_p: float = 0.98
     top_k: int | None = None
     max_tokens: int = 256
-    steps: int | None = None
 
     def __post_init__(self):
         check_count("samples", self.samples)
         check_count("max_tokens", self.max_tokens)
-        if self.steps is not None:
-            check_count("steps", self.steps, "None (the config's) or ")
         if self.seed is not None and (not isinstance(self.seed, Integral) or isinstance(self.seed, bool)):
             raise TypeError(f"seed is {self.seed!r}, expected None (a fresh one) or an integer")
         self.texts()
@@ -72,38 +67,91 @@ class PlanOptions:
         return Sampling(self.temperature, self.top_p, self.top_k)
 
     def texts(self) -> tuple[str, ...] | None:
-        """The given reasoning, one text a row; None where it is to be sampled."""
-        if self.reasoning is None:
-            return None
-        if not isinstance(self.reasoning, str | Sequence) or isinstance(self.reasoning, bytes):
-            raise TypeError(f"reasoning is {self.reasoning!r}, expected text: one for all samples, or one per sample")
-        texts = (self.reasoning,) * self.samples if isinstance(self.reasoning, str) else tuple(self.reasoning)
-        for text in texts:
-            if not isinstance(text, str):
-                raise TypeError(f"reasoning holds {text!r}, expected text: one for all samples, or one per sample")
-        if len(texts) != self.samples:
-            raise ValueError(f"reasoning has {len(texts)} texts for {self.samples} samples: give one text, or one per sample")
-        return texts
+        """What is to be said, one text per row; None where it is to be sampled."""
+        return None
 
-    def plain(self) -> dict[str, object]:
-        """What a record says was asked for: the options that are set, but for the seed and the noise."""
-        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("seed", "noise")}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def updated(self, changes: Mapping[str, object]) -> PlanOptions:
+    def updated(self, changes: Mapping[str, object]) -> Self:
         """These options with some replaced, by name. Raises TypeError for a name that there is not."""
         known = [field.name for field in fields(self)]
         for name in changes:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 meant = f", did you mean {near[0]}=?" if near else ""
-                meant = f", did you mean {near[0]}=?" if near else ""
-                raise TypeError(f"{name}= is no option of a plan{meant} There are {', '.join(known)}")
+                raise TypeError(f"{name}= is no option of {self.NOUN}{meant} There are {', '.join(known)}")
         return replace(self, **changes)  # type: ignore[arg-type]  # checked when they are set
 
+    NOUN: ClassVar[str] = "what is said"
 
-class PlanKeywords(TypedDict, total=False):
-    """The names and types of PlanOptions as keywords, for editors and type checkers."""
+
+@dataclass(frozen=True)
+class PlanOptions(Saying):
+    """One request: how many futures, with which randomness, drawn how, said how long, integrated in how many steps.
+
+    seed: of all randomness (None: a fresh one). noise f32[S, F, 2] replaces the flow's draw. reasoning: said instead of sampled, one
+    text for all rows or one per row. max_tokens: new tokens at most. steps: Euler steps (None: the config's, 10). flow_temperature: factor
+    on the noise, drawn or given. navigation: what the driver was told ("Turn left in 30m"; None: nothing). guidance: weight w of
+    the navigation (classifier-free): v = (1 - w) v_without + w v_with, so 1 is the plan with it and above 1 follows it more.
+
+    Raises:
+        TypeError, ValueError: an option of another type or out of its range.
+    """
+
+    noise: torch.Tensor | None = None
+    reasoning: str | Sequence[str] | None = None
+    steps: int | None = None
+    flow_temperature: float = 1.0
+    navigation: str | None = None
+    guidance: float | None = None
+
+    NOUN: ClassVar[str] = "a plan"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps is not None:
+            check_count("steps", self.steps, "None (the config's) or ")
+        check_finite("flow_temperature", self.flow_temperature)
+        if self.flow_temperature < 0:
+            raise ValueError(f"flow_temperature is {self.flow_temperature}, expected at least 0 (1: as trained)")
+        if self.navigation is not None and not isinstance(self.navigation, str):
+            raise TypeError(f"navigation is {self.navigation!r}, expected a text such as 'Turn left in 30m', or None")
+        if self.navigation is not None and not self.navigation.strip():
+            raise ValueError("navigation is empty: say where to go, such as 'Turn left in 30m', or None for no navigation")
+        if self.guidance is not None:
+            check_finite("guidance", self.guidance)
+            if self.navigation is None:
+                raise ValueError(f"guidance is {self.guidance}, but there is no navigation for it to weigh: give navigation= too")
+
+    def texts(self) -> tuple[str, ...] | None:
+        """The given reasoning, one text per row; None where it is to be sampled."""
+        return None if self.reasoning is None else one_per_sample("reasoning", self.reasoning, self.samples)
+
+    def plain(self) -> dict[str, object]:
+        """What a record says was asked for: the options that are set, but for the seed and the noise."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("seed", "noise")}
+        if self.flow_temperature == 1:
+            del given["flow_temperature"]
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class AskOptions(Saying):
+    """A question's options. answers: said instead of sampled, one text for all rows or one per row.
+
+    Raises:
+        TypeError, ValueError: an option of another type or out of its range.
+    """
+
+    answers: str | Sequence[str] | None = None
+
+    NOUN: ClassVar[str] = "a question"
+
+    def texts(self) -> tuple[str, ...] | None:
+        """The given answers, one text per row; None where they are to be sampled."""
+        return None if self.answers is None else one_per_sample("answers", self.answers, self.samples)
+
+
+class ScenePlanKeywords(TypedDict, total=False):
+    """The names and types of PlanOptions as keywords, but for the navigation."""
 
     samples: int
     seed: int | None
@@ -114,6 +162,46 @@ class PlanKeywords(TypedDict, total=False):
     top_k: int | None
     max_tokens: int
     steps: int | None
+    flow_temperature: float
+    guidance: float | None
+
+
+class PlanKeywords(ScenePlanKeywords, total=False):
+    """The names and types of PlanOptions as keywords, for editors and type checkers."""
+
+    navigation: str | None
+
+
+class AskKeywords(TypedDict, total=False):
+    """The names and types of AskOptions as keywords, for editors and type checkers."""
+
+    samples: int
+    seed: int | None
+    temperature: float
+    top_p: float
+    top_k: int | None
+    max_tokens: int
+    answers: str | Sequence[str] | None
+
+
+def one_per_sample(name: str, given: str | Sequence[str], samples: int) -> tuple[str, ...]:
+    """Texts to be said, one per sample. Raises TypeError, ValueError for anything but one text, or one per sample."""
+    if not isinstance(given, str | Sequence) or isinstance(given, bytes):
+        raise TypeError(f"{name} is {given!r}, expected text: one for all samples, or one per sample")
+    texts = (given,) * samples if isinstance(given, str) else tuple(given)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{name} holds {text!r}, expected text: one for all samples, or one per sample")
+    if len(texts) != samples:
+        raise ValueError(f"{name} has {len(texts)} texts for {samples} samples: give one text, or one per sample")
+    return texts
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raises TypeError, ValueError unless an option is a finite number."""
+    check_number(name, value)
+    if not math.isfinite(value):  # type: ignore[arg-type]  # a number, as was just checked
+        raise ValueError(f"{name} is {value}, expected a finite number")
 
 
 def check_number(name: str, value: object) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.family import ORDER, R1, Family, Turn
 from alpamayo_r1.core.geometry import yaw_of
 from alpamayo_r1.core.images import to_patches
-from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, Observation, Trajectory
-from alpamayo_r1.core.vocab import Vocabulary, history_ids
-
-SYSTEM = "You are a driving assistant that generates safe and accurate actions."
-TASK = "output the chain-of-thought reasoning of the driving process, then output the future trajectory."
-
+from alpamayo_r1.core.types import DT, Observation, Trajectory
+from alpamayo_r1.core.vocab import Vocabulary, history_ids, special
 
 LEAP = 15.0
 """Metres that no car goes in a step of the history."""
@@ -32,23 +29,44 @@ class Prompt:
     patches: torch.Tensor  # (N, 1536) f32, or the model's dtype from the engine
     grids: tuple[tuple[int, int], ...]  # patches high and wide, per image
     image_id: int  # the placeholder's id: ids == image_id marks image tokens
+    navigation: slice | None = None  # where the navigation text stands in ids, with the tokens around it
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def without_navigation(self) -> Prompt:
+        """The prompt as it is without its navigation text, id for id; what stands before that text stays where it is."""
+        if self.navigation is None:
+            return self
+        start, stop = self.navigation.start, self.navigation.stop
+        ids = torch.cat([self.ids[:start], self.ids[stop:]])
+        positions = torch.cat([self.positions[:, :start], self.positions[:, stop:] - (stop - start)], 1)
+        return replace(self, ids=ids, positions=positions, next_position=self.next_position - (stop - start), navigation=None)
 
-def user_text(history_tokens: int) -> str:
-    """What the user's turn says after the images: 48 history placeholders and the task."""
-    return f"<|traj_history_start|>{'<|traj_history|>' * history_tokens}<|traj_history_end|>{TASK}"
+
+def images_text(image_tokens: Sequence[int], headers: Sequence[str] = ()) -> str:
+    """Images as so many placeholders each, every one behind its header where there are headers."""
+    images = [f"<|vision_start|>{'<|image_pad|>' * n}<|vision_end|>" for n in image_tokens]
+    return "".join(header + image for header, image in zip(headers or [""] * len(images), images, strict=True))
 
 
-def chat_text(image_tokens: Sequence[int], history_tokens: int) -> str:
-    """The whole prompt in Qwen's chat template, the assistant's turn open after `<|cot_start|>`."""
-    images = "".join(f"<|vision_start|>{'<|image_pad|>' * n}<|vision_end|>" for n in image_tokens)
+def plan_text(history_tokens: int, family: Family = R1, navigation: str | None = None) -> str:
+    """What the user's turn says after the images: the history's placeholders, the navigation, the task."""
+    told = f"<|route_start|>{navigation}<|route_end|>" if navigation is not None else ""
+    return f"<|traj_history_start|>{'<|traj_history|>' * history_tokens}<|traj_history_end|>{told}{family.task}"
+
+
+def question_text(question: str) -> str:
+    """What the user's turn says after the images to ask something."""
+    return f"<|question_start|>{question}<|question_end|>"
+
+
+def chat_text(images: str, body: str, turn: Turn = R1.planning, family: Family = R1) -> str:
+    """The whole prompt in Qwen's chat template, the assistant's turn open after `<|cot_start|>` or `<|answer_start|>`."""
     return (
-        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
-        f"<|im_start|>user\n{images}{user_text(history_tokens)}<|im_end|>\n"
-        "<|im_start|>assistant\n<|cot_start|>"
+        f"<|im_start|>system\n{family.system}<|im_end|>\n"
+        f"<|im_start|>user\n{images}{body}<|im_end|>\n"
+        f"<|im_start|>assistant\n{special(turn.opens)}"
     )
 
 
@@ -89,17 +107,89 @@ def rope_positions(ids: torch.Tensor, grids: Sequence[tuple[int, int]], image_id
     return torch.cat(parts, 1), position + len(ids) - done
 
 
-def build_prompt(observation: Observation, vocabulary: Vocabulary, config: ModelConfig) -> Prompt:
-    """The released prompt for one observation, on the frames' device for patches and the CPU for ids.
+@dataclass(frozen=True)
+class Pictures:
+    """An observation's pictures as patches, with what the prompt says before each."""
+
+    patches: torch.Tensor  # (N, 1536)
+    grids: tuple[tuple[int, int], ...]
+    headers: tuple[str, ...]
+
+    def text(self, merge: int) -> str:
+        """The pictures as the prompt holds them."""
+        return images_text([h * w // merge**2 for h, w in self.grids], self.headers)
+
+
+def to_pictures(observation: Observation, config: ModelConfig) -> Pictures:
+    """The patches of an observation, on its frames' device.
 
     Raises:
-        TypeError, ValueError: frames or history of the wrong type, shape or value, said before any heavy work.
+        TypeError, ValueError: frames or history of the wrong type, shape or value, before any heavy work.
     """
     check_observation(observation, config)
     patches, grid = to_patches(observation.frames.flatten(0, 1), config.vision, config.min_pixels, config.max_pixels)
-    grids = (grid,) * observation.frames.shape[:2].numel()
-    ids = torch.tensor(vocabulary.encode(chat_text([h * w // config.vision.merge**2 for h, w in grids], config.tokens.history_tokens)))
-    return assemble(ids, patches, grids, observation.history, vocabulary, config)
+    return Pictures(patches, (grid,) * observation.frames.shape[:2].numel(), picture_headers(observation, config.family))
+
+
+def picture_headers(observation: Observation, family: Family) -> tuple[str, ...]:
+    """What the prompt says before each of an observation's pictures; nothing where the family's prompt has no headers."""
+    if family.names is None:
+        return ()
+    frames = observation.frames.shape[1]
+    return tuple(family.headers([ORDER.index(camera) for camera in observation.cameras for _ in range(frames)]))
+
+
+def build_prompt(
+    observation: Observation,
+    vocabulary: Vocabulary,
+    config: ModelConfig,
+    navigation: str | None = None,
+    pictures: Pictures | None = None,
+) -> Prompt:
+    """The prompt to plan from one observation, on the frames' device for patches and the CPU for ids. pictures: if made already.
+
+    Raises:
+        TypeError, ValueError: as `to_pictures`.
+    """
+    pictures = pictures or to_pictures(observation, config)
+    ids = torch.tensor(vocabulary.encode(planning_chat(pictures, config, navigation)))
+    return assemble(ids, pictures.patches, pictures.grids, observation.history, vocabulary, config)
+
+
+def build_question(
+    observation: Observation, vocabulary: Vocabulary, config: ModelConfig, question: str, pictures: Pictures | None = None
+) -> Prompt:
+    """The prompt to ask something about one observation's pictures; the car's past is not in it.
+
+    Raises:
+        TypeError, ValueError: as `to_pictures`; a question that is not plain words, or a model that answers none.
+    """
+    check_question(question, vocabulary)
+    pictures = pictures or to_pictures(observation, config)
+    ids = torch.tensor(vocabulary.encode(asking_chat(pictures, config, question)))
+    return arrange(ids, pictures.patches, pictures.grids, vocabulary, config)
+
+
+def planning_chat(pictures: Pictures, config: ModelConfig, navigation: str | None = None) -> str:
+    """The text of a prompt to plan."""
+    family = config.family
+    body = plan_text(config.tokens.history_tokens, family, navigation)
+    return chat_text(pictures.text(config.vision.merge), body, family.planning, family)
+
+
+def asking_chat(pictures: Pictures, config: ModelConfig, question: str) -> str:
+    """The text of a prompt to ask something. Raises ValueError where the model answers no questions."""
+    family = config.family
+    return chat_text(pictures.text(config.vision.merge), question_text(question), family.answering(), family)
+
+
+def check_question(question: str, vocabulary: Vocabulary) -> None:
+    """Raises TypeError, ValueError unless a question is plain words."""
+    if not isinstance(question, str):
+        raise TypeError(f"question is {question!r}, expected a text such as 'Describe the scene.'")
+    if not question.strip():
+        raise ValueError("question is empty: ask something, such as 'Describe the scene.'")
+    vocabulary.plain_ids(question, "question")
 
 
 def assemble(
@@ -112,22 +202,35 @@ def assemble(
 ) -> Prompt:
     """A prompt from ids [T] that still hold the history placeholders, the patches of their images, and the history [16]."""
     check_history(history)
+    return arrange(fuse_history(ids, history.xyz.cpu(), vocabulary, config), patches, grids, vocabulary, config)
+
+
+def arrange(
+    ids: torch.Tensor, patches: torch.Tensor, grids: tuple[tuple[int, int], ...], vocabulary: Vocabulary, config: ModelConfig
+) -> Prompt:
+    """A prompt from its final ids [T] and the patches of their images."""
     image_id = vocabulary.id(config.image_token)
     positions, following = rope_positions(ids, grids, image_id, config.vision.merge)
-    return Prompt(fuse_history(ids, history.xyz.cpu(), vocabulary, config), positions, following, patches, grids, image_id)
+    return Prompt(ids, positions, following, patches, grids, image_id, navigation_span(ids, vocabulary))
+
+
+def navigation_span(ids: torch.Tensor, vocabulary: Vocabulary) -> slice | None:
+    """Where ids [T] hold a navigation text: from the first `<|route_start|>` to the first `<|route_end|>`, both included; None without."""
+    starts, ends = ((ids == vocabulary.ids[name]).nonzero().flatten().tolist() for name in ("route_start", "route_end"))
+    return slice(starts[0], ends[0] + 1) if starts and ends and starts[0] < ends[0] else None
 
 
 def check_observation(observation: Observation, config: ModelConfig) -> None:
     """Raises TypeError, ValueError if an observation cannot be a prompt; warns of a layout that the model does not know."""
     if not isinstance(observation, Observation):
         raise TypeError(f"a {type(observation).__name__} was given, expected an Observation (of a Sample: sample.observation)")
-    check_pictures(observation.frames, observation.cameras)
+    check_pictures(observation.frames, observation.cameras, config.family)
     check_history(observation.history)
     check_end(observation.history, config.tokens.history_tokens // 3)
 
 
-def check_pictures(frames: torch.Tensor, cameras: Sequence[str]) -> None:
-    """Raises unless frames are [C, K, 3, h, w] of C cameras in the release's order; warns where C and K are not the release's."""
+def check_pictures(frames: torch.Tensor, cameras: Sequence[str], family: Family) -> None:
+    """Raises unless frames are [C, K, 3, h, w] of C cameras that the family knows; warns where C and K are not the layout it knows."""
     if not isinstance(frames, torch.Tensor):
         raise TypeError(f"frames are of type {type(frames).__name__}, expected a torch.Tensor (of an array: torch.from_numpy)")
     if frames.ndim != 5 or frames.shape[2] != 3:
@@ -137,15 +240,22 @@ def check_pictures(frames: torch.Tensor, cameras: Sequence[str]) -> None:
         raise ValueError(f"{count} cameras of frames, but {len(cameras)} names: {cameras}")
     if count * each == 0:
         raise ValueError(f"{count} cameras with {each} frames: expected at least one picture")
-    known = [camera for camera in cameras if camera in CAMERAS]
-    if known != sorted(set(known), key=CAMERAS.index):
-        order = ", ".join(CAMERAS)
-        raise ValueError(f"cameras are {', '.join(known)}, expected each once and in the order {order}: it is all the model knows")
-    if (count, each) != (len(CAMERAS), FRAMES):
-        layout = f"{len(CAMERAS)} cameras with {FRAMES} frames each"
+    check_cameras(cameras, family)
+    if family.layout not in (None, (count, each)):
+        layout = "{} cameras with {} frames each".format(*family.layout)
         warnings.warn(
-            f"{count} cameras with {each} frames each: the model was trained on {layout}, and may say anything here", stacklevel=3
+            f"{count} cameras with {each} frames each: the model was trained on {layout}, and may say anything here", stacklevel=4
         )
+
+
+def check_cameras(cameras: Sequence[str], family: Family) -> None:
+    """Raises ValueError for cameras twice, in another order than the prompt shows, or, where it names them, without a name."""
+    known = [camera for camera in cameras if camera in family.cameras]
+    order = ", ".join(family.cameras)
+    if family.names is not None and (len(known) < len(cameras) or len(set(known)) < len(known)):
+        raise ValueError(f"cameras are {', '.join(map(str, cameras))}, expected some of {order}, each once")
+    if family.names is None and known != sorted(set(known), key=family.cameras.index):
+        raise ValueError(f"cameras are {', '.join(known)}, expected each once and in the order {order}: it is all the model knows")
 
 
 def check_end(history: Trajectory, steps: int) -> None:

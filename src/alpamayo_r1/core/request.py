@@ -9,42 +9,67 @@ from dataclasses import dataclass
 import torch
 
 from alpamayo_r1.core.config import ModelConfig
-from alpamayo_r1.core.options import PlanOptions, Sampling
+from alpamayo_r1.core.family import Turn
+from alpamayo_r1.core.options import AskOptions, PlanOptions, Sampling, Saying
 from alpamayo_r1.core.sampling import Draws, draw
-from alpamayo_r1.core.vocab import Vocabulary
+from alpamayo_r1.core.vocab import Vocabulary, whole_ids
 
 
 @dataclass(frozen=True)
 class Request:
-    """What S rows are to do: PlanOptions with everything drawn and encoded."""
+    """What S rows are to do: PlanOptions or AskOptions with everything drawn and encoded. draws.noise is the flow's x_0."""
 
     samples: int
     draws: Draws
     sampling: Sampling
-    forced: torch.Tensor | None  # (S, max_tokens) i64: reasoning given instead of sampled, padded after its end
+    forced: torch.Tensor | None  # (S, max_tokens) i64: words given instead of sampled, padded after its end
     max_tokens: int
-    steps: int
+    turn: Turn
+    steps: int = 0
+    guidance: float | None = None
 
 
 def prepare(options: PlanOptions, config: ModelConfig, vocabulary: Vocabulary) -> Request:
     """The options as a Request to one model.
 
     Raises:
-        TypeError: noise that is no tensor. ValueError: noise of another shape or not finite; reasoning too long, or not plain words.
+        TypeError: noise that is no tensor. ValueError: noise of another shape or not finite; reasoning too long; words that are not plain,
+            or that the model does not know.
     """
-    texts = options.texts()
-    forced = None if texts is None else force(vocabulary, texts, options.max_tokens)
-    draws = make_draws(options, config.action.n_waypoints)
+    family = config.family
+    if options.navigation is not None:
+        family.needs_navigation("navigation=")
+        vocabulary.plain_ids(options.navigation, "navigation=")
+    draws = make_draws(options, options.noise, config.action.n_waypoints)
+    draws = Draws(draws.noise * options.flow_temperature, draws.uniform)
     steps = config.flow_steps if options.steps is None else options.steps
-    return Request(options.samples, draws, options.sampling, forced, options.max_tokens, steps)
+    turn, texts = family.planning, options.texts()
+    forced = None if texts is None else force(vocabulary, texts, turn, "reasoning=", options.max_tokens)
+    return Request(options.samples, draws, options.sampling, forced, options.max_tokens, turn, steps, options.guidance)
 
 
-def force(vocabulary: Vocabulary, texts: Sequence[str], max_tokens: int) -> torch.Tensor:
-    """Given reasoning as ids [S, max_tokens], padded after its end. Raises ValueError where it is too long, or not plain words."""
-    rows = [vocabulary.reasoning_ids(text) for text in texts]
+def prepare_answers(options: AskOptions, config: ModelConfig, vocabulary: Vocabulary) -> Request:
+    """The options of a question as a Request to one model.
+
+    Raises:
+        ValueError: a model that answers no questions; answers too long, or not plain words.
+    """
+    turn, texts = config.family.answering(), options.texts()
+    forced = None if texts is None else force(vocabulary, texts, turn, "answers=", options.max_tokens)
+    draws = make_draws(options, None, config.action.n_waypoints)
+    return Request(options.samples, draws, options.sampling, forced, options.max_tokens, turn)
+
+
+def force(vocabulary: Vocabulary, texts: Sequence[str], turn: Turn, what: str, max_tokens: int) -> torch.Tensor:
+    """Given texts as ids [S, max_tokens], padded after their ends.
+
+    Raises:
+        ValueError: a text too long, or not plain words; what: its name in the error.
+    """
+    rows = [whole_ids(vocabulary, text, turn, what) for text in texts]
     longest = max(map(len, rows))
     if longest > max_tokens:
-        raise ValueError(f"reasoning= takes {longest} tokens, but max_tokens is {max_tokens}: raise max_tokens or shorten the text")
+        raise ValueError(f"{what} takes {longest} tokens, but max_tokens is {max_tokens}: raise max_tokens or shorten the text")
     return torch.tensor([row + [vocabulary.pad_token_id] * (max_tokens - len(row)) for row in rows])
 
 
@@ -53,9 +78,9 @@ def fresh_seed() -> int:
     return secrets.randbits(31)
 
 
-def make_draws(options: PlanOptions, waypoints: int) -> Draws:
+def make_draws(options: Saying, noise: torch.Tensor | None, waypoints: int) -> Draws:
     """The randomness of a plan: from the seed, the noise replaced where it is given."""
-    noise, shape = options.noise, (options.samples, waypoints, 2)
+    shape = (options.samples, waypoints, 2)
     draws = draw(fresh_seed() if options.seed is None else options.seed, options.samples, waypoints, options.max_tokens)
     if noise is None:
         return draws

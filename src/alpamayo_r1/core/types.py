@@ -15,17 +15,13 @@ from typing import Any
 
 import torch
 
+from alpamayo_r1.core.family import R1
 from alpamayo_r1.core.notes import Note
 
 H, F, DT = 16, 64, 0.1
 """History steps, future steps and the time between two steps in seconds (spec section 2 and 6)."""
 
-CAMERAS = (
-    "camera_cross_left_120fov",
-    "camera_front_wide_120fov",
-    "camera_cross_right_120fov",
-    "camera_front_tele_30fov",
-)
+CAMERAS = R1.cameras
 """The four cameras of the release, in prompt order (spec section 2)."""
 
 CAR = {"length": 4.9, "width": 1.9, "height": 1.5, "rear_axle_to_bbox_center": 1.4}
@@ -120,4 +116,20 @@ class Plan:
     ended: tuple[bool, ...]
     timing: Mapping[str, float]
     tokens: tuple[tuple[int, ...], ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """S answers to one question about one scene.
+
+    answers: one text per sample, as far as it was said. ended: whether each is whole, that is reached `<|answer_end|>`; the others were cut
+    off by the length. tokens: the ids each sample said. timing: stage name -> milliseconds. notes: what to know about them.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+    ended: tuple[bool, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    timing: Mapping[str, float]
     notes: tuple[Note, ...] = ()

@@ -16,6 +16,9 @@ from alpamayo_r1.core.prompt import Prompt
 from alpamayo_r1.core.transformer import KV, Decoder, RMSNorm
 from alpamayo_r1.core.vision import Grid, Vision
 
+Images = tuple[torch.Tensor, list[torch.Tensor]]
+"""Image tokens [n, hidden] and each DeepStack layer's features, of all pictures of a prompt."""
+
 
 class Fourier(nn.Module):
     """sqrt(2) [sin(2 pi f u), cos(2 pi f u)] at log-spaced frequencies f from 1 to `max_frequency`; u [...] -> [..., features], in fp32."""
@@ -109,7 +112,7 @@ class VLA(nn.Module):
         """The weights' dtype."""
         return self.action_out_proj.weight.dtype
 
-    def encode(self, patches: torch.Tensor, grids: Sequence[Grid]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def encode(self, patches: torch.Tensor, grids: Sequence[Grid]) -> Images:
         """Patches of all images in order -> image tokens [n, hidden] and DeepStack features, images of one grid batched together."""
         if grids.count(grids[0]) == len(grids):
             return self.vision(patches, grids[0])
@@ -136,15 +139,29 @@ class VLA(nn.Module):
 
         patches and grids: all images of all sequences, in order.
         """
-        features, deep = self.encode(patches, grids)
-        x, deepstack = self.embed(ids, image, features, deep)
+        return self._read(ids, positions, image, self.encode(patches, grids))
+
+    def _read(self, ids: torch.Tensor, positions: torch.Tensor, image: torch.Tensor, images: Images) -> tuple[torch.Tensor, list[KV]]:
+        x, deepstack = self.embed(ids, image, *images)
         return self.language(x, positions, causal=True, deepstack=deepstack)
 
-    def prefill(self, prompt: Prompt) -> tuple[torch.Tensor, list[KV]]:
-        """Reads one prompt: logits of the next token [1, vocab] and keys and values per layer [1, kv_heads, T, d]."""
+    def see(self, prompt: Prompt) -> Images:
+        """What is seen in a prompt's pictures; prompts about the same pictures may share it."""
+        return self.encode(prompt.patches.to(self.device), prompt.grids)
+
+    def prefill(self, prompt: Prompt, images: Images | None = None) -> tuple[torch.Tensor, list[KV]]:
+        """Reads one prompt: logits of the next token [1, vocab] and keys and values per layer [1, kv_heads, T, d]. images: `see`'s."""
         ids, positions = prompt.ids[None].to(self.device), prompt.positions[:, None].to(self.device)
-        hidden, kv = self.read(ids, positions, ids == prompt.image_id, prompt.patches.to(self.device), prompt.grids)
+        hidden, kv = self._read(ids, positions, ids == prompt.image_id, self.see(prompt) if images is None else images)
         return self.logits(hidden[:, -1]), kv
+
+    def extend(self, ids: torch.Tensor, positions: torch.Tensor, past: Sequence[KV]) -> tuple[torch.Tensor, list[KV]]:
+        """Text read after a past: ids [R, n] at positions [3, R, n] -> logits of the next token [R, vocab], and past with what was read."""
+        before, n = past[0][0].shape[2], ids.shape[1]
+        seen = torch.ones(n, before + n, dtype=torch.bool, device=self.device).tril(before)
+        x = self.language.embed_tokens(ids)
+        hidden, new = self.language(x, positions, past=past, mask=seen.expand(len(ids), 1, -1, -1))
+        return self.logits(hidden[:, -1]), appended(past, new)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., hidden] -> logits [..., vocab]."""
@@ -155,9 +172,7 @@ class VLA(nn.Module):
         x = self.language.embed_tokens(ids[:, None])
         positions = torch.full((3, *ids.shape, 1), position, device=self.device)
         hidden, new = self.language(x, positions, past=past)
-        return self.logits(hidden[:, -1]), [
-            tuple(torch.cat(pair, 2) for pair in zip(old, kv, strict=True)) for old, kv in zip(past, new, strict=True)
-        ]
+        return self.logits(hidden[:, -1]), appended(past, new)
 
     def velocity(self, x: torch.Tensor, t: float, past: Sequence[KV], first_position: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The flow's velocity at x [R, F, 2] f32 and time t, given what was seen and said -> [R, F, 2] f32.
@@ -171,3 +186,8 @@ class VLA(nn.Module):
         allowed = nnf.pad(mask, (0, steps), value=True)[:, None, None].expand(-1, -1, steps, -1)
         hidden, _ = self.expert(embeds, positions, past=past, mask=allowed)
         return self.action_out_proj(hidden).float()
+
+
+def appended(past: Sequence[KV], new: Sequence[KV]) -> list[KV]:
+    """Keys and values with further ones behind them, layer by layer."""
+    return [(torch.cat([old[0], kv[0]], 2), torch.cat([old[1], kv[1]], 2)) for old, kv in zip(past, new, strict=True)]

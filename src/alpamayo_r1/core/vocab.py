@@ -1,4 +1,4 @@
-"""The vocabulary: Qwen's tokens, 4000 trajectory tokens and 28 special tokens. The only place where token strings exist.
+"""The vocabulary: Qwen's tokens, 4000 trajectory tokens and 28 special tokens. What text and ids are to each other.
 
 [ Qwen base | <i0> .. <i3999> | <|prompt_start|> .. <|answer_end|> ]        spec section 1
 """
@@ -6,45 +6,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from alpamayo_r1.core.config import ConfigError, TokenConfig
+from alpamayo_r1.core.family import R1, Family, Turn
 
-SPECIAL = [
-    "prompt_start",
-    "prompt_end",
-    "image_start",
-    "image_pre_tkn",
-    "image_end",
-    "traj_history_start",
-    "traj_history_pre_tkn",
-    "traj_history_end",
-    "cot_start",
-    "cot_end",
-    "meta_action_start",
-    "meta_action_end",
-    "traj_future_start",
-    "traj_future_pre_tkn",
-    "traj_future_end",
-    "traj_history",
-    "traj_future",
-    "image_pad",
-    "vectorized_wm",
-    "vectorized_wm_start",
-    "vectorized_wm_end",
-    "vectorized_wm_pre_tkn",
-    "route_start",
-    "route_pad",
-    "route_end",
-    "question_start",
-    "question_end",
-    "answer_start",
-    "answer_end",
-]
-"""The release's special tokens in order, each written `<|name|>`; image_pad exists already in Qwen's vocabulary."""
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 """Qwen2's pre-tokenisation pattern."""
@@ -55,15 +27,44 @@ def special(name: str) -> str:
     return f"<|{name}|>"
 
 
-class Vocabulary:
-    """Text <-> ids. Wraps a `tokenizers.Tokenizer` that holds every token of the checkpoint."""
+class Vocabulary(Protocol):
+    """Text <-> ids as prompts, plans and answers need them. `ids`: of the family's special tokens, by name."""
 
-    def __init__(self, tokenizer, tokens: TokenConfig | None = None):
+    @property
+    def ids(self) -> Mapping[str, int]: ...
+
+    @property
+    def pad_token_id(self) -> int: ...
+
+    @property
+    def eos_token_id(self) -> int: ...
+
+    def id(self, token: str) -> int:
+        """The id of one token."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids; special tokens written in the text become their ids, nothing is added."""
+        ...
+
+    def plain_ids(self, text: str, what: str) -> list[int]:
+        """A user's text -> ids. Raises ValueError where it holds a special or trajectory token; what: its name in the error."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text."""
+        ...
+
+
+class QwenVocabulary:
+    """A vocabulary over a `tokenizers.Tokenizer` that holds every token of the checkpoint."""
+
+    def __init__(self, tokenizer: Tokenizer, tokens: TokenConfig | None = None, family: Family = R1):
         self.backend = tokenizer
         self.backend.no_truncation()
         self.backend.no_padding()
         self.eos_token, self.pad_token = "<|im_end|>", "<|endoftext|>"
-        self.ids = {name: self.id(special(name)) for name in SPECIAL}
+        self.ids = {name: self.id(special(name)) for name in (*family.special, "im_end")}
         self.eos_token_id, self.pad_token_id = self.id(self.eos_token), self.id(self.pad_token)
         self.first_trajectory = self.id("<i0>")
         self._extra = frozenset(self.backend.get_added_tokens_decoder())
@@ -91,35 +92,46 @@ class Vocabulary:
         """Text -> ids; special tokens written in the text become their ids, nothing is added."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
+    def plain_ids(self, text: str, what: str) -> list[int]:
+        """A user's text -> ids. Raises ValueError where it holds a special or trajectory token; what: its name in the error."""
+        ids = self.encode(text)
+        control = [self.backend.id_to_token(i) for i in ids if i in self._extra]
+        if control:
+            raise ValueError(f"{what} must be plain words; got the token {control[0]} in {text!r}: leave it out")
+        return ids
+
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """Ids -> text."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
-    def reasoning_ids(self, text: str) -> list[int]:
-        """Reasoning as the model says it: text, `<|cot_end|>`, `<|traj_future_start|>`.
 
-        Raises:
-            ValueError: the text itself contains a special or trajectory token.
-        """
-        ids = self.encode(text)
-        if not self._extra.isdisjoint(ids):
-            raise ValueError(f"reasoning must be plain words; got a special token in {text!r}")
-        return [*ids, self.ids["cot_end"], self.ids["traj_future_start"]]
+def whole_ids(vocabulary: Vocabulary, text: str, turn: Turn, what: str) -> list[int]:
+    """A text as the model says it, with what closes its turn: reasoning, `<|cot_end|>`, `<|traj_future_start|>`.
 
-    def between(self, ids: Sequence[int], start: str, end: str) -> str:
-        """The stripped text between `<|start|>` and `<|end|>`; "" where the end token is absent.
-
-        A generated sequence continues the prompt's `<|cot_start|>`, so an absent `cot_start` means "from the beginning".
-        """
-        ids = list(ids)
-        if self.ids[end] not in ids:
-            return ""
-        stop = ids.index(self.ids[end])
-        begin = ids.index(self.ids[start]) + 1 if self.ids[start] in ids[:stop] else (0 if start == "cot_start" else stop)
-        return self.decode(ids[begin:stop]).strip()
+    Raises:
+        ValueError: the text itself contains a special or trajectory token.
+    """
+    return [*vocabulary.plain_ids(text, what), *(vocabulary.ids[name] for name in turn.closes)]
 
 
-def load_vocabulary(folder: Path, tokens: TokenConfig) -> Vocabulary:
+def spoken(vocabulary: Vocabulary, ids: Sequence[int], kind: str, opened: bool) -> str:
+    """The stripped text before the first `<|kind_end|>` in what was said, after the last `<|kind_start|>` before it.
+
+    opened: what was said continues a `<|kind_start|>` of the prompt, so that the text may begin with it. "" where the end token is absent.
+    """
+    start, end = (vocabulary.ids.get(f"{kind}_{side}") for side in ("start", "end"))
+    ids = list(ids)
+    if end not in ids:
+        return ""
+    before = ids[: ids.index(end)]
+    if start in before:
+        before = before[len(before) - before[::-1].index(start) :]
+    elif not opened:
+        return ""
+    return vocabulary.decode(before).strip()
+
+
+def load_vocabulary(folder: Path, tokens: TokenConfig, family: Family = R1) -> QwenVocabulary:
     """The checkpoint's vocabulary from a folder with Qwen's tokenizer files: `tokenizer.json`, or `vocab.json` with `merges.txt`.
 
     Raises:
@@ -134,8 +146,8 @@ def load_vocabulary(folder: Path, tokens: TokenConfig) -> Vocabulary:
     else:
         raise ConfigError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt (Qwen3-VL's files)")
     backend.add_tokens([AddedToken(f"<i{i}>", normalized=False) for i in range(tokens.count)])
-    backend.add_special_tokens([AddedToken(special(name), normalized=False, special=True) for name in SPECIAL])
-    return Vocabulary(backend, tokens)
+    backend.add_special_tokens([AddedToken(special(name), normalized=False, special=True) for name in family.special])
+    return QwenVocabulary(backend, tokens, family)
 
 
 def qwen_backend(folder: Path):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from alpamayo_r1.core.family import ORDER
 from alpamayo_r1.core.geometry import Calibration, FTheta, to_frame
 from alpamayo_r1.core.notes import Note
 from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H, Observation, Sample, Trajectory
@@ -25,17 +26,6 @@ from alpamayo_r1.data.origin import Origin
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ORDER = (
-    "camera_cross_left_120fov",
-    "camera_front_wide_120fov",
-    "camera_cross_right_120fov",
-    "camera_rear_left_70fov",
-    "camera_rear_tele_30fov",
-    "camera_rear_right_70fov",
-    "camera_front_tele_30fov",
-)
-"""The data set's seven cameras in the released order."""
 
 T0_US = 5_100_000
 """The release's default moment."""

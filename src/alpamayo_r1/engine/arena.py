@@ -56,7 +56,8 @@ def kv_bytes(config: ModelConfig, width: int) -> int:
 
 def buffer_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
     """Bytes of the static buffers."""
-    tokens = capacity.scenes * capacity.prompt + capacity.rows * (capacity.tokens + config.action.n_waypoints)
+    kept = capacity.prompt if config.family.question else 0  # of the last scene, for questions
+    tokens = capacity.scenes * capacity.prompt + capacity.rows * (capacity.tokens + config.action.n_waypoints) + kept
     return tokens * kv_bytes(config, width) + capacity.rows * config.tokens.vocab * width
 
 
@@ -91,6 +92,7 @@ class Arena:
         self._actions = torch.zeros_like(self._noise)
         self._prompt = zeros(c.scenes)
         self.step = zeros(1)
+        self.guidance = zeros(1, dtype=torch.float32)
         self.flags = torch.zeros(2, dtype=torch.bool, pin_memory=device.type == "cuda")
 
     @property
@@ -127,6 +129,7 @@ class Arena:
             suffix=tuple((layer[0], layer[1]) for layer in suffix),
             prompt=self._prompt[:scenes],
             step=self.step,
+            guidance=self.guidance,
             flags=self.flags,
             **{
                 name: getattr(self, f"_{name}")[:rows]
@@ -147,6 +150,7 @@ class Buffers:
     suffix: tuple[KV, ...]  # per layer, [R, Hkv, N + F, d]
     prompt: torch.Tensor  # (B,) i64: tokens of the prompt
     step: torch.Tensor  # (1,) i64: tokens said so far
+    guidance: torch.Tensor  # (1,) f32: weight of the navigation; the second half of the scenes is then without it
     flags: torch.Tensor  # (2,) bool on the host: every row is over; some row said <|traj_future_start|> just now
     logits: torch.Tensor  # (R, vocab)
     uniform: torch.Tensor  # (R, N) f32

@@ -10,23 +10,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 
 import torch
 
+from alpamayo_r1.core.answer import to_answers
 from alpamayo_r1.core.clock import Stopwatch
-from alpamayo_r1.core.options import PlanOptions, Sampling
-from alpamayo_r1.core.plan import DoesNotFit, roll_out, start_of, trajectory_mask, warn_unfinished
-from alpamayo_r1.core.prompt import Prompt, chat_text, check_observation, fuse_history, rope_positions
-from alpamayo_r1.core.request import Request, prepare
-from alpamayo_r1.core.types import Observation, Plan, Trajectory
+from alpamayo_r1.core.family import Turn
+from alpamayo_r1.core.options import AskOptions, PlanOptions, Sampling
+from alpamayo_r1.core.plan import DoesNotFit, blocked_tokens, roll_out, start_of, warn_unfinished
+from alpamayo_r1.core.prompt import (
+    Pictures,
+    Prompt,
+    arrange,
+    asking_chat,
+    check_observation,
+    check_question,
+    fuse_history,
+    picture_headers,
+    planning_chat,
+)
+from alpamayo_r1.core.request import Request, prepare, prepare_answers
+from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
-from alpamayo_r1.core.vocab import Vocabulary
+from alpamayo_r1.core.vocab import Vocabulary, spoken
 from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity
 from alpamayo_r1.engine.graphs import Graphs
+from alpamayo_r1.engine.memory import Known, Seen, known_from
 from alpamayo_r1.engine.ops import draw_tokens
 from alpamayo_r1.engine.pixels import Uploader, patches
+
+LAYOUTS = 64
+"""Texts of prompts whose ids and positions are kept."""
+
+NO_TOKEN = -1
 
 
 def on_its_stream(method: Callable) -> Callable:
@@ -67,7 +85,9 @@ class Engine:
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs, self.stream)
         self.arena: Arena | None = None
-        self._layouts: dict[tuple, tuple[torch.Tensor, torch.Tensor, int]] = {}
+        self._layouts: dict[tuple, Prompt] = {}
+        self._masks: dict[Turn, torch.Tensor] = {}
+        self._seen: Seen | None = None
 
     @on_its_stream
     def plans(self, observations: Sequence[Observation], options: PlanOptions) -> list[Plan]:
@@ -77,34 +97,67 @@ class Engine:
             ValueError, TypeError: as `alpamayo_r1.core.plan.plan`. DoesNotFit: see `reserve`.
         """
         how = prepare(options, self.config, self.vocabulary)
-        if not observations:
-            return []
         clock = Stopwatch(self.device)
         with clock("preprocess"):
-            prompts = [self.prompt(one) for one in observations]
+            prompts = [self.prompt(one, options.navigation) for one in observations]
         return self.plan_prompts(prompts, [one.history for one in observations], how, clock)
 
     @on_its_stream
+    def plan_scene(self, observation: Observation, requests: Sequence[PlanOptions]) -> list[Plan]:
+        """A plan for each request about one observation, read once up to where the navigation texts part. Requests differ in these alone.
+
+        Raises:
+            ValueError, TypeError: as `alpamayo_r1.core.plan.plan`. DoesNotFit: see `reserve`.
+        """
+        prepared = [prepare(options, self.config, self.vocabulary) for options in requests]
+        clock = Stopwatch(self.device)
+        with clock("preprocess"):
+            pictures = self.pictures(observation)
+            prompts = [self.prompt(observation, options.navigation, pictures) for options in requests]
+        return self.plan_prompts(prompts, [observation.history] * len(prompts), prepared[0], clock) if prompts else []
+
+    @on_its_stream
+    def ask(self, observation: Observation, questions: Sequence[str], options: AskOptions) -> list[Answers]:
+        """S answers to each question about one observation. The last scene that was planned or asked about is not read again.
+
+        Raises:
+            ValueError, TypeError: as `alpamayo_r1.core.answer.ask`. DoesNotFit: see `reserve`.
+        """
+        how = prepare_answers(options, self.config, self.vocabulary)
+        for question in questions:
+            check_question(question, self.vocabulary)
+        clock = Stopwatch(self.device)
+        with clock("preprocess"):
+            pictures = self.pictures(observation)
+            prompts = [self._arranged(pictures, asking_chat(pictures, self.config, question)) for question in questions]
+        return self.answer_prompts(prompts, questions, how, clock)
+
+    @on_its_stream
     @torch.inference_mode()
-    def prompt(self, observation: Observation) -> Prompt:
-        """The prompt of one observation, its patches on the device; token layouts are kept by image grid."""
+    def pictures(self, observation: Observation) -> Pictures:
+        """The patches of an observation, on the device."""
         c = self.config
         check_observation(observation, c)
         frames = observation.frames.flatten(0, 1)
         made, grid = patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
-        grids = (grid,) * len(frames)
-        ids, positions, following = self._layout(grids)
-        ids = fuse_history(ids, observation.history.xyz.cpu(), self.vocabulary, c)
-        return Prompt(ids, positions, following, made, grids, self.vocabulary.id(c.image_token))
+        return Pictures(made, (grid,) * len(frames), picture_headers(observation, c.family))
 
-    def _layout(self, grids: tuple[tuple[int, int], ...]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Ids before the history is put in, positions and next position of a prompt with these image grids."""
-        if grids not in self._layouts:
-            c = self.config
-            text = chat_text([h * w // c.vision.merge**2 for h, w in grids], c.tokens.history_tokens)
+    def prompt(self, observation: Observation, navigation: str | None = None, pictures: Pictures | None = None) -> Prompt:
+        """The prompt of one observation, its patches on the device. pictures: where they are made already."""
+        pictures = pictures or self.pictures(observation)
+        prompt = self._arranged(pictures, planning_chat(pictures, self.config, navigation))
+        ids = fuse_history(prompt.ids, observation.history.xyz.cpu(), self.vocabulary, self.config)
+        return replace(prompt, ids=ids)
+
+    def _arranged(self, pictures: Pictures, text: str) -> Prompt:
+        """A prompt before the history is put in; layouts are kept by their text."""
+        key = text, pictures.grids
+        if key not in self._layouts:
+            if len(self._layouts) >= LAYOUTS:
+                self._layouts.clear()
             ids = torch.tensor(self.vocabulary.encode(text))
-            self._layouts[grids] = ids, *rope_positions(ids, grids, self.vocabulary.id(c.image_token), c.vision.merge)
-        return self._layouts[grids]
+            self._layouts[key] = arrange(ids, pictures.patches[:0], pictures.grids, self.vocabulary, self.config)
+        return replace(self._layouts[key], patches=pictures.patches)
 
     @on_its_stream
     @torch.inference_mode()
@@ -114,46 +167,71 @@ class Engine:
         """S futures for each prepared prompt and the history it was made with. prompts: emptied, each forgotten once it is read.
 
         Raises:
-            ValueError: not as many histories as prompts.
+            ValueError: not as many histories as prompts; guidance for prompts without a navigation text.
             DoesNotFit: see `reserve`.
         """
         if len(prompts) != len(histories):
             raise ValueError(f"{len(prompts)} prompts and {len(histories)} histories were given, expected one history for each prompt")
+        if not prompts:
+            return []
+        guided, rows = how.guidance is not None, len(prompts) * how.samples
+        if guided and any(prompt.navigation is None for prompt in prompts):
+            raise ValueError(f"guidance is {how.guidance}, but a prompt has no navigation text: plan that one without guidance")
         clock = clock or Stopwatch(self.device)
-        buffers = self.reserve(len(prompts), how.samples, how.max_tokens, max(map(len, prompts)))
-        self.start(prompts, how, buffers)
-        for scene in range(len(histories)):
-            self.read(prompts.pop(0), how.samples, buffers, scene, clock)
+        buffers = self._read(prompts, how, clock)
         with clock("reasoning"):
-            said = self.reason(how, buffers, len(histories))
+            self.reason(how, buffers, rows)
         with clock("flow"):
-            positions = self._positions
-            self.graphs.run(("flow", *said, how.steps), lambda: forward.flow(self.model, buffers, how.steps, positions))
+            positions, shape = self._positions, (len(buffers.prompt), how.samples)
+            flow = partial(forward.flow, self.model, buffers, how.steps, positions, guided)
+            self.graphs.run(("flow", *shape, how.steps, guided), flow)
             starts = [start_of(history, self.config.action) for history in histories]  # while the device works
             found = (buffers.actions, buffers.ids, buffers.length, buffers.ended)
-            normalised, ids, length, ended = (x.to("cpu", non_blocking=True) for x in found)
+            normalised, ids, length, ended = (x[:rows].to("cpu", non_blocking=True) for x in found)
         if self.stream is not None:
             self.stream.synchronize()
         warn_unfinished(ended, how.max_tokens)
         plans = []
         with clock("kinematics"), torch.inference_mode(False), torch.no_grad():  # a Plan's tensors are the caller's, who may change them
             for scene, start in enumerate(starts):
-                rows = slice(scene * how.samples, (scene + 1) * how.samples)
-                actions = self._scale.physical(normalised[rows])
+                own = slice(scene * how.samples, (scene + 1) * how.samples)
+                actions = self._scale.physical(normalised[own])
                 path = roll_out(self.model.vla, start.expand(how.samples), actions)
-                tokens = tuple(tuple(row[:n].tolist()) for row, n in zip(ids[rows], length[rows], strict=True))
-                words = tuple(self.vocabulary.between(row, "cot_start", "cot_end") for row in tokens)
-                plans.append(Plan(path.xyz, path.rot, words, actions, tuple(ended[rows].tolist()), {}, tokens))
+                tokens = tokens_of(ids[own], length[own])
+                words = tuple(spoken(self.vocabulary, row, "cot", opened=True) for row in tokens)
+                plans.append(Plan(path.xyz, path.rot, words, actions, tuple(ended[own].tolist()), {}, tokens))
         timing = clock.timing
         return [replace(one, timing=timing) for one in plans]
+
+    @on_its_stream
+    @torch.inference_mode()
+    def answer_prompts(
+        self, prompts: list[Prompt], questions: Sequence[str], how: Request, clock: Stopwatch | None = None
+    ) -> list[Answers]:
+        """S answers to each prepared prompt. prompts: emptied, each forgotten once it is read. Raises DoesNotFit: see `reserve`."""
+        if not prompts:
+            return []
+        clock, rows = clock or Stopwatch(self.device), len(prompts) * how.samples
+        buffers = self._read(prompts, how, clock)
+        with clock("reasoning"):
+            self.reason(how, buffers, rows)
+            ids, length = (x[:rows].to("cpu", non_blocking=True) for x in (buffers.ids, buffers.length))
+        if self.stream is not None:
+            self.stream.synchronize()
+        tokens, timing = tokens_of(ids, length), clock.timing
+        return [
+            to_answers(self.vocabulary, question, tokens[i * how.samples : (i + 1) * how.samples], how, timing)
+            for i, question in enumerate(questions)
+        ]
 
     @cached_property
     def _scale(self):
         return self.model.vla.action_space.scale()
 
-    @cached_property
-    def _blocked(self) -> torch.Tensor:
-        return trajectory_mask(self.config.tokens, self.device)
+    def _blocked(self, turn: Turn) -> torch.Tensor:
+        if turn not in self._masks:
+            self._masks[turn] = blocked_tokens(turn, self.config.tokens, self.device)
+        return self._masks[turn]
 
     @property
     def _positions(self) -> int:
@@ -177,6 +255,7 @@ class Engine:
             try:
                 self.arena = Arena(self.config, joined, self.device, self.dtype)
             except DoesNotFit:
+                self._seen = None
                 self.arena = Arena(self.config, wanted, self.device, self.dtype)
             self.model.line_ropes(self._positions)
         return self.arena.view(scenes, samples)
@@ -194,24 +273,55 @@ class Engine:
         for state in (buffers.step, buffers.length, buffers.over, buffers.ended):
             state.zero_()
 
-    def read(self, prompt: Prompt, samples: int, buffers: Buffers, scene: int, clock: Stopwatch) -> None:
-        """Encodes and prefills one scene, and gives its samples their first logits."""
-        with clock("vision"):
-            embedded = self.model.vla.vision.patch_embed(prompt.patches.to(self.device))
-            prompt = replace(prompt, patches=embedded.new_empty(0))  # gives their memory back
-            images = forward.encode(self.model, embedded, prompt.grids)
-            del embedded
-        with clock("prefill"):
-            logits = forward.prefill(self.model, prompt, images, buffers, scene)
-            buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
+    def _read(self, prompts: list[Prompt], how: Request, clock: Stopwatch) -> Buffers:
+        """Reads all prompts into fresh buffers, and behind them, where there is guidance, the same prompts without navigation.
 
-    def reason(self, how: Request, buffers: Buffers, scenes: int) -> tuple[int, int]:
-        """Writes every row's reasoning token by token until all rows are over; returns the shape that keys the graphs."""
-        shape = (scenes, how.samples)
+        prompts: emptied, each forgotten once it is read.
+        """
+        first, scenes = prompts[0], len(prompts)
+        plain = [replace(prompt.without_navigation(), patches=prompt.patches[:0]) for prompt in prompts] if how.guidance is not None else []
+        buffers = self.reserve(scenes + len(plain), how.samples, how.max_tokens, max(map(len, prompts)))
+        buffers.guidance.fill_(how.guidance or 0)
+        self.start([*prompts, *plain], how, buffers)
+        shared = self._seen.known(first) if self._seen is not None and how.turn == self.config.family.question else None
+        remembered = shared is not None
+        for scene in range(scenes):
+            prompt = prompts.pop(0)
+            if scene and prompt.patches is first.patches:
+                shared = known_from(first, prompt, buffers, 0)
+            self.read(prompt, how.samples, buffers, scene, clock, shared)
+            shared = None
+            if plain:
+                unguided = known_from(prompt, plain[scene], buffers, scene)
+                self.read(plain[scene], how.samples, buffers, scenes + scene, clock, unguided)
+        if self.config.family.question is not None and not remembered:
+            self._seen = Seen.of(prompt, buffers, scenes - 1)
+        return buffers
+
+    def read(self, prompt: Prompt, samples: int, buffers: Buffers, scene: int, clock: Stopwatch, shared: Known | None = None) -> None:
+        """Encodes and prefills one scene, or what is not known of it yet, and gives its samples their first logits."""
+        if shared is None:
+            with clock("vision"):
+                images = self._encode(prompt)
+            with clock("prefill"):
+                logits = forward.prefill(self.model, prompt, images, buffers, scene)
+        else:
+            with clock("prefill"):
+                logits = forward.extend(self.model, prompt, shared, buffers, scene)
+        buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
+
+    def _encode(self, prompt: Prompt) -> list[torch.Tensor]:
+        embedded = self.model.vla.vision.patch_embed(prompt.patches.to(self.device))
+        return forward.encode(self.model, embedded, prompt.grids)
+
+    def reason(self, how: Request, buffers: Buffers, rows: int) -> None:
+        """Writes every row's words token by token until all rows are over; rows behind the first `rows` hear the same words."""
+        shape = (len(buffers.prompt), how.samples)
+        guided = rows < len(buffers.token)
         sampled = torch.cuda.Event() if self.device.type == "cuda" else None
         positions = self._positions
         for i in range(how.max_tokens):
-            self.graphs.run(("sample", *shape, how.sampling), lambda: self.say(how.sampling, buffers))
+            self.graphs.run(("sample", *shape, rows, how.sampling, how.turn), lambda: self.say(how.sampling, how.turn, buffers, rows))
             if sampled is not None:
                 sampled.record()
             last = i + 1 == how.max_tokens
@@ -220,23 +330,28 @@ class Engine:
             if sampled is not None:
                 sampled.synchronize()
             everyone_over, just_ended = buffers.flags.tolist()
-            if last and just_ended:
+            if last and (just_ended or guided):
                 self.graphs.run(("decode", *shape), lambda: forward.decode(self.model, buffers, positions))
             if everyone_over:
                 break
-        return shape
 
-    def say(self, sampling: Sampling, buffers: Buffers) -> None:
-        """Chooses every row's next token and notes who is over."""
+    def say(self, sampling: Sampling, turn: Turn, buffers: Buffers, rows: int) -> None:
+        """Chooses the next token of the first `rows` rows, which the others repeat, and notes who is over."""
         b, v = buffers, self.vocabulary
-        uniform = b.uniform.index_select(1, b.step)[:, 0]
-        forced = b.forced.index_select(1, b.step)[:, 0]
-        sampled = draw_tokens(b.logits, self._blocked, uniform, sampling)
-        token = torch.where(forced >= 0, forced, sampled).masked_fill(b.over, v.pad_token_id)
+        uniform = b.uniform[:rows].index_select(1, b.step)[:, 0]
+        forced = b.forced[:rows].index_select(1, b.step)[:, 0]
+        sampled = draw_tokens(b.logits[:rows], self._blocked(turn), uniform, sampling)
+        token = torch.where(forced >= 0, forced, sampled).masked_fill(b.over[:rows], v.pad_token_id)
+        token = token.repeat(len(b.token) // rows)
         b.token.copy_(token)
         b.ids.index_copy_(1, b.step, token[:, None])
         b.length.add_(~b.over)
-        ended = token == v.ids["traj_future_start"]
+        ended = token == (v.ids[turn.ends] if turn.ends else NO_TOKEN)
         b.ended.logical_or_(ended)
         b.over.logical_or_(ended | (token == v.eos_token_id))
         b.flags.copy_(torch.stack([b.over.all(), ended.any()]), non_blocking=True)
+
+
+def tokens_of(ids: torch.Tensor, length: torch.Tensor) -> tuple[tuple[int, ...], ...]:
+    """Each row's ids [R, n] without padding."""
+    return tuple(tuple(row[:n].tolist()) for row, n in zip(ids, length, strict=True))

@@ -17,6 +17,7 @@ from alpamayo_r1.core.vision import Grid, Vision, interpolate_positions
 from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
+from alpamayo_r1.engine.memory import Known
 from alpamayo_r1.engine.ops import (
     Context,
     action_features,
@@ -137,6 +138,28 @@ def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: B
     return linear(normed[-1:], model.head, final=True)[0]
 
 
+def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: int) -> torch.Tensor:
+    """Reads the rest of a prompt, text alone, behind what is known of it, into the scene's prefix; logits of the next token [1, vocab]."""
+    stack, vla, n = model.text, model.vla, known.count
+    rope = rope_table(prompt.positions[:, n:].to(vla.device), vla.config.text, vla.dtype)
+    at = torch.arange(len(prompt) - n, device=vla.device)
+    slot = torch.full((1,), n, device=vla.device)
+    allowed = torch.ones(len(at), len(prompt), dtype=torch.bool, device=vla.device).tril(n).repeat(stack.heads.group, 1)
+    x = nnf.embedding(prompt.ids[n:].to(vla.device), model.embedding)
+    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    for i, layer in enumerate(stack.layers):
+        cache = tuple(cached[scene : scene + 1, :, : len(prompt)] for cached in buffers.prefix[i])
+        for into, keys in zip(cache, known.kv[i], strict=True):
+            into[:, :, :n].copy_(keys[:, :, :n])
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, cache, slot, stack.heads)
+        groups = q.unflatten(1, (stack.heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2)  # (Hkv, G n, d): a key head's queries together
+        out = nnf.scaled_dot_product_attention(groups[None], *cache, attn_mask=allowed)[0]
+        out = out.unflatten(1, (stack.heads.group, -1)).permute(2, 0, 1, 3).flatten(1)
+        normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        normed = add_rms_norm(x, mlp(layer, normed), stack.norm_after(i), stack.eps)
+    return linear(normed[-1:], model.head, final=True)[0]
+
+
 def attend_prompt(
     model: Model, layer: LayerWeights, x: torch.Tensor, normed: torch.Tensor, rope, at: torch.Tensor, cache: KV, last: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -206,10 +229,22 @@ def embed_actions(vla: VLA, x: torch.Tensor, t: float) -> torch.Tensor:
     return vla.action_in_proj.norm(hidden)
 
 
-def flow(model: Model, buffers: Buffers, steps: int, positions: int) -> None:
-    """All Euler steps: reads `noise`, writes `actions`. The action tokens' keys are put behind those of what was said."""
+def flow(model: Model, buffers: Buffers, steps: int, positions: int, guided: bool = False) -> None:
+    """All Euler steps: reads `noise`, writes `actions`. The action tokens' keys are put behind those of what was said.
+
+    guided: the second half of the rows are the first half's without navigation, v = (1 - w) v_unguided + w v_guided, and the actions are
+    the first half's. Of rows that did not end the unguided ones see every word (spec15 section 4).
+    """
     rope, waypoints = model.line_ropes(positions)[1], buffers.noise.shape[1]
+    rows = len(buffers.noise) // (1 + guided)
     at = (buffers.next + buffers.length)[:, None] + torch.arange(waypoints, device=buffers.noise.device)
-    said = buffers.length - (~buffers.ended).long()
+    said = torch.cat([buffers.length[:rows] - (~buffers.ended[:rows]).long(), buffers.length[rows:]])
     own = Own(at.flatten(), said, said + waypoints, words=False)
-    buffers.actions.copy_(integrate(lambda x, t: velocity(model, x, t, own, buffers, rope), buffers.noise, steps))
+
+    def field(x: torch.Tensor, t: float) -> torch.Tensor:
+        if not guided:
+            return velocity(model, x, t, own, buffers, rope)
+        with_text, without = velocity(model, torch.cat([x, x]), t, own, buffers, rope).chunk(2)
+        return (1 - buffers.guidance) * without + buffers.guidance * with_text
+
+    buffers.actions[:rows].copy_(integrate(field, buffers.noise[:rows], steps))

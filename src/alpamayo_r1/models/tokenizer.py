@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from alpamayo_r1.core.config import ModelConfig
-from alpamayo_r1.core.vocab import Vocabulary
+from alpamayo_r1.core.vocab import QwenVocabulary
 
 
 class Batch(dict):
@@ -29,7 +29,7 @@ class Tokenizer:
 
     padding_side = "left"
 
-    def __init__(self, vocabulary: Vocabulary, model_config: ModelConfig):
+    def __init__(self, vocabulary: QwenVocabulary, model_config: ModelConfig):
         self.vocabulary, self.model_config = vocabulary, model_config
         self.pad_token, self.pad_token_id = vocabulary.pad_token, vocabulary.pad_token_id
         self.eos_token, self.eos_token_id = vocabulary.eos_token, vocabulary.eos_token_id

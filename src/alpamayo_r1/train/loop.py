@@ -27,7 +27,7 @@ from alpamayo_r1.core.config import ActionConfig, ModelConfig, read_config
 from alpamayo_r1.core.files import write_text, written_whole
 from alpamayo_r1.core.flow import training_pair
 from alpamayo_r1.core.images import normalise, patchify, resize, target_size
-from alpamayo_r1.core.prompt import chat_text, rope_positions
+from alpamayo_r1.core.prompt import chat_text, images_text, plan_text, rope_positions
 from alpamayo_r1.core.types import CAMERAS, FRAMES
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
@@ -95,7 +95,8 @@ def make_layout(config: ModelConfig, vocabulary: Vocabulary) -> Layout:
     height, width = target_size(RENDER_SIZE[1], RENDER_SIZE[0], config.min_pixels, config.max_pixels)
     grid = (height // config.vision.patch, width // config.vision.patch)
     images = len(CAMERAS) * FRAMES
-    ids = torch.tensor(vocabulary.encode(chat_text([grid[0] * grid[1] // 4] * images, config.tokens.history_tokens)))
+    text = chat_text(images_text([grid[0] * grid[1] // 4] * images), plan_text(config.tokens.history_tokens))
+    ids = torch.tensor(vocabulary.encode(text))
     image_id = vocabulary.id(config.image_token)
     positions, following = rope_positions(ids, [grid] * images, image_id)
     first = int((ids == vocabulary.ids["traj_history"]).nonzero()[0])

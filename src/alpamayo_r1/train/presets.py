@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alpamayo_r1.core.files import write_text
-from alpamayo_r1.core.prompt import SYSTEM, TASK
-from alpamayo_r1.core.vocab import SPECIAL
+from alpamayo_r1.core.family import R1, SPECIAL
 
 QWEN_SPECIAL = (
     "<|endoftext|>",
@@ -102,7 +101,7 @@ def corpus() -> list[str]:
     """Everything that the small model reads or says, sentences also in mid-sentence form."""
     from alpamayo_r1.world.language import TEXTS
 
-    return [*TEXTS, *(f" {text}" for text in TEXTS), SYSTEM, TASK, "system\n", "user\n", "assistant\n"]
+    return [*TEXTS, *(f" {text}" for text in TEXTS), R1.system, R1.task, "system\n", "user\n", "assistant\n"]
 
 
 def vlm_config(preset: Preset, ids: Mapping[str, int]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from alpamayo_r1.core.action import Scale, to_action
 from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.family import PLANNING
 from alpamayo_r1.core.types import FRAMES, Trajectory
-from alpamayo_r1.core.vocab import Vocabulary, history_ids
+from alpamayo_r1.core.vocab import Vocabulary, history_ids, whole_ids
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import directive_text, labels, opposite
 from alpamayo_r1.world.samples import paths
@@ -78,7 +79,7 @@ def make_chunk(seeds: np.ndarray, step: int, directed: np.ndarray, config: Model
     at = paths(scene, torch.full((len(seeds),), step))
     history, future = Trajectory(at.history_xyz, at.history_rot), Trajectory(at.future_xyz, at.future_rot)
     scale = Scale((config.action.accel_mean, config.action.curvature_mean), (config.action.accel_std, config.action.curvature_std))
-    rows = [vocabulary.reasoning_ids(text) for text in texts]
+    rows = [whole_ids(vocabulary, text, PLANNING, "reasoning") for text in texts]
     padded = torch.tensor([row + [vocabulary.pad_token_id] * (words - len(row)) for row in rows])
     return Chunk(
         scene=window(scene, step),

@@ -9,12 +9,12 @@ import torch
 
 from alpamayo_r1.core.images import normalise, patchify, resize
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.plan import Start, denoise, reason, roll_out, start_of
+from alpamayo_r1.core.plan import Start, denoise, reason, roll_out, start_of, velocity_after
 from alpamayo_r1.core.request import Request, force, prepare
 from alpamayo_r1.core.sampling import Draws
 from alpamayo_r1.core.types import CAMERAS, FRAMES, Trajectory
 from alpamayo_r1.core.vla import VLA
-from alpamayo_r1.core.vocab import Vocabulary, history_ids
+from alpamayo_r1.core.vocab import Vocabulary, history_ids, spoken
 from alpamayo_r1.metrics.baselines import BASELINES
 from alpamayo_r1.metrics.paths import ade, min_ade
 from alpamayo_r1.train.loop import Layout, make_layout
@@ -68,13 +68,13 @@ def predict(
     logits = seen.logits.repeat_interleave(samples, 0)
     how = for_scenes(prepare(options, model.config, vocabulary), scenes)
     if texts is not None:
-        how = replace(how, forced=force(vocabulary, texts, options.max_tokens).repeat_interleave(samples, 0))
+        how = replace(how, forced=force(vocabulary, texts, how.turn, "reasoning=", options.max_tokens).repeat_interleave(samples, 0))
     said, kv = reason(model, vocabulary, logits, kv, layout.next_position, how)
-    actions = denoise(model, kv, len(layout.ids), layout.next_position, said, how)
+    actions = denoise(model, velocity_after(model, kv, len(layout.ids), layout.next_position, said), how)
     start = start_of(Trajectory(seen.at.history_xyz, seen.at.history_rot), model.config.action)
     start = Start(start.speed.repeat_interleave(samples), start.height.repeat_interleave(samples))
     xyz = roll_out(model, start, actions).xyz.unflatten(0, (scenes, samples))
-    words = [vocabulary.between(row, "cot_start", "cot_end") for row in said.tokens()]
+    words = [spoken(vocabulary, row, "cot", opened=True) for row in said.tokens()]
     return [words[i : i + samples] for i in range(0, len(words), samples)], xyz
 
 

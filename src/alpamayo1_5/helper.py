@@ -73,4 +73,4 @@ def check_plain(name: str, text: str | None) -> None:
     if not isinstance(text, str):
         raise TypeError(f"{name} is {text!r}, expected text")
     if found := CONTROL.search(text):
-        raise ValueError(f"{name} must be plain words; got the token {found[0]} in {text!r}: leave it out")
+        raise ValueError(f"{name} must be plain words; got the special token {found[0]} in {text!r}: leave it out")

@@ -122,7 +122,7 @@ class StandIn:
     def plain_ids(self, text: str, what: str) -> list[int]:
         """A user's text -> ids. Raises ValueError where it holds a special token."""
         if found := [piece for piece in self.PIECES.findall(text) if piece in self.extra]:
-            raise ValueError(f"{what} must be plain words; got the token {found[0]} in {text!r}: leave it out")
+            raise ValueError(f"{what} must be plain words; got the special token {found[0]} in {text!r}: leave it out")
         return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -23,6 +23,7 @@ from alpamayo_r1.core.images import to_patches
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.plan import DoesNotFit
 from alpamayo_r1.core.request import prepare
+from alpamayo_r1.core.vocab import whole_ids
 from alpamayo_r1.engine import vendor
 from alpamayo_r1.engine.arena import Arena, Capacity
 from alpamayo_r1.engine.cost import decode_cost, flow_step_cost, prefill_cost, vision_cost
@@ -299,7 +300,7 @@ def test_bench_prompt_is_the_released_one():
     assert bench.prompt_shape(config, testing.random_observation(0))[0] == 3006
     vocabulary = testing.StandIn(config)
     assert (vocabulary.eos_token_id, vocabulary.pad_token_id, vocabulary.id("<|image_pad|>")) == (151645, 151643, 151655)
-    assert len(vocabulary.reasoning_ids(testing.words(16))) == 16
+    assert len(whole_ids(vocabulary, testing.words(16), config.family.planning, "reasoning")) == 16
     released = sum(p.numel() for p in build_meta(config).parameters())
     assert released == pytest.approx(11_078_526_194, abs=100)
 

@@ -12,8 +12,9 @@ import alpamayo_r1.train.loop as loop
 from alpamayo_r1.core.action import to_trajectory
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.config import read_config
+from alpamayo_r1.core.family import PLANNING
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.vocab import load_vocabulary
+from alpamayo_r1.core.vocab import load_vocabulary, spoken, whole_ids
 from alpamayo_r1.planner import load
 from alpamayo_r1.train import validate as measure
 from alpamayo_r1.train.loop import Losses, Pool, TrainConfig, arguments, fresh_model, make_layout, render_rows, train
@@ -38,8 +39,8 @@ def test_the_small_vocabulary_says_every_sentence(skeleton):
     _, config, vocabulary = skeleton
     assert len(vocabulary) == config.tokens.vocab
     for text in TEXTS:
-        ids = vocabulary.reasoning_ids(text)
-        assert vocabulary.between(ids, "cot_start", "cot_end") == text
+        ids = whole_ids(vocabulary, text, PLANNING, "reasoning")
+        assert spoken(vocabulary, ids, "cot", opened=True) == text
         assert len(ids) <= StreamConfig().words
 
 
@@ -53,7 +54,7 @@ def test_directed_rows_say_and_do_otherwise(skeleton):
     assert (natural.future[:32] - directed.future[:32]).norm(dim=-1).amax(1).gt(0.5).float().mean() > 0.8
     assert torch.equal(natural.history_ids, directed.history_ids)
     for words, length in zip(directed.words, directed.length, strict=True):
-        assert classify(vocabulary.between(words[:length].tolist(), "cot_start", "cot_end")) is not None
+        assert classify(spoken(vocabulary, words[:length].tolist(), "cot", opened=True)) is not None
 
 
 def test_the_stream_stays_among_the_training_seeds(skeleton):

@@ -75,8 +75,8 @@ class Alpamayo1_5(Pretrained):
                 f"diffusion_kwargs is {dict(diffusion_kwargs or {})}, but this method does not guide: "
                 "call sample_trajectories_from_data_with_vlm_rollout_cfg_nav"
             )
-        shared = plan_options(num_traj_samples, seed, temperature, top_p, top_k, max_generation_length, settings)
-        return picked(self._sample(data, shared, num_traj_sets, noise, reasoning), return_extra)
+        shared = plan_options(seed, temperature, top_p, top_k, max_generation_length, settings)
+        return picked(self._sample(data, shared, (num_traj_sets, num_traj_samples), noise, reasoning), return_extra)
 
     def sample_trajectories_from_data_with_vlm_rollout_cfg_nav(
         self,
@@ -110,9 +110,9 @@ class Alpamayo1_5(Pretrained):
             raise ValueError(
                 f"inference_guidance_weight is {weight}, but guidance is off: say use_classifier_free_guidance=True in diffusion_kwargs too"
             )
-        shared = plan_options(num_traj_samples, seed, temperature, top_p, top_k, max_generation_length, settings)
+        shared = plan_options(seed, temperature, top_p, top_k, max_generation_length, settings)
         guidance = (1.0 if weight is None else weight) if guided else None
-        return picked(self._sample(data, shared, num_traj_sets, noise, reasoning, guidance), return_extra)
+        return picked(self._sample(data, shared, (num_traj_sets, num_traj_samples), noise, reasoning, guidance), return_extra)
 
     def generate_text(
         self,
@@ -153,12 +153,11 @@ class Alpamayo1_5(Pretrained):
 
 
 def plan_options(
-    samples: int, seed: int | None, temperature: float, top_p: float, top_k: int | None, max_tokens: int, settings: Mapping[str, Any]
+    seed: int | None, temperature: float, top_p: float, top_k: int | None, max_tokens: int, settings: Mapping[str, Any]
 ) -> PlanOptions:
     """The original's arguments as ours."""
     flow = settings.get("temperature")
     return PlanOptions(
-        samples=samples,
         seed=seed,
         temperature=temperature,
         top_p=top_p,

@@ -97,7 +97,7 @@ class QwenVocabulary:
         ids = self.encode(text)
         control = [self.backend.id_to_token(i) for i in ids if i in self._extra]
         if control:
-            raise ValueError(f"{what} must be plain words; got the token {control[0]} in {text!r}: leave it out")
+            raise ValueError(f"{what} must be plain words; got the special token {control[0]} in {text!r}: leave it out")
         return ids
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:

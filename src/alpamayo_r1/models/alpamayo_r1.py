@@ -48,8 +48,8 @@ class AlpamayoR1(Pretrained):
         refuse("sample_trajectories_from_data_with_vlm_rollout", unknown)
         steps = flow_settings(diffusion_kwargs, ("inference_step",)).get("inference_step")
         shared = PlanOptions(
-            samples=num_traj_samples, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_generation_length,
+            seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_generation_length,
             steps=steps,
         )  # fmt: skip
-        xyz, rot, said = self._sample(data, shared, num_traj_sets, noise, reasoning)
+        xyz, rot, said = self._sample(data, shared, (num_traj_sets, num_traj_samples), noise, reasoning)
         return (xyz, rot, said) if return_extra else (xyz, rot)

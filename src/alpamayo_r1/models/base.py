@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
@@ -131,24 +132,24 @@ class Pretrained:
         self,
         data: Mapping[str, Any],
         shared: PlanOptions,
-        sets: int,
+        rows: tuple[int, int],
         noise: torch.Tensor | None,
         reasoning: Sequence[str] | None,
         guidance: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
-        """B scenes, `sets` times shared.samples each; noise and reasoning have a row for each of B * sets * S.
+        """B scenes, rows = (sets, S) each; noise and reasoning have a row for each of B * sets * S.
 
         guidance: weight of the navigation text that prompts may hold; it is beside the options, since the text is in the data.
         """
         if guidance is not None:
             check_finite("inference_guidance_weight", guidance)
         scenes = read_scenes(data, self.model, self.vocabulary)
-        shape = (len(scenes), sets, shared.samples)
+        shape = (len(scenes), *rows)
         check_rows(shape, noise, reasoning)
-        rows = sets * shared.samples
-        shared = replace(shared, samples=rows, seed=self._seed(shared.seed))
-        parts = [None] * len(scenes) if noise is None else noise.split(rows)
-        texts = [None] * len(scenes) if reasoning is None else [reasoning[i : i + rows] for i in range(0, len(reasoning), rows)]
+        each = prod(rows)
+        shared = replace(shared, samples=each, seed=self._seed(shared.seed))
+        parts = [None] * len(scenes) if noise is None else noise.split(each)
+        texts = [None] * len(scenes) if reasoning is None else [reasoning[i : i + each] for i in range(0, len(reasoning), each)]
         requests = [
             replace(prepare(replace(shared, noise=part, reasoning=said), self.model.config, self.vocabulary), guidance=guidance)
             for part, said in zip(parts, texts, strict=True)

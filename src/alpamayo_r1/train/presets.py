@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.family import R1, SPECIAL
+from alpamayo_r1.core.files import write_text
 
 QWEN_SPECIAL = (
     "<|endoftext|>",

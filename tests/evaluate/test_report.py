@@ -19,7 +19,7 @@ from PIL import Image
 
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.evaluate import EvalConfig, evaluate, summarise
-from alpamayo_r1.evaluate.report import choose, histogram, write_report
+from alpamayo_r1.evaluate.report import best, choose, histogram, write_report
 from alpamayo_r1.evaluate.summary import ok, read
 from alpamayo_r1.evaluate.worker import threads
 from alpamayo_r1.world.clips import write_clips
@@ -79,7 +79,11 @@ class Page(HTMLParser):
 def test_one_file_with_everything_in_it(out):
     page = Page((out / "report.html").read_text())
     assert page.open == [] and page.rows == 4
-    assert all(address.startswith("data:") for address in page.addresses), "something would be fetched"
+    assert all(address.startswith(("data:", "#")) for address in page.addresses), "something would be fetched"
+    text = (out / "report.html").read_text()
+    named = set(re.findall(r"id=\"?([\w-]+)", text))
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= named, "a link that leads nowhere"
+    assert len(re.findall(r'id="page-\d+"', text)) == 3 and len(re.findall(r"<tr id=row-\d+", text)) == 4
     assert len(page.pictures) == 3
     for picture in page.pictures:
         image = Image.open(io.BytesIO(base64.b64decode(picture.split(",", 1)[1])))
@@ -93,9 +97,52 @@ def test_what_it_says(out):
     assert "minADE, all 6.4 s" in text and "to 5 s" in text and "to 6.4 s" not in text, "the whole path is shown once"
     assert f"{summary['figures']['min_ade']['mean']:.3f} m" in text and f"{summary['figures']['cv_min_ade']['mean']:.3f} m" in text
     assert "alpamayo-r1 eval --out out" in text and summary["versions"]["torch"] in text
-    assert "free to share" in text and "1 failed" in text and 'UnknownClip: no clip "<b>no-such-clip</b>"' in text
+    assert "free to share" in text and "1 failed" in text and "BadClipId: the clip id '<b>no-such-clip</b>'" in text
     for clip_id in pq.read_table(out / "results.parquet")["clip_id"].to_pylist()[:3]:
         assert clip_id[:8] in text
+
+
+def test_a_row_shows_the_words_of_the_sample_whose_error_it_shows(out):
+    """The table holds the best sample's words, and what a row opens to holds every sample's, with its own error."""
+    text = (out / "report.html").read_text()
+    details = json.loads(re.search(r"<script type=\"application/json\" id=details>(.*?)</script>", text, re.S)[1])
+    rows = ok(read(out)).to_pylist()
+    assert len(details) == 3
+    for row in rows:
+        found, errors = details[str(row["index"])], row["sample_ade"]
+        assert found["best"] == errors.index(min(errors)) and found["words"] == row["reasoning"]
+        assert found["errors"] == [pytest.approx(e, abs=1e-3) for e in errors] and len(found["plans"]) == 2
+        assert found["plans"][0][-1] == [pytest.approx(v, abs=0.01) for v in row["pred_xyz"][63 * 3 : 63 * 3 + 2]]
+        assert found["truth"][0] == [pytest.approx(v, abs=0.01) for v in row["gt_xyz"][4 * 3 : 4 * 3 + 2]]
+        assert f"--clip {row['clip_id']} --t0 5.1 --samples 2 --seed 42" in found["command"]
+
+
+def test_best_takes_the_smallest_error_that_is_known():
+    assert best({"sample_ade": [math.nan, 2.0, 1.0]}) == 2 and best({"sample_ade": None}) == 0 and best({"sample_ade": [math.nan]}) == 0
+
+
+def test_words_cannot_leave_the_page(out, tmp_path):
+    """Reasoning that looks like markup or the end of a script is text."""
+    shutil.copytree(out, tmp_path / "out")
+    table = pq.read_table(out / "results.parquet")
+    nasty = "</script><img src=http://example.com/x.png>&amp; $^$"
+    place = table.column_names.index("reasoning")
+    words = [None if row is None else [nasty] * len(row) for row in table["reasoning"].to_pylist()]
+    pq.write_table(table.set_column(place, "reasoning", [words]), tmp_path / "out/results.parquet")
+    summary = summarise(tmp_path / "out")
+    page = Page(write_report(tmp_path / "out", summary).read_text())
+    assert page.open == [] and page.text.count(nasty) >= 3
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+
+
+def test_notes_are_counted(out, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    table = pq.read_table(out / "results.parquet")
+    place, rows = table.column_names.index("notes"), len(table)
+    counted = table.set_column(place, "notes", [[["history-fast"]] * (rows - 1) + [None]])
+    pq.write_table(counted, tmp_path / "out/results.parquet")
+    text = Page(write_report(tmp_path / "out", summarise(tmp_path / "out")).read_text()).text
+    assert f"{rows - 1} × history-fast" in text
 
 
 def test_the_notice_of_real_data(out, tmp_path):
@@ -135,8 +182,16 @@ window.addEventListener("load", () => {
   const head = document.querySelectorAll("#rows th")[place];
   seen.push(values()); head.click(); seen.push(values()); head.click(); seen.push(values());
   const pictures = [...document.images].map(image => image.complete && image.naturalWidth);
+  const press = (target, key) => target.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const view = document.querySelector("#view"), name = () => document.querySelector("#name").textContent, walk = [];
+  const link = document.querySelector("#rows a.open");
+  link.focus(); link.click(); walk.push(view.open, name(), document.querySelectorAll("#samples li").length);
+  press(view, "ArrowRight"); walk.push(name()); press(view, "ArrowLeft"); walk.push(name());
+  const shown = document.querySelector("#picture img"); press(shown, "Enter"); walk.push(shown.className);
+  view.close();
   const told = document.createElement("pre");
-  told.id = "probe"; told.textContent = JSON.stringify({seen, pictures, heading: head.textContent, errors: window.errors});
+  const wide = document.documentElement.scrollWidth <= innerWidth;
+  told.id = "probe"; told.textContent = JSON.stringify({seen, walk, wide, pictures, heading: head.textContent, errors: window.errors});
   document.body.append(told);
 });
 </script>
@@ -148,12 +203,23 @@ def test_in_chromium(out, tmp_path):
     page = (out / "report.html").read_text()
     catch = "<script>window.errors = []; window.addEventListener('error', e => window.errors.push(e.message));</script>"
     (tmp_path / "probe.html").write_text(page.replace("<head>", "<head>" + catch, 1).replace("</body>", PROBE + "</body>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=500,900",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+    ]
     command = [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "probe.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     told = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.S)[1])
     assert told["errors"] == [] and "CONSOLE" not in done.stderr
     assert told["pictures"] == [1920, 1920, 1920] and told["heading"] == "minADE"
+    opened, first, samples, second, again, size = told["walk"]
+    assert opened and samples == 2 and first == again != second and "t0 5.1 s" in second and size == "full"
+    assert told["wide"], "the page is wider than a window of 500 pixels"
     _, up, down = told["seen"]
     numbers = [float(v) for v in up if v != "-"]
     assert len(numbers) == 3 and numbers == sorted(numbers) and up[-1] == "-"

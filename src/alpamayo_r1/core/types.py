@@ -84,7 +84,8 @@ class Sample:
     """What we know: an observation, the future that was really driven ([F], or None), and where it came from.
 
     `meta` may hold: "calibration" (geometry.Calibration per camera name), "vehicle" (length, width, height in m),
-    "label" (world.language.Label), "surroundings" (Surroundings, for pictures), "source" (a word for the licence notice: "world", "physical-ai-av").
+    "label" (world.language.Label), "surroundings" (Surroundings, for pictures),
+    "source" (a word for the licence notice: "world", "physical-ai-av").
     `notes`: what to know about how it was read.
     """
 

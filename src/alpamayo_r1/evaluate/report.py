@@ -7,10 +7,12 @@ import html
 import io
 import json
 import math
+import shlex
+from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,9 @@ from alpamayo_r1.evaluate.score import HORIZONS, SHORT, UNITS, as_plan
 from alpamayo_r1.evaluate.summary import FIGURES, column, number, ok, read, span
 from alpamayo_r1.evaluate.worker import describe, read_item
 from alpamayo_r1.metrics.intervals import FEWEST
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WHOLE = f"_{HORIZONS[-1]:g}s"
 """Ends the names of figures over the whole path, which are shown without a horizon."""
@@ -58,14 +63,16 @@ def write_report(out: Path, summary: dict[str, Any]) -> Path:
     """Writes out/report.html from results.parquet, the summary of `summarise` and, for the pictures, the data set. Returns its path."""
     out = Path(out)
     table = read(out)
+    shown = choose(ok(table))
     parts = [
-        _head(summary),
+        _head(summary, table),
         _figures(summary["figures"]),
         _distributions(ok(table), summary["min_ade_by_k"]),
         _buckets(summary["buckets"]),
-        _pages(summary, ok(table)),
+        _pages(summary, ok(table), shown),
         _errors(summary),
-        _rows(table),
+        _notes(table),
+        _rows(table, summary),
         _protocol(summary),
     ]
     page = (resources.files("alpamayo_r1") / "assets" / "report.html").read_text(encoding="utf-8")
@@ -73,7 +80,7 @@ def write_report(out: Path, summary: dict[str, Any]) -> Path:
     return write_text(out / "report.html", content)
 
 
-def _head(summary: dict[str, Any]) -> str:
+def _head(summary: dict[str, Any], table: pa.Table) -> str:
     found = summary["figures"]["min_ade"]
     config, asked = summary["config"], summary["config"]["plan"]
     bases = [
@@ -83,10 +90,12 @@ def _head(summary: dict[str, Any]) -> str:
     rivals = "".join(f"<div><b>{number(base['mean'])} m</b><small>{span(base)}</small><span>{label}</span></div>" for label, base in bases)
     failed = f", <b class=bad>{summary['failed']} failed</b>" if summary["failed"] else ""
     where = f"{_e(config['checkpoint'])} on {_e(config['data'])}, t0 {_e(config['t0'])} s, {asked['samples']} samples, seed {asked['seed']}"
+    known = ok(table).filter(np.isfinite(column(ok(table), "min_ade")))
+    over = f"{len(known['clip_id'].unique())} clips" + (f" ({len(known)} rows)" if len(known) != len(known["clip_id"].unique()) else "")
     return f"""<header><h1>Alpamayo-R1 evaluation</h1><p>{summary["rows"]} rows{failed} · {where}</p></header>
 <p class="{"note" if summary["source"] == "world" else "notice"}">{_e(summary["notice"])}</p>
 <section class="big"><div class="main"><b>{number(found["mean"])} m</b><small>{span(found)}</small><span>mean minADE of {asked["samples"]},
-95 % interval over {found["count"]} clips{f", {found['masked']} masked" if found["masked"] else ""}</span></div>{rivals}</section>"""
+95 % interval over {over}{f", {found['masked']} masked" if found["masked"] else ""}</span></div>{rivals}</section>"""
 
 
 def _figures(figures: dict[str, Any]) -> str:
@@ -98,7 +107,7 @@ def _figures(figures: dict[str, Any]) -> str:
     head = "<tr><th class=l>figure<th>mean<th>95 % interval<th>CV<th>CTRA<th>masked<th class=l>unit</tr>"
     note = "CV, CTRA: the baselines constant velocity, constant turn rate and acceleration. Masked: rows without that part of the future. "
     note += f"Intervals: bootstrap over clips; none below {FEWEST} clips."
-    return f"<section><h2>Figures</h2><table>{head}{''.join(rows)}</table><p class=note>{note}</p></section>"
+    return f"<section><h2>Figures</h2><div class=wide><table>{head}{''.join(rows)}</table></div><p class=note>{note}</p></section>"
 
 
 def title(name: str) -> str:
@@ -117,7 +126,7 @@ def _distributions(table: pa.Table, by_k: Sequence[float]) -> str:
 
 
 def histogram(values: np.ndarray, label: str) -> str:
-    """Inline SVG: how many clips have which value; the last bar holds the highest 2 %, the dashed line is the median."""
+    """Inline SVG: how many rows have which value; the last bar holds the highest 2 %, the dashed line is the median."""
     values = values[np.isfinite(values)]
     if not len(values):
         return ""
@@ -154,7 +163,7 @@ def bars(names: Sequence[str], values: Sequence[float], label: str) -> str:
 
 
 def _buckets(buckets: dict[str, Any]) -> str:
-    head = "<tr><th class=l>{}<th>clips<th>minADE, m<th>95 % interval<th>CV<th>CTRA<th>miss<th>consistent<th>inconsistent</tr>"
+    head = "<tr><th class=l>{}<th>rows<th>minADE, m<th>95 % interval<th>CV<th>CTRA<th>miss<th>consistent<th>inconsistent</tr>"
     tables = []
     for kind, parts in buckets.items():
         rows = []
@@ -165,7 +174,8 @@ def _buckets(buckets: dict[str, Any]) -> str:
             rows.append(
                 f"<tr><td class=l>{shown}</td><td>{mine['count'] + mine['masked']}</td>{_n(mine['mean'])}<td>{span(mine)}</td>{rest}</tr>"
             )
-        tables.append(f"<table>{head.format(kind if kind != 'decision' else 'what it says it does')}{''.join(rows)}</table>")
+        name = kind if kind != "decision" else "what it says it does"
+        tables.append(f"<div class=wide><table>{head.format(name)}{''.join(rows)}</table></div>")
     return f"<section><h2>Where</h2>{''.join(tables)}</section>"
 
 
@@ -182,7 +192,7 @@ def choose(table: pa.Table) -> dict[str, list[int]]:
     return {"Most inconsistent": contrary, "Worst": worst, "Best": best}
 
 
-def _pages(summary: dict[str, Any], table: pa.Table) -> str:
+def _pages(summary: dict[str, Any], table: pa.Table, chosen: dict[str, list[int]]) -> str:
     try:
         source = open_source(summary["config"]["data"])
     except Exception as problem:
@@ -190,11 +200,10 @@ def _pages(summary: dict[str, Any], table: pa.Table) -> str:
         return f"<section><h2>Pictures</h2><p class=note>None: the data set can't be opened here ({why}).</p></section>"
     with source:
         parts = [
-            f"<h2>{heading}</h2>{''.join(_page(source, table, i, summary) for i in places)}"
-            for heading, places in choose(table).items()
-            if places
+            f"<h2>{heading}</h2>{''.join(_page(source, table, i, summary) for i in places)}" for heading, places in chosen.items() if places
         ]
-    return f"<section class=pages>{''.join(parts)}</section>"
+    hint = "<p class=note>Blue: the sample nearest to what was driven, and its own words. A click or Enter enlarges a picture.</p>"
+    return f"<section class=pages>{hint}{''.join(parts)}</section>"
 
 
 def _page(source: Source, table: pa.Table, place: int, summary: dict[str, Any]) -> str:
@@ -210,14 +219,17 @@ def _page(source: Source, table: pa.Table, place: int, summary: dict[str, Any]) 
     plan = as_plan(row, {})
     picture = jpeg(page(read_again.sample, plan, result(read_again.sample, plan, summary["config"]["plan"]["seed"])))
     encoded = base64.b64encode(picture).decode()
-    return f'<figure><figcaption>{caption}</figcaption><img alt="{caption}" src="data:image/jpeg;base64,{encoded}"></figure>'
+    image = f'<img alt="{caption}" src="data:image/jpeg;base64,{encoded}">'
+    return (
+        f'<figure id="page-{row["index"]}"><figcaption>{caption}</figcaption><a class=zoom href="#row-{row["index"]}">{image}</a></figure>'
+    )
 
 
 def _verdicts(row: dict[str, Any]) -> str:
     return ", ".join(f"{row['verdict'].count(kind)} {kind}" for kind in ("consistent", "inconsistent", "unclear") if kind in row["verdict"])
 
 
-def jpeg(figure, quality: int = 82) -> bytes:
+def jpeg(figure: Figure, quality: int = 82) -> bytes:
     """A figure as a JPEG."""
     file = io.BytesIO()
     figure.savefig(file, format="jpeg", dpi=figure.dpi, pil_kwargs={"quality": quality, "optimize": True})
@@ -236,28 +248,70 @@ COLUMNS = (
 )
 
 
-def _rows(table: pa.Table) -> str:
-    """Every row; a click on a heading sorts."""
-    head = "".join(
-        f"<th class={'l' if left else 'r'}>{name}"
-        for name, left in [
-            ("clip", True),
-            ("t0", False),
-            ("says", True),
-            *((n, False) for n, _ in COLUMNS),
-            ("reasoning of sample 1", True),
-        ]
-    )
-    keep = table.select(["index", "clip_id", "t0_us", "decision", "error", "reasoning", *(name for _, name in COLUMNS)])
+STEPS = (*range(4, 64, 5), 63)
+"""Steps of a path that the view of a row draws: every half second, and the last."""
+
+
+def _rows(table: pa.Table, summary: dict[str, Any]) -> str:
+    """Every row; a click on a heading sorts, a click on a row opens it: paths from above, words and error of each sample, its page."""
+    names = [("clip", True), ("t0", False), ("says", True), *((n, False) for n, _ in COLUMNS), ("reasoning of the best sample", True)]
+    head = "".join(f"<th class={'l' if left else 'r'} tabindex=0 role=button>{name}" for name, left in names)
+    keep = table.select(["index", "clip_id", "t0_us", "decision", "error", "reasoning", "sample_ade", *(name for _, name in COLUMNS)])
     body = []
     for row in keep.to_pylist():
-        said = f"<span class=bad>{_e(row['error'].splitlines()[0])}</span>" if row["error"] else _e(row["reasoning"][0]) or "(none)"
+        said = f"<span class=bad>{_e(row['error'].splitlines()[0])}</span>" if row["error"] else _e(row["reasoning"][best(row)]) or "(none)"
         numbers = "".join(_n(row[name]) for _, name in COLUMNS)
         decision = _e((row["decision"] or "").replace("_", " "))
-        clip_id, t0_us = _e(row["clip_id"]), row["t0_us"]
-        clip = f'<td class="l id" title="{clip_id}">{clip_id[:8]}</td><td data-v={t0_us}>{t0_us / 1e6:g}</td>'
-        body.append(f"<tr>{clip}<td class=l>{decision}</td>{numbers}<td class=l>{said}</td></tr>")
-    return f"<section><h2>All rows</h2><table id=rows><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></section>"
+        clip_id, t0_us, index = _e(row["clip_id"]), row["t0_us"], row["index"]
+        link = f'<a class=open href="#row-{index}">{_e(row["clip_id"][:8])}</a>'
+        clip = f'<td class="l id" title="{clip_id}">{link}</td><td data-v={t0_us}>{t0_us / 1e6:.10g}</td>'
+        body.append(f"<tr id=row-{index}>{clip}<td class=l>{decision}</td>{numbers}<td class=l>{said}</td></tr>")
+    rows = f"<table id=rows><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    note = "<p class=note>Click a heading to sort. Click a row, or its clip's name, to see its paths and every sample's words.</p>"
+    return f"<section><h2>All rows</h2>{note}<div class=wide>{rows}</div>{_details(table, summary['config'])}</section>"
+
+
+def best(row: dict[str, Any]) -> int:
+    """The number of the sample with the smallest error; the first where no error is known."""
+    known = [(error, i) for i, error in enumerate(row["sample_ade"] or []) if error is not None and math.isfinite(error)]
+    return min(known, default=(0.0, 0))[1]
+
+
+def _details(table: pa.Table, config: dict[str, Any]) -> str:
+    """What a row opens to, as JSON by index: paths in metres [[ahead, left], ...], words, errors, verdicts, and how to draw its page."""
+    found = {}
+    for row in ok(table).select(["index", "clip_id", "t0_us", "reasoning", "verdict", "sample_ade", "pred_xyz", "gt_xyz"]).to_pylist():
+        plans = np.asarray(row["pred_xyz"], dtype=np.float64).reshape(len(row["reasoning"]), -1, 3)
+        truth = None if row["gt_xyz"] is None else np.asarray(row["gt_xyz"], dtype=np.float64).reshape(1, -1, 3)
+        where = ["--checkpoint", str(config["checkpoint"]), "--data", str(config["data"]), "--clip", row["clip_id"]]
+        rest = ["--t0", f"{row['t0_us'] / 1e6:.10g}", "--samples", str(config["plan"]["samples"]), "--seed", str(config["plan"]["seed"])]
+        found[row["index"]] = {
+            "title": f"{row['clip_id']}, t0 {row['t0_us'] / 1e6:.10g} s",
+            "plans": [_path(path) for path in plans],
+            "truth": None if truth is None else _path(truth[0]),
+            "words": row["reasoning"],
+            "verdicts": row["verdict"],
+            "errors": [None if e is None or not math.isfinite(e) else round(e, 3) for e in row["sample_ade"] or []],
+            "best": best(row),
+            "command": shlex.join(["alpamayo-r1", "run", *where, *rest, "--out", "pages"]),
+        }
+    content = json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id=details>{content}</script>'
+
+
+def _path(xyz: np.ndarray) -> list[list[float]]:
+    """x, y at STEPS to the centimetre, without steps that are no numbers."""
+    picked = xyz[[step for step in STEPS if step < len(xyz)], :2]
+    return picked[np.isfinite(picked).all(1)].round(2).tolist()
+
+
+def _notes(table: pa.Table) -> str:
+    """How many rows have which note."""
+    counts = Counter(code for codes in table["notes"].to_pylist() for code in codes or [])
+    if not counts:
+        return ""
+    listed = "".join(f"<li>{count} × <code>{_e(code)}</code></li>" for code, count in counts.most_common())
+    return f"<section><h2>Notes</h2><p class=note>Rows whose input or plan has something to know.</p><ul>{listed}</ul></section>"
 
 
 def _errors(summary: dict[str, Any]) -> str:

@@ -67,6 +67,7 @@ def score(sample: Sample, plan: Plan) -> dict[str, Any]:
         "reasoning": list(plan.reasoning),
         "ended": list(plan.ended),
         "verdict": verdicts,
+        "notes": sorted({note.code for note in sample.notes + plan.notes}),
         "decision": decision(plan.reasoning),
         "pred_xyz": plan.xyz.float().flatten().tolist(),
         "pred_yaw": yaw_of(plan.rot).float().flatten().tolist(),

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         ("reasoning", pa.list_(pa.string())),
         ("ended", pa.list_(pa.bool_())),
         ("verdict", pa.list_(pa.string())),
+        ("notes", pa.list_(pa.string())),
         ("decision", pa.string()),
         ("sample_ade", pa.list_(_F)),
         ("pred_xyz", pa.list_(pa.float32())),

@@ -280,8 +280,11 @@ def test_future_is_optional(tree):
         with pytest.raises(errors.OutOfRange, match="need_future=False"):
             clip.sample(5_100_000)
         sample = clip.sample(5_100_000, need_future=False)
-        assert sample.future is None
-        check_sample(sample, need_future=False)
+        known = ~sample.future.xyz.isnan().any(-1)
+        assert known.tolist() == [True] * 29 + [False] * 35
+        xyz, rot = expected_path(5.1, 5.1 + 0.1 * np.arange(1, 30))
+        assert np.abs(sample.future.xyz[known].numpy() - xyz).max() < 2e-5 and np.abs(sample.future.rot[known].numpy() - rot).max() < 2e-5
+        assert clip.sample(7_940_000, need_future=False).future is None
         assert clip.sample(1_600_000, need_future=False).future is not None
 
 

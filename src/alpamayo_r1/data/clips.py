@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import io
-import threading
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from alpamayo_r1.core.family import ORDER
-from alpamayo_r1.core.geometry import Calibration, FTheta, to_frame
 from alpamayo_r1.core.notes import Note
-from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H, Observation, Sample, Trajectory
+from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, Observation, Sample
 from alpamayo_r1.data.around import read_surroundings, surroundings_at
-from alpamayo_r1.data.errors import BadEgomotion, BadVideo, MissingCamera, NotDownloaded, OutOfRange
+from alpamayo_r1.data.calibration import read_calibration, read_vehicle
+from alpamayo_r1.data.camera import Camera
+from alpamayo_r1.data.egomotion import FUTURE_US, PAST_US, STEP_US, Egomotion, read_egomotion
+from alpamayo_r1.data.errors import BadCalibration, BadEgomotion, BadVideo, MissingCamera, NotDownloaded, OutOfRange
 from alpamayo_r1.data.origin import Origin
+from alpamayo_r1.data.tables import MAX_TABLE, read_parquet, reading, zip_members
 
 if TYPE_CHECKING:
     import pandas as pd
 
 T0_US = 5_100_000
 """The release's default moment."""
-
-STEP_US = round(DT * 1e6)
-PAST_US = STEP_US * np.arange(1 - H, 1)
-FUTURE_US = STEP_US * np.arange(1, F + 1)
 
 
 class Clip:
@@ -45,31 +39,42 @@ class Clip:
     def sample(self, t0_us: int = T0_US, *, cameras: Sequence[str] = CAMERAS, frames: int = FRAMES, need_future: bool = True) -> Sample:
         """What the car knew at t0 and drove afterwards.
 
-        Frames are the last ones at or before t0 - 0.1 k s, cameras in the released order. Without `need_future`, future is None where the
-        log ends too early. meta: "source", "frame_timestamps_us" i64 [C, K], and "calibration", "vehicle", "surroundings"
-        where the clip has them.
-        Raises ValueError, OutOfRange, MissingCamera, NotDownloaded, BadVideo, BadEgomotion; all before a frame is decoded.
+        Frames are the last ones at or before t0 - 0.1 k s, cameras in the released order. With `need_future` all 64 steps of the future
+        must be known; without it, steps that the log lacks are NaN, and future is None where it has none of them.
+        meta: "source", "frame_timestamps_us" i64 [C, K], and "calibration", "vehicle", "surroundings" where the clip has them.
+        notes: "clip-invalid", "frames-stale", "egomotion-gap", "surroundings-broken".
+
+        Raises:
+            ValueError: no cameras, one twice, or no frames. OutOfRange, MissingCamera, NotDownloaded, BadVideo, BadEgomotion,
+            BadCalibration: what is wrong with the clip there; before a frame is decoded, except a frame that is damaged.
         """
         if frames < 1:
-            raise ValueError(f"frames is {frames}, expected at least 1 a camera")
+            raise ValueError(f"frames is {frames}, expected at least 1 per camera")
         t0_us, cameras = int(t0_us), self._in_order(cameras)
         self._require(["egomotion", *cameras])
         self._check_t0(t0_us, cameras, frames, need_future)
-        open_cameras = [self._cameras[c] for c in cameras]
-        has_future = t0_us + FUTURE_US[-1] <= self.egomotion.end_us
-        pictures, times = self._decode(open_cameras, t0_us + STEP_US * np.arange(1 - frames, 1))
-        around, notes = self._surroundings
+        history, notes = self.egomotion.history(t0_us)
+        future = self.egomotion.future(t0_us)
+        if need_future and (future is None or bool(future.xyz.isnan().any())):
+            raise OutOfRange(
+                f"the ego motion of clip {self.clip_id} has a gap in the {F * DT:g} s after t0 = {t0_us / 1e6:g} s.",
+                "a log without gaps there",
+                "choose another t0, or pass need_future=False: what is known is then scored.",
+            )
+        rig = self.rig
+        around, broken = self._surroundings
         known = {} if around is None else {"surroundings": surroundings_at(around, t0_us, *self.egomotion.pose_at(t0_us))}
+        pictures, times, seen = self._decode([self._cameras[c] for c in cameras], t0_us + STEP_US * np.arange(1 - frames, 1))
         return Sample(
-            observation=Observation(pictures, cameras, self.egomotion.path(t0_us, PAST_US), t0_us),
-            future=self.egomotion.path(t0_us, FUTURE_US) if has_future else None,
+            observation=Observation(pictures, cameras, history, t0_us),
+            future=future,
             clip_id=self.clip_id,
-            meta={"source": self.origin.kind, "frame_timestamps_us": times} | self.rig | known,
-            notes=notes,
+            meta={"source": self.origin.kind, "frame_timestamps_us": times} | rig | known,
+            notes=self._validity() + notes + broken + seen,
         )
 
     def valid_t0(self, *, cameras: Sequence[str] = CAMERAS, frames: int = FRAMES, need_future: bool = True) -> tuple[int, int]:
-        """First and last t0 in microseconds for which `sample` succeeds (lo > hi: none)."""
+        """First and last t0 in microseconds that the logs reach (lo > hi: none); between them a log may still have a gap."""
         cameras = self._in_order(cameras)
         self._require(["egomotion", *cameras])
         self._open(cameras)
@@ -82,20 +87,21 @@ class Clip:
     @cached_property
     def egomotion(self) -> Egomotion:
         """Where the car was, at any time of the log."""
-        import pandas as pd
-
-        data = pd.read_parquet(io.BytesIO(self._members("egomotion")["egomotion"]))
-        return read_egomotion(data, self.clip_id)
+        name = f"egomotion of clip {self.clip_id}"
+        return read_egomotion(read_parquet(self._members("egomotion")["egomotion"], name, BadEgomotion), self.clip_id)
 
     @cached_property
     def rig(self) -> dict[str, Any]:
-        """{"calibration": {camera: Calibration}, "vehicle": {name: metres}} as far as the clip has them."""
+        """{"calibration": {camera: Calibration}, "vehicle": {name: metres}} as far as the clip has them. Raises BadCalibration."""
         lens, pose, body = (self._table(f) for f in ("camera_intrinsics", "sensor_extrinsics", "vehicle_dimensions"))
         rig: dict[str, Any] = {}
-        if lens is not None and pose is not None:
-            rig["calibration"] = {c: read_calibration(lens.loc[c], pose.loc[c]) for c in lens.index if c in pose.index}
-        if body is not None:
-            rig["vehicle"] = {name: float(body[name]) for name in body.index}
+        where = f"the calibration of clip {self.clip_id}"
+        with reading(BadCalibration, where, "one row per camera, and one for the vehicle"):
+            if lens is not None and pose is not None:
+                both = [str(c) for c in lens.index if c in pose.index]
+                rig["calibration"] = {c: read_calibration(lens.loc[c], pose.loc[c], f"{c} in {where}") for c in both}
+            if body is not None:
+                rig["vehicle"] = read_vehicle(body, f"the vehicle of clip {self.clip_id}")
         return rig
 
     @cached_property
@@ -161,6 +167,9 @@ class Clip:
         lo, hi = self.valid_t0(cameras=cameras, frames=frames, need_future=need_future)
         if lo <= t0_us <= hi:
             return
+        apart = self._apart(cameras)
+        if apart:
+            raise BadEgomotion(f"the ego motion of clip {self.clip_id} and {apart}.", "one clock for both", "shift or convert one of them.")
         if lo > hi:
             raise OutOfRange(
                 f"clip {self.clip_id} is too short: no t0 has {-PAST_US[0] / 1e6:g} s before and {FUTURE_US[-1] / 1e6:g} s after it.",
@@ -175,6 +184,18 @@ class Clip:
             "choose a t0 in that range" + (", or pass need_future=False if you don't score." if without else "."),
         )
 
+    def _apart(self, cameras: Sequence[str]) -> str | None:
+        """A camera whose time span has nothing in common with the ego motion's."""
+        log = self.egomotion
+        for camera in cameras:
+            seen = self._cameras[camera].timestamps
+            if seen[-1] < log.start_us or seen[0] > log.end_us:
+                return (
+                    f"its {camera} have no moment in common: {log.start_us / 1e6:.6g} s .. {log.end_us / 1e6:.6g} s and "
+                    f"{seen[0] / 1e6:.6g} s .. {seen[-1] / 1e6:.6g} s"
+                )
+        return None
+
     def _open(self, cameras: Sequence[str]) -> None:
         new = [c for c in cameras if c not in self._cameras]
         if new:
@@ -182,16 +203,20 @@ class Clip:
                 self._cameras |= dict(zip(new, pool.map(self._open_camera, new)))
 
     def _open_camera(self, name: str) -> Camera:
-        import pandas as pd
+        members, title = self._members(name), f"{name} of clip {self.clip_id}"
+        return Camera(members["video"], read_parquet(members["frame_timestamps"], f"the timestamps of {title}", BadVideo), title)
 
-        members = self._members(name)
-        stamps = pd.read_parquet(io.BytesIO(members["frame_timestamps"]))["timestamp"].to_numpy(copy=True)
-        return Camera(members["video"], stamps, f"{name} of clip {self.clip_id}")
+    def _validity(self) -> tuple[Note, ...]:
+        """A note where the data set's own index says that the clip is not to be used."""
+        index = self.origin.interface.clip_index
+        if "clip_is_valid" not in index.columns or bool(index.at[self.clip_id, "clip_is_valid"]):
+            return ()
+        return (Note("clip-invalid", f"the data set's index says that clip {self.clip_id} is not valid"),)
 
-    def _decode(self, cameras: Sequence[Camera], times_us: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """u8 [C, K, 3, h, w] and their own times i64 [C, K]; one thread a camera."""
+    def _decode(self, cameras: Sequence[Camera], times_us: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, tuple[Note, ...]]:
+        """u8 [C, K, 3, h, w], their own times i64 [C, K] and notes; one thread per camera."""
         with ThreadPoolExecutor(len(cameras)) as pool:
-            pictures, stamps = zip(*pool.map(lambda c: c.frames(times_us), cameras))
+            pictures, stamps, notes = zip(*pool.map(lambda c: c.frames(times_us), cameras))
         sizes = {p.shape[-2:] for p in pictures}
         if len(sizes) > 1:
             raise BadVideo(
@@ -199,7 +224,7 @@ class Clip:
                 "one size for all",
                 "ask for cameras of one size with cameras=(...).",
             )
-        return torch.stack(pictures), torch.stack(stamps)
+        return torch.stack(pictures), torch.stack(stamps), tuple(note for some in notes for note in some)
 
     def _file(self, feature: str) -> str:
         interface = self.origin.interface
@@ -214,151 +239,26 @@ class Clip:
         """alias -> content of the clip's members in the chunk of a feature."""
         names = self.origin.interface.features.get_clip_files_in_zip(self.clip_id, feature)
         wanted = {alias: name for alias, name in names.items() if alias in ("egomotion", "video", "frame_timestamps")}
-        try:
-            with self._chunk(feature) as file, zipfile.ZipFile(file) as chunk:
-                return {alias: chunk.read(name) for alias, name in wanted.items()}
-        except (zipfile.BadZipFile, KeyError) as error:
-            kind = BadEgomotion if feature == "egomotion" else BadVideo
+        kind = BadEgomotion if feature == "egomotion" else BadVideo
+        if len(wanted) != (1 if feature == "egomotion" else 2):
             raise kind(
-                f"{self._file(feature)} does not hold {feature} of clip {self.clip_id}: {error}.",
-                f"a zip with {', '.join(PurePosixPath(n).name for n in wanted.values())}",
-                f"the download may be cut off; get it again: {self.origin.download_command([self._file(feature)])}",
-            ) from error
+                f"features.csv names {', '.join(names)} as the files of {feature}.",
+                "egomotion" if feature == "egomotion" else "video and frame_timestamps",
+                "write features.csv again.",
+            )
+        file_name = self._file(feature)
+        where = f"{file_name} does not hold {feature} of clip {self.clip_id}: it"
+        do = f"the download may be cut off; get it again: {self.origin.download_command([file_name])}"
+        with reading(kind, where, f"a whole file {file_name}", do), self._chunk(feature) as file:
+            return zip_members(file, wanted, where, kind)
 
     def _table(self, feature: str) -> pd.DataFrame | pd.Series | None:
         """The clip's rows of a calibration table, or None where there are none on this machine."""
-        import pandas as pd
-
         interface = self.origin.interface
         if feature not in interface.features.ALL or not (interface.is_file_cached(self._file(feature)) or self.origin.maybe_stream):
             return None
-        with self._chunk(feature) as file:
-            table = pd.read_parquet(file)
-        return table.loc[self.clip_id] if self.clip_id in table.index else None
-
-
-@dataclass(frozen=True)
-class Egomotion:
-    """The log of one clip as a function of time: translation by cubic spline, rotation by slerp (the devkit's interpolator)."""
-
-    pose: Any  # physical_ai_av RigidTransformInterpolator
-    start_us: int
-    end_us: int
-
-    def path(self, t0_us: int, offsets_us: np.ndarray) -> Trajectory:
-        """Poses at t0 + offsets in the ego frame at t0, full 3-D rotation: Trajectory [T] in float32."""
-        pose = self.pose(np.concatenate([[t0_us], t0_us + offsets_us]))
-        xyz, rot = torch.from_numpy(pose.translation.copy()), torch.from_numpy(pose.rotation.as_matrix())
-        xyz, rot = to_frame(xyz[1:], rot[1:], xyz[0], rot[0])
-        return Trajectory(xyz.float(), rot.float())
-
-    def pose_at(self, t0_us: int) -> tuple[np.ndarray, np.ndarray]:
-        """Translation [3] and rotation [3, 3] at t0 in the log's own frame."""
-        pose = self.pose(np.array([t0_us]))
-        return pose.translation[0], pose.rotation.as_matrix()[0]
-
-
-def read_egomotion(data: pd.DataFrame, clip_id: str) -> Egomotion:
-    """A table of timestamp (us), qx..qw, x, y, z -> Egomotion. Raises BadEgomotion."""
-    from physical_ai_av.utils.interpolation import RigidTransformInterpolator
-    from scipy.spatial.transform import RigidTransform, Rotation
-
-    times = data["timestamp"].to_numpy(copy=True)
-    quaternion, xyz = data[["qx", "qy", "qz", "qw"]].to_numpy(copy=True), data[["x", "y", "z"]].to_numpy(copy=True)
-    if len(times) < 4 or not (np.diff(times) > 0).all():
-        row = int(np.argmax(np.diff(times) <= 0)) + 1 if len(times) >= 4 else len(times)
-        raise BadEgomotion(
-            f"egomotion of clip {clip_id} does not move forward in time at row {row} of {len(times)}.",
-            "at least 4 rows with strictly increasing timestamps",
-            "sort the rows and drop duplicates, or leave this clip out.",
-        )
-    broken = ~np.isfinite(np.concatenate([quaternion, xyz], 1)).all(1) | (np.abs(np.linalg.norm(quaternion, axis=1) - 1) > 0.01)
-    if broken.any():
-        row = int(np.argmax(broken))
-        raise BadEgomotion(
-            f"egomotion of clip {clip_id} has {int(broken.sum())} broken poses, the first in row {row} ({times[row] / 1e6:.3f} s).",
-            "finite positions and unit quaternions in every row",
-            "drop these rows (the pose is interpolated across), or leave this clip out.",
-        )
-    pose = RigidTransform.from_components(rotation=Rotation.from_quat(quaternion), translation=xyz)
-    return Egomotion(RigidTransformInterpolator(times, pose), int(times[0]), int(times[-1]))
-
-
-def read_calibration(lens: pd.Series, pose: pd.Series) -> Calibration:
-    """A row of camera_intrinsics and one of sensor_extrinsics -> Calibration."""
-    from scipy.spatial.transform import Rotation
-
-    fw, bw = (tuple(float(lens[f"{kind}_poly_{i}"]) for i in range(5)) for kind in ("fw", "bw"))
-    rot = Rotation.from_quat(pose[["qx", "qy", "qz", "qw"]].to_numpy(dtype=float)).as_matrix()
-    return Calibration(
-        lens=FTheta(int(lens["width"]), int(lens["height"]), float(lens["cx"]), float(lens["cy"]), fw, bw),
-        position=tuple(float(pose[axis]) for axis in "xyz"),
-        rot=tuple(tuple(float(v) for v in row) for row in rot),
-    )
-
-
-class Camera:
-    """One camera's video and its clock, opened once and checked. `name` is for messages."""
-
-    def __init__(self, video: bytes, timestamps: np.ndarray, name: str):
-        import av
-        from physical_ai_av.video import SeekVideoReader
-
-        self.name, self.timestamps, self._lock = name, timestamps, threading.Lock()
-        if len(timestamps) < 2 or not (np.diff(timestamps) > 0).all():
-            raise BadVideo(
-                f"the frame timestamps of {name} don't increase ({len(timestamps)} rows).",
-                "at least two timestamps, each later than the one before",
-                "the clip's timestamps are damaged: download it again, or leave it out.",
-            )
-        try:
-            self._reader = SeekVideoReader(io.BytesIO(video), timestamps)
-        except (av.FFmpegError, IndexError, StopIteration, TypeError) as error:
-            raise BadVideo(
-                f"the video of {name} can't be opened: {error}.", "an mp4 with one video stream", "download it again."
-            ) from error
-        self._check_clock()
-
-    def frames(self, times_us: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """The last frame at or before each time: u8 [K, 3, h, w] and their own times i64 [K]. Raises BadVideo."""
-        import av
-
-        try:
-            with self._lock:
-                pictures, stamps = self._reader.decode_images_from_timestamps(times_us.astype(np.int64))
-        except (av.FFmpegError, ValueError) as error:
-            raise BadVideo(
-                f"frames of {self.name} can't be decoded: {error}", "a whole video", "download the chunk again, or leave this clip out."
-            ) from error
-        return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.asarray(stamps, dtype=np.int64))
-
-    def close(self) -> None:
-        """Closes the video."""
-        self._reader.close()
-
-    def _check_clock(self) -> None:
-        """The devkit takes a frame at pts for number round(pts / pts_per_frame): BadVideo where that is not its number."""
-        reader = self._reader
-        pts = np.sort([p.pts for p in reader.container.demux(reader.stream) if p.pts is not None])
-        rows = len(self.timestamps)
-        if len(pts) < rows:
-            raise BadVideo(
-                f"the video of {self.name} is truncated: {len(pts)} frames for {rows} timestamps.",
-                "a frame for every timestamp",
-                "download the chunk again, or leave this clip out.",
-            )
-        if pts[0] != 0:
-            raise BadVideo(
-                f"the video of {self.name} starts at pts {pts[0]} (time base {reader.time_base}), so every frame would be mistaken.",
-                "a first frame at pts 0",
-                "write it again with its clock from 0, e.g. ffmpeg -i IN -vf setpts=PTS-STARTPTS OUT.mp4.",
-            )
-        number = np.round(pts[:rows] / max(reader.pts_per_frame, 1))
-        if (number != np.arange(rows)).any():
-            first = int(np.argmax(number != np.arange(rows)))
-            raise BadVideo(
-                f"the clock of the video of {self.name} (time base {reader.time_base}, {float(reader.fps):.3f} frames/s) drifts: "
-                f"from frame {first} on the reader would give another frame without notice.",
-                "a constant frame rate, and a time base that divides the frame time (mp4's usual 1/15360 or 1/90000)",
-                "write it again, e.g. ffmpeg -i IN -r 30 -video_track_timescale 15360 OUT.mp4.",
-            )
+        name = self._file(feature)
+        with reading(BadCalibration, name, "a parquet table with clip ids as its index"):
+            with self._chunk(feature) as file:
+                table = read_parquet(file.read(MAX_TABLE + 1), name, BadCalibration)
+            return table.loc[self.clip_id] if self.clip_id in table.index else None

@@ -23,8 +23,8 @@ class UnknownClip(DataError):
     """The clip id is not in the index."""
 
 
-class BadClipId(DataError):
-    """A clip id that is no safe name of a file."""
+class BadClipId(UnknownClip):
+    """A clip id that is no safe name of a file, so that no clip can have it."""
 
 
 class NotDownloaded(DataError):
@@ -45,3 +45,7 @@ class BadVideo(DataError):
 
 class BadEgomotion(DataError):
     """Poses that are not numbers, or times that do not increase."""
+
+
+class BadCalibration(DataError):
+    """A lens, a pose of a camera or a size of the car that can't be."""

@@ -82,17 +82,16 @@ class Source:
         """The one clip id that begins so: `source.find("030c760c")`. A whole id is itself, whatever else begins with it.
 
         Raises:
-            UnknownClip: no clip begins so, or several do; the message lists some. BadClipId: what can be no part of an id.
+            UnknownClip: no clip begins so, or several do; the message lists some.
         """
-        prefix = check_clip_id(prefix)
         if prefix in self._known:
             return prefix
-        found = [clip_id for clip_id in self.clip_ids if clip_id.casefold().startswith(prefix.casefold())]
+        found = [clip_id for clip_id in self.clip_ids if prefix and clip_id.casefold().startswith(prefix.casefold())]
         if not found:
             raise self._unknown(prefix)
         if len(found) > 1:
             raise UnknownClip(
-                f'"{prefix}" is the beginning of {len(found)} clip ids of {self.name}.',
+                f'"{prefix}" begins {len(found)} of the {len(self.clip_ids)} ids of {self.name}.',
                 "a beginning that only one clip has",
                 f"give more of it: {', '.join(found[:6])}{', ...' if len(found) > 6 else ''}.",
             )
@@ -113,26 +112,6 @@ class Source:
         if check_clip_id(clip_id) not in self._known:
             raise self._unknown(clip_id)
         return Clip(self.origin, clip_id, closed=self._forget)
-
-    def find(self, prefix: str) -> str:
-        """The id that a person means: itself, or the one id that begins so.
-
-        Raises:
-            UnknownClip: no id begins so, or several do.
-        """
-        if prefix in self.origin.interface.clip_index.index:
-            return prefix
-        fitting = [clip_id for clip_id in self.clip_ids if clip_id.startswith(prefix)] if prefix else []
-        if len(fitting) == 1:
-            return fitting[0]
-        if not fitting:
-            raise self._unknown(prefix)
-        shown = f"{', '.join(fitting[:3])}{', ...' if len(fitting) > 3 else ''}"
-        raise UnknownClip(
-            f'"{prefix}" begins {len(fitting)} of the {len(self.clip_ids)} ids of {self.name}.',
-            "a beginning that only one id has",
-            f"give more letters: {shown}",
-        )
 
     def _forget(self, clip: Clip) -> None:
         """Drops a clip that was closed, so that a run over many clips doesn't grow."""

@@ -1,0 +1,162 @@
+"""One camera's video and its clock: opened once, checked before a frame is decoded, strict about frames that are damaged."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from alpamayo_r1.core.notes import Note
+from alpamayo_r1.data.clock import STALE_PERIODS, STALE_US, integers, read_times
+from alpamayo_r1.data.errors import BadVideo
+from alpamayo_r1.data.tables import reading
+
+if TYPE_CHECKING:
+    import av
+    import pandas as pd
+
+MAX_SIDE = 8192
+"""Pixels of the longest side of a picture."""
+
+
+class Camera:
+    """One camera's video and its clock. `name` is for messages.
+
+    clock: a row per frame: `timestamp` (us) and, optionally, `frame_index`, the number of each row's frame in the video.
+
+    Raises:
+        BadVideo: a clock or a container that would give wrong frames.
+    """
+
+    def __init__(self, video: bytes, clock: pd.DataFrame, name: str):
+        from physical_ai_av.video import SeekVideoReader
+
+        self.name, self._lock = name, threading.Lock()
+        self.timestamps = read_times(clock, name, BadVideo)
+        self._numbers = self._frame_numbers(clock)
+        self.period_us = float(np.median(np.diff(self.timestamps)))
+        with reading(BadVideo, f"the video of {name} can't be opened: it", "an mp4 with one video stream"):
+            self._reader = SeekVideoReader(io.BytesIO(video), self.timestamps)
+            self._check_stream(self._reader.stream)
+            self._check_frames()
+
+    def frames(self, times_us: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, tuple[Note, ...]]:
+        """The last frame at or before each time: u8 [K, 3, h, w], their own times i64 [K], and a note where one is old.
+
+        Raises:
+            BadVideo: a frame older at its time than STALE_US, or one that a strict decoder rejects.
+        """
+        rows = np.searchsorted(self.timestamps, times_us, side="right") - 1
+        if rows.min() < 0:
+            raise BadVideo(f"{self.name} has no frame at {times_us.min() / 1e6:.3f} s.", "a frame at or before it", "choose a later t0.")
+        stamps = self.timestamps[rows]
+        notes = self._ages(times_us, stamps)
+        with self._lock, reading(BadVideo, f"frames of {self.name} can't be decoded: the video", "a whole video"):
+            pictures = self._decode(self._numbers[rows])
+        return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(stamps), notes
+
+    def close(self) -> None:
+        """Closes the video."""
+        self._reader.close()
+
+    def _frame_numbers(self, clock: pd.DataFrame) -> np.ndarray:
+        """The number of each row's frame in the video i64[rows]."""
+        if "frame_index" not in clock.columns:
+            return np.arange(len(clock))
+        number = integers(clock, "frame_index", self.name, BadVideo)
+        if number[0] < 0 or not (np.diff(number) > 0).all():
+            raise BadVideo(
+                f"the frame_index of {self.name} doesn't count upwards from 0.", "0, 1, 2, ..., each once", "write the clip again."
+            )
+        return number
+
+    def _ages(self, times_us: np.ndarray, stamps: np.ndarray) -> tuple[Note, ...]:
+        """A note where a frame is old at its time. Raises BadVideo where one is too old."""
+        age = times_us - stamps
+        oldest = int(np.argmax(age))
+        said = f"{self.name} has no frame in the {age[oldest] / 1e6:.3f} s before {times_us[oldest] / 1e6:.3f} s"
+        if age[oldest] > STALE_US:
+            raise BadVideo(f"{said}.", f"frames at most {STALE_US / 1e6:g} s old", "choose another t0, or leave this clip out.")
+        if age[oldest] <= max(STALE_PERIODS * self.period_us, 1):
+            return ()
+        return (Note("frames-stale", f"{said}: an older picture stands for it"),)
+
+    def _decode(self, numbers: np.ndarray) -> np.ndarray:
+        """The frames of these numbers u8[K, h, w, 3], upright; each key frame is sought once. Raises ValueError for a damaged one."""
+        reader, found = self._reader, {}
+        stream = reader.stream
+        if not stream.codec_context.is_open:
+            stream.codec_context.options = {"err_detect": "explode"}
+        pts = self._pts[np.unique(numbers)]
+        keys = reader._key_pts[np.searchsorted(reader._key_pts, pts, side="right") - 1]
+        for key in np.unique(keys):
+            wanted = set(pts[keys == key].tolist())
+            reader.container.seek(int(key), any_frame=False, backward=True, stream=stream)
+            for frame in reader.container.decode(stream):
+                if frame.is_corrupt:
+                    raise ValueError(f"the frame at {frame.time} s of the video is damaged")
+                if frame.pts in wanted:
+                    found[frame.pts] = upright(frame)
+                    wanted.remove(frame.pts)
+                if not wanted:
+                    break
+        return np.stack([found[p] for p in self._pts[numbers].tolist()])
+
+    def _check_stream(self, stream: av.VideoStream) -> None:
+        streams = self._reader.container.streams
+        if streams.best("video") is not stream or len(streams.video) > 1:
+            raise BadVideo(
+                f"the video of {self.name} has {len(streams.video)} video streams.", "one", "write it again: ffmpeg -i IN -map 0:v:0 OUT."
+            )
+        shape = stream.sample_aspect_ratio
+        if shape and shape != 1:
+            raise BadVideo(f"the pixels of {self.name} are {shape} as wide as high.", "square pixels", "scale it to square pixels.")
+        if not 1 <= max(stream.width, stream.height) <= MAX_SIDE:
+            raise BadVideo(f"the pictures of {self.name} have {stream.width} x {stream.height} pixels.", f"at most {MAX_SIDE}", "scale it.")
+
+    def _check_frames(self) -> None:
+        """A frame for every row, at a constant rate from pts 0, as the devkit numbers them. Raises BadVideo."""
+        reader, numbers = self._reader, self._numbers
+        reader.container.seek(0, any_frame=True, backward=True, stream=reader.stream)
+        self._pts = np.sort(np.array([p.pts for p in reader.container.demux(reader.stream) if p.pts is not None], dtype=np.int64))
+        count = len(self._pts)
+        if count != numbers[-1] + 1:
+            ends = "is truncated" if count <= numbers[-1] else "goes on after its clock"
+            raise BadVideo(
+                f"the video of {self.name} {ends}: {count} frames for {len(numbers)} timestamps.",
+                "a frame for every timestamp, and a timestamp for every frame",
+                "download the chunk again, or leave this clip out.",
+            )
+        if self._pts[0] != 0:
+            raise BadVideo(
+                f"the video of {self.name} starts at pts {self._pts[0]} (time base {reader.time_base}), so every frame would be mistaken.",
+                "a first frame at pts 0",
+                "write it again with its clock from 0, e.g. ffmpeg -i IN -vf setpts=PTS-STARTPTS OUT.mp4.",
+            )
+        number = np.round(self._pts / max(reader.pts_per_frame, 1))
+        if (number != np.arange(count)).any():
+            first = int(np.argmax(number != np.arange(count)))
+            raise BadVideo(
+                f"the clock of the video of {self.name} (time base {reader.time_base}, {float(reader.fps):.3f} frames/s) drifts: "
+                f"from frame {first} on the reader would give another frame without notice.",
+                "a constant frame rate, and a time base that divides the frame time (mp4's usual 1/15360 or 1/90000)",
+                "write it again, e.g. ffmpeg -i IN -r 30 -video_track_timescale 15360 OUT.mp4.",
+            )
+
+
+def upright(frame: av.VideoFrame) -> np.ndarray:
+    """A decoded frame as u8[h, w, 3], turned as its display matrix says. Raises ValueError where that is no turn by 90 degrees."""
+    from av.sidedata.sidedata import Type
+
+    picture = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return picture
+    a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5] / 2**16
+    turns = {(1, 0, 0, 1): 0, (0, 1, -1, 0): -1, (-1, 0, 0, -1): 2, (0, -1, 1, 0): 1}.get((a, b, c, d))
+    if turns is None:
+        raise ValueError(f"its display matrix ({a:g} {b:g} {c:g} {d:g}) mirrors, scales or slants: write it again without it")
+    return np.ascontiguousarray(np.rot90(picture, turns))

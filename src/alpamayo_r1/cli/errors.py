@@ -82,6 +82,11 @@ def is_for_people(error: Exception) -> bool:
     return ours or isinstance(error, ValueError) or (isinstance(error, TypeError | KeyError) and raised_here(error))
 
 
+def explained(error: Exception) -> str:
+    """An error as people read it; one that nobody foresaw with its class."""
+    return visible(str(error) if is_for_people(error) or isinstance(error, OSError) else f"{type(error).__name__}: {error}")
+
+
 def raised_here(error: Exception) -> bool:
     """Whether a `raise` in this package made the error, not an operation that failed."""
     trace: TracebackType | None = error.__traceback__

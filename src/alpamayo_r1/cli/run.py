@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alpamayo_r1.cli.errors import explained
 from alpamayo_r1.cli.options import (
     T0,
     Checkpoint,
@@ -92,7 +93,7 @@ def run(
         typer.echo(f"open {out.resolve()}: one page (png) and one record (json) per clip")
     for one in outcomes:
         if not isinstance(one, Done):
-            typer.secho(f"error: {one.clip_id}: {one.error}", fg="red", err=True)
+            typer.secho(f"error: {one.clip_id}: {explained(one.error)}", fg="red", err=True)
     if len(done) < len(outcomes):
         raise typer.Exit(1 if done else 2)
 

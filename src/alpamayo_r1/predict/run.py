@@ -13,7 +13,6 @@ from alpamayo_r1.core.files import write_bytes
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import Sample
 from alpamayo_r1.data.clips import T0_US
-from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.draw import page, png
 from alpamayo_r1.planner import Planner
@@ -32,10 +31,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A clip that could not be read, and why."""
+    """A clip that could not be read, planned or drawn, and why."""
 
     clip_id: str
-    error: DataError
+    error: Exception
 
 
 def run(
@@ -48,26 +47,30 @@ def run(
     t0_us: int = T0_US,
     about: Mapping[str, Any] | None = None,
 ) -> Iterator[Done | Failed]:
-    """Plans every clip at t0; writes out/<clip>.json and out/<clip>.png as each is finished. A clip that cannot be read is passed over.
+    """Plans every clip at t0; writes out/<clip>.json and out/<clip>.png as each is finished. A clip's trouble stays its own: the others are
+    planned. What would stop them too, a full disk or a plan that does not fit the memory, ends the run.
 
     Files of another t0 than the release's have it in their names: out/<clip>_6.5s.json.
     about: what the records shall say of the run beside its options, such as the checkpoint's name.
     """
     request = {**(about or {}), **options.plain()}
     for clip_id in clips:
+        name = clip_id if t0_us == T0_US else f"{clip_id}_{t0_us / 1e6:g}s"
         began = time.perf_counter()
         try:
             sample = read(source, clip_id, t0_us)
-        except DataError as error:
+            loaded = time.perf_counter()
+            plan = planner.plan(sample.observation, options)
+            planned = time.perf_counter()
+            record = result(sample, plan, options.seed, request)
+            drawing = png(page(sample, plan, record))
+        except MemoryError:
+            raise
+        except Exception as error:
             yield Failed(clip_id, error)
             continue
-        loaded = time.perf_counter()
-        plan = planner.plan(sample.observation, options)
-        planned = time.perf_counter()
-        record = result(sample, plan, options.seed, request)
-        name = clip_id if t0_us == T0_US else f"{clip_id}_{t0_us / 1e6:g}s"
         written = write_result(record, out / f"{name}.json")
-        picture = write_bytes(out / f"{name}.png", png(page(sample, plan, record)))
+        picture = write_bytes(out / f"{name}.png", drawing)
         drawn = time.perf_counter()
         yield Done(record, (written, picture), 1e3 * (loaded - began), 1e3 * (drawn - planned))
 

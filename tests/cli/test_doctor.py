@@ -1,0 +1,54 @@
+"""`alpamayo-r1 doctor`: what it finds, and that it notices when a plan comes out otherwise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from alpamayo_r1.cli import findings
+from alpamayo_r1.cli.__main__ import app
+
+
+def test_the_doctor_finds_this_machine_well_and_the_plan_as_recorded():
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    found = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    assert done.exit_code == 0, done.stdout
+    assert {"Python", "torch", "video", "memory", "disk", "cache", "login", "bundled plan"} <= set(found)
+    assert "Nudge to the left" in found["bundled plan"]["seen"] and found["bundled plan"]["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "key,value,words", [("reasoning", "Fly", "recorded were the words 'Fly'"), ("waypoints", {"9": [8.01, 0, 0]}, "0.001 m")]
+)
+def test_another_answer_than_the_recorded_one_is_broken(key, value, words, monkeypatch):
+    answer = findings.recorded() | {key: value}
+    monkeypatch.setattr(findings, "recorded", lambda: answer)
+    finding = findings.bundled_plan()
+    assert finding.state == "broken" and words in finding.do
+
+
+def test_a_checkpoint_that_is_not_here_is_broken_and_the_exit_code_says_so(monkeypatch):
+    monkeypatch.setattr(findings, "bundled_plan", lambda: findings.Finding("bundled plan", "ok", "as recorded"))
+    done = CliRunner().invoke(app, ["doctor", "--checkpoint", "nobody/nothing"])
+    assert done.exit_code == 1 and "broken" in done.stdout and "hf download nobody/nothing" in done.stdout
+
+
+def test_the_ten_billion_weights_need_a_card_of_24_gib():
+    assert 22e9 < findings.needed_bytes(1, 256) < findings.needed_bytes(64, 256) < 40e9
+    assert "1 sample 23.0 GB (a 24 GiB card)" in findings.which_cards()
+    assert findings.room(16e9).startswith("the 10B does not fit") and "64 samples" in findings.room(80e9)
+
+
+def test_the_smoke_clip_is_shown_with_its_published_sentence(tmp_path, monkeypatch):
+    """A data set that has a clip of that id, and the small model in the released one's place."""
+    import shutil
+
+    from alpamayo_r1.core.hub import SMALL
+
+    checkpoint = shutil.copytree(SMALL, tmp_path / "checkpoint")
+    first = findings.recorded()["clip_id"]
+    monkeypatch.setattr(findings, "SMOKE_CLIP", first)
+    finding = findings.asked_plan(str(checkpoint), "sample", "cpu", online=False)
+    assert finding.state == "ok" and f"published: '{findings.SMOKE_WORDS}'" in finding.seen

@@ -1,0 +1,125 @@
+"""Every verb on local things: with sockets refused, and in a copy of the package without engine/ and without optional packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import alpamayo_r1
+from alpamayo_r1 import bench
+from alpamayo_r1.cli.__main__ import VERBS, app
+from alpamayo_r1.testing import random_observation
+from alpamayo_r1.train import loop
+
+FEW = ["--samples", "1", "--max-tokens", "8", "--steps", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a tiny checkpoint and two small clips."""
+    from alpamayo_r1.testing import tiny_checkpoint
+    from alpamayo_r1.world.clips import write_clips
+
+    folder = tmp_path_factory.mktemp("local")
+    tiny_checkpoint(folder / "tiny")
+    write_clips([1, 2], folder / "clips", width=64, height=36, seconds=0.6, t_start=4.6, supersample=1)
+    return folder
+
+
+def lines(place: Path, out: Path) -> dict[str, list[str]]:
+    """A command line for every verb, in an order that works."""
+    clip = json.loads(CliRunner().invoke(app, ["clips", "--data", str(place / "clips"), "--json"]).stdout)[0]["short"]
+    here = ["--checkpoint", str(place / "tiny"), "--data", str(place / "clips")]
+    return {
+        "doctor": ["doctor"],
+        "clips": ["clips", "--data", str(place / "clips")],
+        "run": ["run", "--out", str(out / "run"), *here, "--clip", clip, *FEW],
+        "film": ["film", clip, "--out", str(out / "a.mp4"), *here, *FEW, "--start", "5", "--end", "5.1"],
+        "eval": ["eval", "--out", str(out / "eval"), *here, *FEW],
+        "compare": ["compare", str(out / "eval"), str(out / "eval")],
+        "world": ["world", "--out", str(out / "world"), "--clips", "1", "--width", "32", "--height", "18", "--seconds", "0.4"],
+        "train": [
+            "train",
+            "--out",
+            str(out / "train"),
+            "--preset",
+            "tiny",
+            "--minutes",
+            "0.01",
+            "--batch",
+            "8",
+            "--reuse",
+            "1",
+            "--workers",
+            "1",
+            "--device",
+            "cpu",
+        ],
+        "bench": ["bench", "--size", "small", "--samples", "1", "--tokens", "3", "--repeats", "1", "--device", "cpu"],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_verb_asks_the_network_for_local_things(place, tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(*where, **how):
+        asked.append(where)
+        raise OSError(f"the network was asked for {where}")
+
+    genuine = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", lambda self, to: genuine(self, to) if self.family == socket.AF_UNIX else refuse(to))
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(OSError, match="the network was asked"):
+        socket.create_connection(("127.0.0.1", 9))
+    asked.clear()
+    monkeypatch.setattr(bench, "random_observation", lambda seed: random_observation(seed, 72, 128))
+    monkeypatch.setattr(loop, "TrainConfig", partial(loop.TrainConfig, fresh=8))
+    validating = ({"measure", "validate"} & set(VERBS)).pop()
+    checked = [validating, "--checkpoint", str(place / "tiny"), "--scenes", "2", "--samples", "1", "--device", "cpu"]
+    every = lines(place, tmp_path) | {validating: checked}
+    assert set(every) == set(VERBS)
+    for verb, words in every.items():
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, (verb, done.output, done.exception)
+    assert asked == []
+
+
+def in_a_copy(folder: Path, words: list[str], *, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """The command line of the package in a folder, where some modules can't be imported."""
+    code = (
+        "import sys\n"
+        f"for name in {without!r}:\n    sys.modules[name] = None\n"
+        "from alpamayo_r1.cli.__main__ import app\nimport alpamayo_r1\n"
+        f"assert alpamayo_r1.__file__.startswith({str(folder)!r}), alpamayo_r1.__file__\n"
+        f"app({words!r})\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_without_the_engine_and_optional_packages_all_but_bench_works(place, tmp_path):
+    source = Path(alpamayo_r1.__file__).parent
+    shutil.copytree(source, tmp_path / "src" / "alpamayo_r1", ignore=shutil.ignore_patterns("engine", "__pycache__"))
+    every = lines(place, tmp_path)
+    for verb in ("run", "eval", "doctor"):
+        done = in_a_copy(tmp_path / "src", every[verb], without=("ray", "mediapy", "IPython", "transformers"))
+        assert done.returncode == 0, (verb, done.stderr)
+    refused = in_a_copy(tmp_path / "src", every["bench"])
+    assert refused.returncode == 2 and refused.stderr.startswith("error: bench needs the room engine/")
+    no_ray = in_a_copy(
+        tmp_path / "src", [*every["eval"][:2], str(tmp_path / "ray"), *every["eval"][3:], "--ray", "local"], without=("ray",)
+    )
+    assert no_ray.returncode == 2 and "pip install 'alpamayo-r1[ray]'" in no_ray.stderr

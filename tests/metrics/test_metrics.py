@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 from alpamayo_r1.core.geometry import rot_z, yaw_of
 from alpamayo_r1.core.types import CAMERAS, DT, F, H, Observation, Plan, Sample, Trajectory
+from alpamayo_r1.data.notices import NOTICES, notice
 from alpamayo_r1.metrics import paths as metrics
 from alpamayo_r1.metrics.baselines import constant_turn_rate_and_acceleration, constant_velocity
-from alpamayo_r1.predict.record import NOTICES, result, write_result
+from alpamayo_r1.predict.record import result, write_result
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "cases" / "metrics.safetensors")
 seeds = st.integers(0, 10_000)
@@ -276,6 +277,11 @@ def test_record_without_future_and_of_real_data():
     data = record(future=False, source="physical-ai-av")
     assert data["gt_xyz"] is None and data["min_ade"] is None and data["baselines"]["constant_velocity"] is None
     assert "forbids" in data["notice"]
+
+
+@pytest.mark.parametrize("meta", [{"source": "my car"}, {"source": "own"}, {}])
+def test_a_sample_of_ones_own_is_not_stamped_as_nvidias(meta):
+    assert "recorded" in notice(meta.get("source")) and "NVIDIA" not in notice(meta.get("source"))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

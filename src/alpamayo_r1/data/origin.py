@@ -15,7 +15,7 @@ NVIDIA = "nvidia/PhysicalAI-Autonomous-Vehicles"
 
 @dataclass(frozen=True)
 class Origin:
-    """A data set: the devkit's interface to it, its name for people, its kind ("world", "physical-ai-av"), its folder if it has one.
+    """A data set: the devkit's interface to it, its name for people, its kind ("world", "physical-ai-av", "own"), its folder if it has one.
 
     maybe_stream: chunks that are not on this machine are read over the network instead of refused.
     """
@@ -29,8 +29,8 @@ class Origin:
     def download_command(self, files: list[str]) -> str:
         """How these files of the data set come to where this source looks: a shell command, or for our own clips a sentence."""
         what = " ".join(files)
-        if self.root is not None and self.kind == "world":
-            return f"write these clips again with `alpamayo-r1 world --out DIR`, or copy {what} into {self.root}"
+        if self.root is not None and self.kind != "physical-ai-av":
+            return f"write these clips again (of our world: `alpamayo-r1 world --out DIR`), or copy {what} into {self.root}"
         if self.root is not None:
             return f"hf download {NVIDIA} {what} --repo-type dataset --local-dir {self.root}"
         cache = f" --cache-dir {self.interface.cache_dir}" if self.interface.cache_dir else ""

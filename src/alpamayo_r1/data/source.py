@@ -8,17 +8,24 @@ import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.errors import AccessDenied, DataError, SourceError, UnknownClip
 from alpamayo_r1.data.ids import check_clip_id, check_clip_ids
+from alpamayo_r1.data.index import check_index, check_sizes
 from alpamayo_r1.data.origin import NVIDIA, Origin
+from alpamayo_r1.data.tables import reading
+
+if TYPE_CHECKING:
+    from physical_ai_av import PhysicalAIAVDatasetInterface
 
 MARKER = "world/labels.parquet"
 """A data set that holds this file was written by our synthetic world."""
 
 _LAYOUT = "features.csv, clip_index.parquet and metadata/ of the PhysicalAI-AV layout"
-_INDEX = ("features.csv", "clip_index.parquet", "metadata/feature_presence.parquet", "metadata/data_collection.parquet")
+PRESENCE, LEGACY_PRESENCE = "metadata/feature_presence.parquet", "metadata/sensor_presence.parquet"
+_INDEX = ("features.csv", "clip_index.parquet", PRESENCE, "metadata/data_collection.parquet")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -70,7 +77,7 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """ "world" for clips of our synthetic world, "physical-ai-av" for NVIDIA's."""
+        """ "world" for clips of our synthetic world, "physical-ai-av" for NVIDIA's, "own" for a data set of yours."""
         return self.origin.kind
 
     @cached_property
@@ -152,14 +159,34 @@ def _open_folder(root: Path, name: str) -> Source:
         )
     from alpamayo_r1.data.plain import PlainFolder
 
-    try:
-        interface = PlainFolder(root)
-    except FileNotFoundError as error:
+    missing = [file for file in _INDEX if not (root / file).is_file()]
+    if (root / LEGACY_PRESENCE).is_file() and PRESENCE in missing:
+        missing.remove(PRESENCE)
+    if missing:
         raise SourceError(
-            f"{name} is incomplete: {Path(str(error)).relative_to(root)} is missing in {root}.", _LAYOUT, "write or download it again."
-        ) from error
-    kind = "world" if (root / MARKER).is_file() else "physical-ai-av"
-    return Source(Origin(interface, name, kind, root))
+            f"{name} is incomplete: {', '.join(missing)} is missing in {root}.",
+            _LAYOUT,
+            f"write the clips again, or get it: hf download {NVIDIA} {' '.join(missing)} --repo-type dataset --local-dir {root}",
+        )
+    check_sizes(root, (*_INDEX, LEGACY_PRESENCE, "splits/default.parquet"))
+    with reading(SourceError, f"the index of {name} ({root})", _LAYOUT, "write or download it again."):
+        interface = PlainFolder(root)
+    check_index(interface, name)
+    return Source(Origin(interface, name, kind_of(interface, (root / MARKER).is_file()), root))
+
+
+def kind_of(interface: PhysicalAIAVDatasetInterface, marked: bool) -> str:
+    """ "world" where our world's marker is there, "own" where the cars are none of NVIDIA's, else "physical-ai-av".
+
+    NVIDIA's clips name the platform hyperion_8 or hyperion_8.1; a data set that names no platforms counts as NVIDIA's: its licence is the
+    strict one.
+    """
+    if marked:
+        return "world"
+    platforms = interface.data_collection.get("platform_class")
+    if platforms is None or any(str(platform).startswith("hyperion") for platform in platforms.unique()):
+        return "physical-ai-av"
+    return "own"
 
 
 def _open_hub(repo: str, revision: str | None, cache_dir, token, maybe_stream: bool) -> Source:
@@ -179,7 +206,7 @@ def _open_hub(repo: str, revision: str | None, cache_dir, token, maybe_stream: b
         raise
     except HfHubHTTPError as error:
         raise _refused(repo, revision, error) from error
-    except (OfflineModeIsEnabled, EntryNotFoundError, ValueError) as error:
+    except (OfflineModeIsEnabled, EntryNotFoundError, ValueError, LookupError) as error:
         raise SourceError(
             f"{repo}@{revision or 'main'} can't be opened: {error}",
             f"{_LAYOUT} on the Hub, or in the cache {_cache_folder(cache)} when offline",
@@ -187,8 +214,9 @@ def _open_hub(repo: str, revision: str | None, cache_dir, token, maybe_stream: b
         ) from error
     except (HTTPError, OSError) as error:
         raise _unreachable(repo, revision, cache, error) from error
+    check_index(interface, repo)
     synthetic = interface.is_file_cached(MARKER) or "synthetic" in repo
-    kind = "world" if synthetic else "physical-ai-av"
+    kind = "physical-ai-av" if repo == NVIDIA else kind_of(interface, synthetic)
     return Source(Origin(interface, f"{repo}@{interface.revision}", kind, maybe_stream=maybe_stream))
 
 

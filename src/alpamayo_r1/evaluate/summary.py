@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alpamayo_r1.core.files import write_text
+from alpamayo_r1.data.notices import notice
 from alpamayo_r1.evaluate.score import PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
 from alpamayo_r1.metrics.intervals import Interval, intervals
-from alpamayo_r1.predict.record import NOTICES
 
 FIGURES = (*PATH_SCORES, "spread", *WORD_SCORES)
 BASELINES = tuple(f"{short}_{name}" for short in SHORT.values() for name in PATH_SCORES)
@@ -44,7 +44,7 @@ def summarise(out: Path) -> dict[str, Any]:
         "buckets": {kind: {name: figures(part) for name, part in parts(good, of).items()} for kind, of in KINDS.items()},
         "throughput": throughput(timing),
         "source": settings["source"],
-        "notice": NOTICES.get(settings["source"], NOTICES["physical-ai-av"]),
+        "notice": notice(settings["source"]),
         "config": settings["config"],
         "identity": settings["identity"],
         "versions": settings["versions"],

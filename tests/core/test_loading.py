@@ -20,6 +20,7 @@ from alpamayo_r1.core.checkpoint import (
     load_model,
     read_header,
     save_checkpoint,
+    split,
 )
 from alpamayo_r1.core.config import ConfigError, parse_config, read_config, read_json
 from alpamayo_r1.core.hub import HubError
@@ -301,6 +302,13 @@ def test_a_model_saved_over_a_sharded_one_is_what_is_loaded(tmp_path):
 def test_unknown_arguments_are_refused():
     with pytest.raises(TypeError, match="devise"):
         load("small", devise="cuda")
+
+
+def test_a_tensor_larger_than_a_shard_has_a_file_of_its_own():
+    tensors = {name: torch.zeros(n) for name, n in (("a", 10), ("b", 10), ("large", 100), ("c", 10), ("huge", 900))}
+    files = split(tensors, shard_bytes=80)
+    assert list(files) == list(tensors) and [int(file[6:11]) for file in files.values()] == [1, 1, 2, 3, 4]
+    assert set(split({"huge": torch.zeros(900)}, 80).values()) == {"model-00001-of-00001.safetensors"}, "no empty file before it"
 
 
 def test_save_checkpoint_splits_into_shards(tmp_path, tiny):

@@ -46,12 +46,27 @@ def test_unusual_observations_are_planned(tiny, observation):
         (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz * torch.nan)), "NaN"),
         (replace(SCENE, history=replace(HISTORY, xyz=HISTORY.xyz[8:], rot=HISTORY.rot[8:])), "8 steps, expected 16"),
         (replace(SCENE, history=replace(HISTORY, rot=rot_z(torch.full((16,), 1.5)))), "yaw of 1.50 rad"),
+        (replace(SCENE, history=replace(HISTORY, rot=rot_z(torch.full((16,), -1.5)))), "yaw of -1.50 rad"),
         (replace(SCENE, history=replace(HISTORY, rot=2 * HISTORY.rot)), "no rotation"),
         (replace(SCENE, history=replace(HISTORY, xyz=1000 * HISTORY.xyz)), "give metres"),
         (replace(SCENE, cameras=SCENE.cameras[::-1]), "it is all the model knows"),
         (replace(SCENE, cameras=(SCENE.cameras[0],) * 4), "each once"),
     ],
-    ids=["no camera", "no frame", "grey", "20 Hz", "world frame", "NaN", "short", "turned", "scaled", "mm", "cameras", "one camera"],
+    ids=[
+        "no camera",
+        "no frame",
+        "grey",
+        "20 Hz",
+        "world frame",
+        "NaN",
+        "short",
+        "turned left",
+        "turned right",
+        "scaled",
+        "mm",
+        "cameras",
+        "one camera",
+    ],
 )
 def test_observations_that_would_mislead_are_refused(tiny, observation, words):
     with pytest.raises(ValueError, match=words):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_data_contract import check_sample
 
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.data.source import open_source
@@ -11,6 +10,7 @@ from alpamayo_r1.world.clips import write_clips
 from alpamayo_r1.world.render import render
 from alpamayo_r1.world.samples import sample_batch
 from alpamayo_r1.world.simulate import simulate
+from support.contract import check_sample
 
 SEED, FAMILY, T0_STEP = 41, "curve", 51
 SIZE = (180, 320)

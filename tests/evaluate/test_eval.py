@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_data_contract import sample_of
 
 from alpamayo_r1.core.geometry import rot_z
 from alpamayo_r1.core.options import PlanOptions
@@ -34,6 +33,7 @@ from alpamayo_r1.metrics.baselines import constant_velocity
 from alpamayo_r1.metrics.paths import violations
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
+from support.contract import sample_of
 
 SEEDS = range(810_000, 810_006)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_data import CLIP, SIZE, expected_path, stamps, write_tree
 
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.data.errors import MissingCamera, OutOfRange
@@ -15,6 +14,7 @@ from alpamayo_r1.data.plain import PlainFolder
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.load_physical_aiavdataset import load_physical_aiavdataset
 from conftest import GOLDEN
+from support.coded_clips import CLIP, SIZE, expected_path, stamps, write_tree
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "inference.ipynb"
 KEYS = [

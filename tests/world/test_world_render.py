@@ -12,7 +12,7 @@ from alpamayo_r1.world import render as renderer
 from alpamayo_r1.world.render import render, render_at
 from alpamayo_r1.world.rig import RIG, resized
 from alpamayo_r1.world.scene import Kind, Light, SceneBatch
-from toy_world import toy_scene
+from support.toy_world import toy_scene
 
 WIDE, TELE = CAMERAS[1], CAMERAS[3]
 STEP = torch.tensor([20])

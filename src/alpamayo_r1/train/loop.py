@@ -404,14 +404,27 @@ def learn(losses: Losses, rows: Rows, optimiser: torch.optim.Optimizer, group: G
 
 
 def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:
-    """Loads what a run left: its `state.pt`, or a checkpoint folder (weights only). Returns the step and the next seed."""
+    """Loads what a run left: its `state.pt`, or a checkpoint folder (weights only). Returns the step and the next seed.
+
+    Raises:
+        ValueError: a file that is no state of this preset; nothing in it is executed. CheckpointError, ConfigError: as in `load_model`.
+    """
     if resume.is_dir():
         losses.model.load_state_dict(load_model(resume, dtype=torch.float32).state_dict())
         run = json.loads((resume / "run.json").read_text(encoding="utf-8")) if (resume / "run.json").is_file() else {}
         return 0, max(first_seed, run.get("next_seed", first_seed))
-    state = torch.load(resume, map_location=losses.model.device)
-    losses.load_state_dict(state["losses"])
-    return state["step"], state["next_seed"]
+    try:
+        state = torch.load(resume, map_location=losses.model.device, weights_only=True)
+        step, next_seed = int(state["step"]), int(state["next_seed"])
+        losses.load_state_dict(state["losses"])
+    except OSError:
+        raise
+    except Exception as error:  # the many ways in which torch.load and load_state_dict refuse
+        raise ValueError(
+            f"{resume} is no state that `train` left for this preset ({type(error).__name__} {str(error)[:120].strip()}): give the "
+            "state.pt of a run with the same --preset, or a checkpoint folder"
+        ) from None
+    return step, next_seed
 
 
 def finish(

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from alpamayo_r1.core.config import KNOWN_VLMS, MAX_PIXELS, MIN_PIXELS, VisionConfig, vision_config
 from alpamayo_r1.core.family import R1, Family, Turn
+from alpamayo_r1.core.gate.pictures import as_pixels
 from alpamayo_r1.core.images import to_patches
 from alpamayo_r1.core.prompt import plan_text
 from alpamayo_r1.core.vocab import special
@@ -183,24 +182,6 @@ def images_of(conversation: Sequence[Message]) -> list[torch.Tensor]:
     """All images of a conversation in order, u8[3, h, w] each."""
     parts = (part for message in conversation if not isinstance(message["content"], str) for part in message["content"])
     return [as_pixels(part.get("image")) for part in parts if is_image(part)]
-
-
-def as_pixels(image: Any) -> torch.Tensor:
-    """A picture as u8[3, h, w]: a tensor of that shape, an array u8[h, w, 3], or a PIL image.
-
-    Raises:
-        TypeError: anything else, such as a path, or floats.
-    """
-    if isinstance(image, Image.Image):
-        image = np.array(image.convert("RGB"))
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3:
-        return torch.from_numpy(image).permute(2, 0, 1)
-    if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:
-        return image
-    said = f"{tuple(image.shape)} {image.dtype}" if hasattr(image, "shape") else repr(image)
-    raise TypeError(
-        f"an image is {type(image).__name__} {said}: expected RGB as a uint8 tensor [3, h, w], a uint8 array [h, w, 3] or a PIL image"
-    )
 
 
 def same_sized(images: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:

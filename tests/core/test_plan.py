@@ -29,7 +29,7 @@ HISTORY = SCENE.history
     ],
     ids=["one camera", "one frame", "odd size", "one pixel", "strided", "standing"],
 )
-@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+@pytest.mark.filterwarnings("ignore::alpamayo_r1.core.notes.NoteWarning")
 def test_unusual_observations_are_planned(tiny, observation):
     done = Planner(*tiny).plan(observation, seed=0, max_tokens=1, steps=1)
     assert done.xyz.isfinite().all() and done.xyz.shape == (1, 64, 3) and len(done.tokens[0]) == 1
@@ -88,7 +88,7 @@ def test_observations_of_other_types_are_refused(tiny, observation, words):
         Planner(*tiny).plan(observation, seed=0, max_tokens=1, steps=1)
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+@pytest.mark.filterwarnings("ignore::alpamayo_r1.core.notes.NoteWarning")
 def test_an_odd_layout_is_warned_of(tiny):
     with pytest.warns(UserWarning, match="1 cameras with 4 frames each: the model was trained on 4 cameras with 4"):
         Planner(*tiny).plan(replace(SCENE, frames=SCENE.frames[:1], cameras=SCENE.cameras[:1]), seed=0, max_tokens=1, steps=1)
@@ -105,7 +105,7 @@ def test_arguments_of_other_types_are_refused_before_any_work(tiny, options, mon
 
 
 @pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
-@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+@pytest.mark.filterwarnings("ignore::alpamayo_r1.core.notes.NoteWarning")
 def test_a_plan_is_the_callers(tiny, engine):
     done = Planner(*tiny, make_engine(*tiny) if engine else None).plan(SCENE, seed=0, max_tokens=2, steps=1)
     weight = torch.ones((), requires_grad=True)
@@ -116,7 +116,7 @@ def test_a_plan_is_the_callers(tiny, engine):
 
 
 @pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
-@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+@pytest.mark.filterwarnings("ignore::alpamayo_r1.core.notes.NoteWarning")
 def test_without_a_seed_plans_share_a_fresh_one(tiny, engine):
     planner = Planner(*tiny, make_engine(*tiny) if engine else None)
     first, second = planner.plans([SCENE, SCENE], max_tokens=2, steps=1)
@@ -148,7 +148,7 @@ def test_any_plain_words_can_be_said(tiny, text):
 
 
 @pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
-@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+@pytest.mark.filterwarnings("ignore::alpamayo_r1.core.notes.NoteWarning")
 def test_damaged_weights_are_said(engine):
     model, vocabulary = load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32)
     model.language.norm.weight.fill_(torch.nan)
@@ -159,7 +159,7 @@ def test_damaged_weights_are_said(engine):
 
 
 @pytest.mark.parametrize("engine", [False, True], ids=["specification", "engine"])
-@pytest.mark.filterwarnings("ignore:1 of 1 rows")
+@pytest.mark.filterwarnings("ignore::alpamayo_r1.core.notes.NoteWarning")
 def test_autocast_around_a_plan_changes_nothing(tiny, engine):
     planner = Planner(*tiny, make_engine(*tiny) if engine else None)
     options = {"seed": 0, "max_tokens": 3, "steps": 2}

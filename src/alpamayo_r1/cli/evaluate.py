@@ -75,13 +75,12 @@ def evaluate(
     if workers is not None and ray is None:
         raise ValueError("--workers counts models on a Ray cluster: give --ray local or its address too, or leave --workers out")
 
-    import warnings
-
+    from alpamayo_r1.core.notes import mute
     from alpamayo_r1.evaluate import EvalConfig
     from alpamayo_r1.evaluate import evaluate as evaluate_clips
     from alpamayo_r1.evaluate.protocol import PROTOCOL
 
-    warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ rows ended without")  # counted as malformed
+    mute("reasoning-unfinished")  # counted as malformed
     command = shlex.join(["alpamayo-r1", *sys.argv[1:]])
     options = PlanOptions(
         samples=samples, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens, steps=steps or PROTOCOL.steps

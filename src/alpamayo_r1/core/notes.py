@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,3 +28,8 @@ def tell(notes: Iterable[Note], stacklevel: int = 2) -> None:
     """Warns of each note. stacklevel: as in `warnings.warn`, counted from the caller."""
     for note in notes:
         warnings.warn(NoteWarning(note), stacklevel=stacklevel + 1)
+
+
+def mute(code: str) -> None:
+    """Shows no Python warnings of notes with this code any more; plans and records still carry them."""
+    warnings.filterwarnings("ignore", rf".*\[{re.escape(code)}\]$", NoteWarning)

@@ -5,7 +5,6 @@ Observation -> prompt + patches -> prefill -> (fork S) -> reasoning -> flow matc
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from alpamayo_r1.core.clock import Clock
 from alpamayo_r1.core.config import ActionConfig, TokenConfig
 from alpamayo_r1.core.family import Turn
 from alpamayo_r1.core.flow import integrate
+from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.prompt import Prompt, build_prompt, to_pictures
 from alpamayo_r1.core.request import Request, prepare
@@ -79,7 +79,9 @@ def plan_prompt(
         path = roll_out(model, start_of(history, model.config.action).expand(how.samples), actions)
     tokens = said.tokens()
     words = tuple(spoken(vocabulary, ids, "cot", opened=True) for ids in tokens)
-    return Plan(path.xyz, path.rot, words, actions.cpu(), said.ended, clock.timing, tokens)
+    notes = prompt.notes + note_unfinished(said.ended, how.max_tokens)
+    tell(notes, stacklevel=5)
+    return Plan(path.xyz, path.rot, words, actions.cpu(), said.ended, clock.timing, tokens, notes)
 
 
 def fork(prefix: Sequence[KV], samples: int) -> list[KV]:
@@ -137,19 +139,18 @@ def reason(
             break
     ids = torch.stack(said, 1)
     ended = torch.isin(ids, end).any(1)
-    if turn.ends:
-        warn_unfinished(ended, how.max_tokens)
     return Reasoning(ids, length, length - (~ended).long(), tuple(ended.tolist())), kv
 
 
-def warn_unfinished(ended: torch.Tensor, max_tokens: int) -> None:
-    """Warns when rows did not end: ended bool[R]."""
-    if not ended.all():
-        warnings.warn(
-            f"{int((~ended).sum())} of {len(ended)} rows ended without <|traj_future_start|> (max_tokens is {max_tokens}): "
-            "their trajectory is conditioned on unfinished reasoning",
-            stacklevel=4,
-        )
+def note_unfinished(ended: Sequence[bool], max_tokens: int) -> tuple[Note, ...]:
+    """A note where rows did not end."""
+    if all(ended):
+        return ()
+    text = (
+        f"{len(ended) - sum(ended)} of {len(ended)} rows ended without <|traj_future_start|> (max_tokens is {max_tokens}): "
+        "their trajectory is conditioned on unfinished reasoning"
+    )
+    return (Note("reasoning-unfinished", text),)
 
 
 def blocked_tokens(turn: Turn, tokens: TokenConfig, device: torch.device) -> torch.Tensor:

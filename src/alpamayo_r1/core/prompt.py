@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,13 +9,11 @@ import torch
 
 from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.family import ORDER, R1, Family, Turn
-from alpamayo_r1.core.geometry import yaw_of
+from alpamayo_r1.core.gate.observation import check_observation
 from alpamayo_r1.core.images import to_patches
-from alpamayo_r1.core.types import DT, Observation, Trajectory
+from alpamayo_r1.core.notes import Note
+from alpamayo_r1.core.types import Observation, Trajectory
 from alpamayo_r1.core.vocab import Vocabulary, history_ids, special
-
-LEAP = 15.0
-"""Metres that no car goes in a step of the history."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Prompt:
     grids: tuple[tuple[int, int], ...]  # patches high and wide, per image
     image_id: int  # the placeholder's id: ids == image_id marks image tokens
     navigation: slice | None = None  # where the navigation text stands in ids, with the tokens around it
+    notes: tuple[Note, ...] = ()  # on what it was made of
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,6 +112,7 @@ class Pictures:
     patches: torch.Tensor  # (N, 1536)
     grids: tuple[tuple[int, int], ...]
     headers: tuple[str, ...]
+    notes: tuple[Note, ...] = ()  # on the observation
 
     def text(self, merge: int) -> str:
         """The pictures as the prompt holds them."""
@@ -126,9 +125,9 @@ def to_pictures(observation: Observation, config: ModelConfig) -> Pictures:
     Raises:
         TypeError, ValueError: frames or history of the wrong type, shape or value, before any heavy work.
     """
-    check_observation(observation, config)
+    notes = check_observation(observation, config)
     patches, grid = to_patches(observation.frames.flatten(0, 1), config.vision, config.min_pixels, config.max_pixels)
-    return Pictures(patches, (grid,) * observation.frames.shape[:2].numel(), picture_headers(observation, config.family))
+    return Pictures(patches, (grid,) * observation.frames.shape[:2].numel(), picture_headers(observation, config.family), notes)
 
 
 def picture_headers(observation: Observation, family: Family) -> tuple[str, ...]:
@@ -153,7 +152,7 @@ def build_prompt(
     """
     pictures = pictures or to_pictures(observation, config)
     ids = torch.tensor(vocabulary.encode(planning_chat(pictures, config, navigation)))
-    return assemble(ids, pictures.patches, pictures.grids, observation.history, vocabulary, config)
+    return assemble(ids, pictures.patches, pictures.grids, observation.history, vocabulary, config, pictures.notes)
 
 
 def build_question(
@@ -199,10 +198,10 @@ def assemble(
     history: Trajectory,
     vocabulary: Vocabulary,
     config: ModelConfig,
+    notes: tuple[Note, ...] = (),
 ) -> Prompt:
-    """A prompt from ids [T] that still hold the history placeholders, the patches of their images, and the history [16]."""
-    check_history(history)
-    return arrange(fuse_history(ids, history.xyz.cpu(), vocabulary, config), patches, grids, vocabulary, config)
+    """A prompt from ids [T] that still hold the history placeholders, the patches of their images, and a history that was checked."""
+    return replace(arrange(fuse_history(ids, history.xyz.cpu(), vocabulary, config), patches, grids, vocabulary, config), notes=notes)
 
 
 def arrange(
@@ -218,74 +217,3 @@ def navigation_span(ids: torch.Tensor, vocabulary: Vocabulary) -> slice | None:
     """Where ids [T] hold a navigation text: from the first `<|route_start|>` to the first `<|route_end|>`, both included; None without."""
     starts, ends = ((ids == vocabulary.ids[name]).nonzero().flatten().tolist() for name in ("route_start", "route_end"))
     return slice(starts[0], ends[0] + 1) if starts and ends and starts[0] < ends[0] else None
-
-
-def check_observation(observation: Observation, config: ModelConfig) -> None:
-    """Raises TypeError, ValueError if an observation cannot be a prompt; warns of a layout that the model does not know."""
-    if not isinstance(observation, Observation):
-        raise TypeError(f"a {type(observation).__name__} was given, expected an Observation (of a Sample: sample.observation)")
-    check_pictures(observation.frames, observation.cameras, config.family)
-    check_history(observation.history)
-    check_end(observation.history, config.tokens.history_tokens // 3)
-
-
-def check_pictures(frames: torch.Tensor, cameras: Sequence[str], family: Family) -> None:
-    """Raises unless frames are [C, K, 3, h, w] of C cameras that the family knows; warns where C and K are not the layout it knows."""
-    if not isinstance(frames, torch.Tensor):
-        raise TypeError(f"frames are of type {type(frames).__name__}, expected a torch.Tensor (of an array: torch.from_numpy)")
-    if frames.ndim != 5 or frames.shape[2] != 3:
-        raise ValueError(f"frames have shape {tuple(frames.shape)}, expected u8[cameras, frames, 3, height, width]")
-    count, each = frames.shape[:2]
-    if count != len(cameras):
-        raise ValueError(f"{count} cameras of frames, but {len(cameras)} names: {cameras}")
-    if count * each == 0:
-        raise ValueError(f"{count} cameras with {each} frames: expected at least one picture")
-    check_cameras(cameras, family)
-    if family.layout not in (None, (count, each)):
-        layout = "{} cameras with {} frames each".format(*family.layout)
-        warnings.warn(
-            f"{count} cameras with {each} frames each: the model was trained on {layout}, and may say anything here", stacklevel=4
-        )
-
-
-def check_cameras(cameras: Sequence[str], family: Family) -> None:
-    """Raises ValueError for cameras twice, in another order than the prompt shows, or, where it names them, without a name."""
-    known = [camera for camera in cameras if camera in family.cameras]
-    order = ", ".join(family.cameras)
-    if family.names is not None and (len(known) < len(cameras) or len(set(known)) < len(known)):
-        raise ValueError(f"cameras are {', '.join(map(str, cameras))}, expected some of {order}, each once")
-    if family.names is None and known != sorted(set(known), key=family.cameras.index):
-        raise ValueError(f"cameras are {', '.join(known)}, expected each once and in the order {order}: it is all the model knows")
-
-
-def check_end(history: Trajectory, steps: int) -> None:
-    """Raises unless a history has so many steps and ends in the ego frame at t0: at the origin, looking along x."""
-    if len(history.xyz) != steps:
-        raise ValueError(f"history has {len(history.xyz)} steps, expected {steps} at 10 Hz, the last one at t0")
-    place = tuple(round(x, 2) for x in history.xyz[-1].tolist())
-    if history.xyz[-1].norm() > 0.5:
-        raise ValueError(f"history ends at {place} m, expected the origin: give positions in the ego frame at t0")
-    turned = yaw_of(history.rot[-1]).item()
-    if abs(turned) > 0.1:
-        raise ValueError(f"history ends with a yaw of {turned:.2f} rad, expected 0: give positions and rotations in the ego frame at t0")
-
-
-def check_history(history: Trajectory) -> None:
-    """Raises if a history has another shape than [T, 3] and [T, 3, 3], is not at 10 Hz, is not finite, turns by no rotation, or leaps."""
-    for name, value in (("xyz", history.xyz), ("rot", history.rot)):
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-            raise TypeError(f"the history's {name} is {kind}, expected a torch.Tensor of floating-point numbers")
-    if history.xyz.ndim != 2 or history.xyz.shape[-1] != 3 or history.rot.shape != (*history.xyz.shape, 3):
-        raise ValueError(f"history xyz {tuple(history.xyz.shape)} and rot {tuple(history.rot.shape)}: expected [16, 3] and [16, 3, 3]")
-    if abs(history.dt - DT) > 1e-3:
-        raise ValueError(f"history has {history.dt} s between its steps, expected {DT} s: resample it to 10 Hz, or speeds come out wrong")
-    if not (torch.isfinite(history.xyz).all() and torch.isfinite(history.rot).all()):
-        raise ValueError("history holds NaN or infinity: check the ego motion log")
-    rot = history.rot.double()
-    off = (rot @ rot.mT - torch.eye(3, dtype=rot.dtype, device=rot.device)).abs().max().item()
-    if off > 0.01:
-        raise ValueError(f"history's rot is no rotation (R R^T is {off:.2g} off the identity): give matrices that turn ego to frame at t0")
-    leap = history.xyz.diff(dim=0).norm(dim=-1).max().item() if len(history.xyz) > 1 else 0.0
-    if leap > LEAP:
-        raise ValueError(f"history moves {leap:.4g} m in a step of {DT} s, expected at most {LEAP:g}: give metres, a position every {DT} s")

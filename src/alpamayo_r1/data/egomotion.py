@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from alpamayo_r1.core.gate.history import check_history
 from alpamayo_r1.core.geometry import to_frame
 from alpamayo_r1.core.notes import Note
-from alpamayo_r1.core.prompt import check_history
 from alpamayo_r1.core.types import DT, F, H, Trajectory
 from alpamayo_r1.data.calibration import POSITION, QUATERNION
 from alpamayo_r1.data.clock import GAP_US, MAX_GAP_US, gaps_within, known_at, read_times

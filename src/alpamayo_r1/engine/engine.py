@@ -17,14 +17,15 @@ import torch
 from alpamayo_r1.core.answer import to_answers
 from alpamayo_r1.core.clock import Stopwatch
 from alpamayo_r1.core.family import Turn
+from alpamayo_r1.core.gate.observation import check_observation
+from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.options import AskOptions, PlanOptions, Sampling
-from alpamayo_r1.core.plan import DoesNotFit, blocked_tokens, roll_out, start_of, warn_unfinished
+from alpamayo_r1.core.plan import DoesNotFit, blocked_tokens, note_unfinished, roll_out, start_of
 from alpamayo_r1.core.prompt import (
     Pictures,
     Prompt,
     arrange,
     asking_chat,
-    check_observation,
     check_question,
     fuse_history,
     picture_headers,
@@ -99,7 +100,9 @@ class Engine:
         how = prepare(options, self.config, self.vocabulary)
         clock = Stopwatch(self.device)
         with clock("preprocess"):
-            prompts = [self.prompt(one, options.navigation) for one in observations]
+            notes = [check_observation(one, self.config) for one in observations]  # all first: a look at a GPU's pictures waits for it
+            pictures = [self.pictures(one, noted) for one, noted in zip(observations, notes, strict=True)]
+            prompts = [self.prompt(one, options.navigation, seen) for one, seen in zip(observations, pictures, strict=True)]
         return self.plan_prompts(prompts, [one.history for one in observations], how, clock)
 
     @on_its_stream
@@ -134,13 +137,13 @@ class Engine:
 
     @on_its_stream
     @torch.inference_mode()
-    def pictures(self, observation: Observation) -> Pictures:
-        """The patches of an observation, on the device."""
+    def pictures(self, observation: Observation, notes: tuple[Note, ...] | None = None) -> Pictures:
+        """The patches of an observation, on the device. notes: of its check, where it was checked already."""
         c = self.config
-        check_observation(observation, c)
+        notes = check_observation(observation, c) if notes is None else notes
         frames = observation.frames.flatten(0, 1)
         made, grid = patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
-        return Pictures(made, (grid,) * len(frames), picture_headers(observation, c.family))
+        return Pictures(made, (grid,) * len(frames), picture_headers(observation, c.family), notes)
 
     def prompt(self, observation: Observation, navigation: str | None = None, pictures: Pictures | None = None) -> Prompt:
         """The prompt of one observation, its patches on the device. pictures: where they are made already."""
@@ -157,7 +160,7 @@ class Engine:
                 self._layouts.clear()
             ids = torch.tensor(self.vocabulary.encode(text))
             self._layouts[key] = arrange(ids, pictures.patches[:0], pictures.grids, self.vocabulary, self.config)
-        return replace(self._layouts[key], patches=pictures.patches)
+        return replace(self._layouts[key], patches=pictures.patches, notes=pictures.notes)
 
     @on_its_stream
     @torch.inference_mode()
@@ -178,6 +181,7 @@ class Engine:
         if guided and any(prompt.navigation is None for prompt in prompts):
             raise ValueError(f"guidance is {how.guidance}, but a prompt has no navigation text: plan that one without guidance")
         clock = clock or Stopwatch(self.device)
+        notes = [prompt.notes for prompt in prompts]
         buffers = self._read(prompts, how, clock)
         with clock("reasoning"):
             self.reason(how, buffers, rows)
@@ -190,7 +194,6 @@ class Engine:
             normalised, ids, length, ended = (x[:rows].to("cpu", non_blocking=True) for x in found)
         if self.stream is not None:
             self.stream.synchronize()
-        warn_unfinished(ended, how.max_tokens)
         plans = []
         with clock("kinematics"), torch.inference_mode(False), torch.no_grad():  # a Plan's tensors are the caller's, who may change them
             for scene, start in enumerate(starts):
@@ -199,8 +202,12 @@ class Engine:
                 path = roll_out(self.model.vla, start.expand(how.samples), actions)
                 tokens = tokens_of(ids[own], length[own])
                 words = tuple(spoken(self.vocabulary, row, "cot", opened=True) for row in tokens)
-                plans.append(Plan(path.xyz, path.rot, words, actions, tuple(ended[own].tolist()), {}, tokens))
+                over = tuple(ended[own].tolist())
+                known = notes[scene] + note_unfinished(over, how.max_tokens)
+                plans.append(Plan(path.xyz, path.rot, words, actions, over, {}, tokens, known))
         timing = clock.timing
+        for one in plans:
+            tell(one.notes, stacklevel=6)
         return [replace(one, timing=timing) for one in plans]
 
     @on_its_stream

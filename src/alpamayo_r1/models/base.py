@@ -15,6 +15,7 @@ import torch
 from alpamayo_r1.core.checkpoint import DTYPES, load_checkpoint, resave
 from alpamayo_r1.core.config import read_config, read_json
 from alpamayo_r1.core.family import KINDS, R1, Family
+from alpamayo_r1.core.gate.history import check_history
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.options import PlanOptions, check_finite
 from alpamayo_r1.core.prompt import Prompt, arrange, assemble
@@ -231,7 +232,11 @@ def read_scenes(data: Mapping[str, Any], model: VLA, vocabulary: Vocabulary) -> 
             f"expected [{batch}, 1, 16, 3] and [{batch}, 1, 16, 3, 3]"
         )
     histories = [Trajectory(x[0], r[0], model.config.action.dt) for x, r in zip(xyz, rot, strict=True)]
-    return [(assemble(*row, history, vocabulary, model.config), history) for row, history in zip(rows, histories, strict=True)]
+    steps = model.config.tokens.history_tokens // 3
+    return [
+        (assemble(*row, history, vocabulary, model.config, check_history(history, steps)), history)
+        for row, history in zip(rows, histories, strict=True)
+    ]
 
 
 def read_questions(data: Mapping[str, Any], model: VLA, vocabulary: Vocabulary) -> list[Prompt]:

@@ -92,11 +92,11 @@ class Planner:
 
     @overload
     def ask(
-        self, observation: Observation, question: Sequence[str], options: AskOptions | None = None, /, **changes: Unpack[AskKeywords]
+        self, observation: Observation, question: list[str], options: AskOptions | None = None, /, **changes: Unpack[AskKeywords]
     ) -> list[Answers]: ...
 
     def ask(
-        self, observation: Observation, question: str | Sequence[str], options: AskOptions | None = None, /, **changes: Unpack[AskKeywords]
+        self, observation: Observation, question: str | list[str], options: AskOptions | None = None, /, **changes: Unpack[AskKeywords]
     ) -> Answers | list[Answers]:
         """S answers to a question about one observation, or to each of several, which see the pictures once.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -19,6 +20,7 @@ import torch
 
 from alpamayo_r1.core.checkpoint import build_meta, derived_value, save_checkpoint, set_tensor
 from alpamayo_r1.core.config import KNOWN_VLMS, ModelConfig, parse_config, read_config
+from alpamayo_r1.core.family import R1, Family
 from alpamayo_r1.core.hub import SMALL
 from alpamayo_r1.core.types import CAMERAS, FRAMES, H, Observation, Trajectory
 from alpamayo_r1.core.vla import VLA
@@ -41,13 +43,13 @@ SMOOTH = 0.002
 """Factor on what a random action encoder reads of its input: the velocity field is then as smooth as a trained one's."""
 
 
-def size_config(size: str) -> ModelConfig:
-    """The configuration of "10b" or "small"."""
+def size_config(size: str, family: Family = R1) -> ModelConfig:
+    """The configuration of "10b" or "small", of a family."""
     if size == "10b":
-        return parse_config(RELEASED, KNOWN_VLMS[VLM])
+        return parse_config({**RELEASED, "model_type": family.model_type}, KNOWN_VLMS[VLM])
     if size != "small":
         raise ValueError(f"size is {size!r}, expected '10b' or 'small'")
-    return read_config(SMALL)
+    return replace(read_config(SMALL), family=family)
 
 
 @torch.no_grad()

@@ -46,6 +46,8 @@ def plan_scene(model: VLA, vocabulary: Vocabulary, observation: Observation, req
     with clock("preprocess"):
         pictures = to_pictures(observation, model.config)
         prompts = [build_prompt(observation, vocabulary, model.config, options.navigation, pictures) for options in requests]
+    if not prompts:
+        return []
     with clock("vision"), torch.no_grad():
         images = model.see(prompts[0])
     return [
@@ -73,7 +75,8 @@ def plan_prompt(
     with clock("flow"):
         velocity = velocity_after(model, kv, len(prompt), prompt.next_position, said)
         if how.guidance is not None and prompt.navigation is not None:
-            velocity = guide(velocity, velocity_without_navigation(model, prompt, prefix, said), how.guidance)
+            without = velocity_without_navigation(model, prompt, prompt.navigation.start, prefix, said)
+            velocity = guide(velocity, without, how.guidance)
         actions = denoise(model, velocity, how)
     with clock("kinematics"):
         path = roll_out(model, start_of(history, model.config.action).expand(how.samples), actions)
@@ -174,13 +177,13 @@ def velocity_after(model: VLA, kv: Sequence[KV], read: int, position: int, said:
     return lambda x, t: model.velocity(x, t, kv, first, mask)
 
 
-def velocity_without_navigation(model: VLA, prompt: Prompt, prefix: Sequence[KV], said: Reasoning) -> Velocity:
-    """The velocity after the same words, had the prompt no navigation text.
+def velocity_without_navigation(model: VLA, prompt: Prompt, start: int, prefix: Sequence[KV], said: Reasoning) -> Velocity:
+    """The velocity after the same words, had the prompt no navigation text, which starts at token `start`.
 
     Attention is causal, so keys and values before the text are those of the prompt with it. Of a row that did not end all words are seen,
     the last one too (spec15 section 4).
     """
-    start, plain = prompt.navigation.start, prompt.without_navigation()
+    plain = prompt.without_navigation()
     before = [(k[:, :, :start], v[:, :, :start]) for k, v in prefix]
     _, read = model.extend(plain.ids[None, start:].to(model.device), plain.positions[:, None, start:].to(model.device), before)
     ids = said.ids.to(model.device)

@@ -285,7 +285,7 @@ class Engine:
 
         prompts: emptied, each forgotten once it is read.
         """
-        first, scenes = prompts[0], len(prompts)
+        first, last, scenes = prompts[0], prompts[-1], len(prompts)
         plain = [replace(prompt.without_navigation(), patches=prompt.patches[:0]) for prompt in prompts] if how.guidance is not None else []
         buffers = self.reserve(scenes + len(plain), how.samples, how.max_tokens, max(map(len, prompts)))
         buffers.guidance.fill_(how.guidance or 0)
@@ -302,7 +302,7 @@ class Engine:
                 unguided = known_from(prompt, plain[scene], buffers, scene)
                 self.read(plain[scene], how.samples, buffers, scenes + scene, clock, unguided)
         if self.config.family.question is not None and not remembered:
-            self._seen = Seen.of(prompt, buffers, scenes - 1)
+            self._seen = Seen.of(last, buffers, scenes - 1)
         return buffers
 
     def read(self, prompt: Prompt, samples: int, buffers: Buffers, scene: int, clock: Stopwatch, shared: Known | None = None) -> None:

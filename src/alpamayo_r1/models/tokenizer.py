@@ -58,8 +58,10 @@ class Tokenizer:
 
     def decode(self, token_ids: int | Iterable[int] | torch.Tensor, skip_special_tokens: bool = False) -> str:
         """Ids [T], or one id -> text."""
-        ids = token_ids.tolist() if isinstance(token_ids, torch.Tensor) else token_ids
-        return self.vocabulary.decode([ids] if isinstance(ids, int) else ids, skip_special_tokens=skip_special_tokens)
+        if isinstance(token_ids, torch.Tensor):
+            token_ids = token_ids.flatten().tolist()
+        ids = [token_ids] if isinstance(token_ids, int) else token_ids
+        return self.vocabulary.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:
         """Rows of ids -> texts."""

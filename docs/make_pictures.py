@@ -1,23 +1,31 @@
-"""Draws the pictures of conventions.md and of the README into docs/img: `python docs/make_pictures.py`."""
+"""Draws the pictures of conventions.md and of the README into docs/img: `python docs/make_pictures.py [NAME ...]`.
+
+The film takes about three minutes on two cores.
+"""
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle, Wedge
+from PIL import Image
 
 from alpamayo_r1.core.action import to_trajectory
+from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H
 from alpamayo_r1.data.clips import ORDER
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.draw import page
 from alpamayo_r1.draw.style import FAINT, INK, PAST, PLAN, RULE, SMALL, SOFT, TRUTH, png, sheet
 from alpamayo_r1.planner import load
 from alpamayo_r1.predict.record import result
-from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H
 from alpamayo_r1.world.rig import RIG, VEHICLE
+from alpamayo_r1.world.samples import sample_batch
+from alpamayo_r1.world.simulate import simulate
 
 OUT = Path(__file__).parent / "img"
 TINTS = ("#1668dc", "#2e9e6b", "#b3560f", "#8a4fd0")
@@ -166,14 +174,37 @@ def a_page() -> Figure:
     return figure
 
 
+FILM_SEED, FILM_STEPS = 850_006, range(36, 72)
+"""The scene of the film, a vehicle that cuts in, and its t0 in steps of 0.1 s."""
+
+
+def a_film() -> bytes:
+    """An animated WebP: pages of one scene of the world while t0 rolls on, at real speed, 960 pixels wide."""
+    planner, scene = load("small"), simulate([FILM_SEED], seconds=FILM_STEPS.stop * DT + 0.2)
+    pictures = []
+    for step in FILM_STEPS:
+        (sample,) = sample_batch(scene, step, width=640, height=360)
+        plan = planner.plan(sample.observation, samples=6, seed=42)
+        figure = page(sample, plan, result(sample, plan, 42))
+        picture = Image.open(io.BytesIO(png(figure))).convert("RGB")
+        pictures.append(picture.resize((960, 540), Image.Resampling.LANCZOS))
+    file = io.BytesIO()
+    pictures[0].save(file, "WEBP", save_all=True, append_images=pictures[1:], duration=round(1e3 * DT), loop=0, quality=62, method=6)
+    return file.getvalue()
+
+
 PICTURES = {"ego-frame": ego_frame, "timeline": timeline, "cameras": cameras, "sequence": sequence}
 
 
-def main() -> None:
+def main(wanted: list[str]) -> None:
+    """Draws the wanted pictures, all where none is named."""
     OUT.mkdir(exist_ok=True)
     for name, draw in (PICTURES | {"page": a_page}).items():
-        (OUT / f"{name}.png").write_bytes(png(draw()))
+        if not wanted or name in wanted:
+            (OUT / f"{name}.png").write_bytes(png(draw()))
+    if not wanted or "film" in wanted:
+        (OUT / "film.webp").write_bytes(a_film())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

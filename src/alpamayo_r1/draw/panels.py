@@ -217,11 +217,15 @@ def _every(metres: float) -> MultipleLocator:
 
 
 def _scale_bar(axes: Axes) -> None:
+    from matplotlib.patheffects import withStroke
+
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     length = max(n for n in (1, 2, 5, 10, 20, 50) if n <= max(1, (right - left) / 4))
     x, y = left + 0.06 * (right - left), low + 0.02 * (high - low)
-    axes.plot([x, x + length], [y, y], color=INK, linewidth=2, solid_capstyle="butt", zorder=8)
-    axes.text(x + length / 2, y + 0.006 * (high - low), f"{length} m", size=style.SMALL, color=INK, ha="center", va="bottom", zorder=8)
+    halo = [withStroke(linewidth=4, foreground="white")]
+    axes.plot([x, x + length], [y, y], color=INK, linewidth=2, solid_capstyle="butt", zorder=8, path_effects=halo)
+    place = {"size": style.SMALL, "color": INK, "ha": "center", "va": "bottom", "zorder": 8, "path_effects": halo}
+    axes.text(x + length / 2, y + 0.006 * (high - low), f"{length} m", **place)
 
 
 def _seconds(axes: Axes, chosen: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from alpamayo_r1.data.source import Source
 from alpamayo_r1.draw import page
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.predict.record import result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZE = (1440, 810)
 """Width and height of the film in pixels: the page of 16 x 9 inches at 90 dots."""
@@ -66,8 +70,11 @@ def film(
             container.mux(stream.encode())
 
 
-def pixels(figure) -> np.ndarray:
+def pixels(figure: Figure) -> np.ndarray:
     """A figure of 16 x 9 inches as u8[SIZE[1], SIZE[0], 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure.set_dpi(SIZE[0] / 16)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

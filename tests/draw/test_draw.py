@@ -206,6 +206,12 @@ def test_page_says_what_matters():
     assert "Blue path and words: sample 1 of 3, nearest to what was driven (best by the truth); 1 other says the same." in shown
 
 
+def test_own_data_is_not_called_nvidias():
+    sample, plan = make(source="my-cars")
+    shown = text_of(page(sample, plan, result(sample, plan, 1)))
+    assert "NVIDIA" not in shown and "whoever recorded it" in shown
+
+
 def test_the_bold_words_are_the_bold_samples_own():
     """The best sample says something else than the most: its words are the headline, in the colour of its path."""
     sample, plan = make()

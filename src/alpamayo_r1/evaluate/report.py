@@ -93,7 +93,7 @@ def _head(summary: dict[str, Any], table: pa.Table) -> str:
     known = ok(table).filter(np.isfinite(column(ok(table), "min_ade")))
     over = f"{len(known['clip_id'].unique())} clips" + (f" ({len(known)} rows)" if len(known) != len(known["clip_id"].unique()) else "")
     return f"""<header><h1>Alpamayo-R1 evaluation</h1><p>{summary["rows"]} rows{failed} · {where}</p></header>
-<p class="{"note" if summary["source"] == "world" else "notice"}">{_e(summary["notice"])}</p>
+<p class="{"notice" if summary["source"] == "physical-ai-av" else "note"}">{_e(summary["notice"])}</p>
 <section class="big"><div class="main"><b>{number(found["mean"])} m</b><small>{span(found)}</small><span>mean minADE of {asked["samples"]},
 95 % interval over {over}{f", {found['masked']} masked" if found["masked"] else ""}</span></div>{rivals}</section>"""
 

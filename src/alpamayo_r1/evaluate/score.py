@@ -63,7 +63,7 @@ def score(sample: Sample, plan: Plan) -> dict[str, Any]:
     verdicts = [verdict(text, xyz, history) for text, xyz in zip(plan.reasoning, plan.xyz)]
     size = tuple(float(sample.car[name]) for name in ("length", "width", "height"))
     row: dict[str, Any] = {
-        "source": sample.meta.get("source", "physical-ai-av"),
+        "source": sample.meta.get("source"),
         "reasoning": list(plan.reasoning),
         "ended": list(plan.ended),
         "verdict": verdicts,

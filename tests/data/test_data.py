@@ -273,9 +273,9 @@ def test_a_folder_that_is_no_data_set(tmp_path, tree):
 
 @pytest.fixture
 def no_decoding(monkeypatch):
-    from physical_ai_av.video import SeekVideoReader
+    from alpamayo_r1.data.camera import Camera
 
-    monkeypatch.setattr(SeekVideoReader, "decode_images_from_frame_indices", lambda *a: pytest.fail("decoded a frame"))
+    monkeypatch.setattr(Camera, "_decode", lambda *a: pytest.fail("decoded a frame"))
 
 
 def refused(root, error, match, **arguments):

@@ -248,7 +248,7 @@ def test_the_command_line_says_that_clips_failed(config, clips, tmp_path):
     options = ["--samples", "2", "--max-tokens", "6", "--steps", "2", "--threads", "1", "--no-report"]
     command = ["eval", "--checkpoint", config.checkpoint, "--data", str(clips), "--clips", str(tmp_path / "list.txt"), *options]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
-    assert result.exit_code == 1 and "1 of 2 clips failed" in result.output, result.output
+    assert result.exit_code == 1 and "1 of 2 rows failed" in result.output, result.output
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out"), "--seed", "3"])
     assert result.exit_code == 2 and "seed 42 there and 3 now" in " ".join(result.output.split())
 
@@ -264,7 +264,7 @@ def test_a_gpu_is_chosen_by_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     chosen = resolve(EvalConfig(device="cuda:3", fast=False))
     assert chosen.device == "cuda:3"
-    assert identity(chosen, []) == identity(dataclasses.replace(chosen, device="cuda:1"), [])
+    assert identity(chosen, [], "data") == identity(dataclasses.replace(chosen, device="cuda:1"), [], "data")
 
 
 def test_a_plan_that_never_fits_ends_the_evaluation():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from alpamayo_r1.core.geometry import rot_z
-from alpamayo_r1.core.types import Trajectory
-from alpamayo_r1.metrics.consistency import INTENTS, RULES, measure, parse, verdict
+from alpamayo_r1.core.types import H, Trajectory
+from alpamayo_r1.metrics.consistency import INTENTS, RULES, motion_of, parse, verdict
 from alpamayo_r1.metrics.intervals import FEWEST, interval, intervals
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import TEXTS, classify, directive_text, labels, opposite
@@ -128,7 +128,7 @@ def easing(t):
 )
 def test_speed_rules(speed, does, does_not):
     history, xyz = driven(speed)
-    motion = measure(xyz, history)
+    motion = motion_of(xyz, history)
     found = {name: RULES[name](motion) for name in (*does, *does_not)}
     assert found == dict.fromkeys(does, "consistent") | dict.fromkeys(does_not, "inconsistent")
 
@@ -137,7 +137,7 @@ def test_speed_rules(speed, does, does_not):
 @pytest.mark.parametrize("side", [1.2, -1.2, 0.0])
 def test_a_sidestep_is_told_from_a_bend(rate, side):
     history, xyz = driven(steady, lambda t: rate, side)
-    assert measure(xyz, history).sidestep == pytest.approx(side, abs=0.15)
+    assert motion_of(xyz, history).sidestep == pytest.approx(side, abs=0.15)
     left, right = (verdict(f"Nudge to the {way}", xyz, history) for way in ("left", "right"))
     assert (left, right) == {1.2: ("consistent", "inconsistent"), -1.2: ("inconsistent", "consistent"), 0.0: ("unclear", "unclear")}[side]
 
@@ -215,3 +215,22 @@ def test_masks_small_sets_and_constants():
 def test_the_same_values_give_the_same_interval():
     values = np.random.default_rng(1).lognormal(0, 1, 100)
     assert interval(values) == interval(values) and interval(values, seed=1) != interval(values)
+
+
+@pytest.mark.parametrize(
+    "words, expected", [("Start driving", "inconsistent"), ("Proceed forward", "inconsistent"), ("Continue ahead", "inconsistent")]
+)
+def test_a_car_that_rolls_backwards_does_not_go_forwards(words, expected):
+    x = torch.cat([torch.zeros(H), -0.02 * torch.arange(1, 65) ** 1.5])
+    xyz = torch.stack([x, 0 * x, 0 * x], -1)
+    history = Trajectory(xyz[:H], rot_z(torch.zeros(H)))
+    assert verdict(words, xyz[H:], history) == expected
+
+
+def test_a_reversing_car_keeps_its_speed_and_turns_by_its_own_heading():
+    angle = 0.05 * torch.arange(1 - H, 65, dtype=torch.float32)
+    xyz = torch.stack([-5 * angle.sin(), 5 * (angle.cos() - 1), 0 * angle], -1)  # backwards along a circle, nose to the left
+    history = Trajectory(xyz[:H], rot_z(angle[:H]))
+    motion = motion_of(xyz[H:], history)
+    assert motion.v0 == pytest.approx(-2.5, abs=0.01) and (motion.speed < 0).all() and motion.turn == pytest.approx(3.2, abs=0.1)
+    assert verdict("Keep speed", xyz[H:], history) == "consistent" and verdict("Proceed forward", xyz[H:], history) == "inconsistent"

@@ -20,8 +20,10 @@ import pyarrow.parquet as pq
 import torch
 
 from alpamayo_r1.core.files import write_bytes, write_text
+from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.data.source import open_source
-from alpamayo_r1.evaluate.protocol import EvalConfig, Item, check_same, identity, work
+from alpamayo_r1.evaluate.inputs import fingerprints, index_digest
+from alpamayo_r1.evaluate.protocol import EvalConfig, Item, check_inputs, check_same, evaluation_digest, identity, read_settings, work
 from alpamayo_r1.evaluate.store import Store, opened
 from alpamayo_r1.evaluate.worker import Worker, load_worker, read_item, threads
 from alpamayo_r1.planner import pick_device, runs_fast
@@ -53,12 +55,16 @@ def evaluate(
     """Evaluates what is missing in `out`, then writes results.parquet and timing.parquet; yields after every row, and once before.
 
     ray: None for this process, "local" for a Ray of this machine, or a cluster's address; workers: models on that cluster.
-    Raises ValueError where the folder holds another evaluation, or a list or option is not understood.
+    A row that is broken, or no row of this evaluation, is set aside with a NoteWarning, and planned again.
+
+    Raises:
+        ValueError: the folder holds another evaluation or rows of another data set, or a list or option is not understood.
     """
     config = resolve(config)
     out = Path(out)
     with opened(out) as store:
-        items = begin(config, store, command)
+        items, notes = begin(config, store, command)
+        tell(notes, stacklevel=3)
         if retry_failed:
             store.forget_failed()
         done = store.done()
@@ -125,21 +131,42 @@ def resolve(config: EvalConfig) -> EvalConfig:
     return replace(config, device=str(device), fast=fast, threads=count)
 
 
-def begin(config: EvalConfig, store: Store, command: str) -> list[Item]:
-    """The work list, written to a new folder with the protocol; ValueError where the folder holds another evaluation."""
-    settings, listed = store.folder / "config.json", store.folder / "work.parquet"
+def begin(config: EvalConfig, store: Store, command: str) -> tuple[list[Item], list[Note]]:
+    """The work list, and notes on rows that were set aside. A new folder gets its protocol.
+
+    Raises:
+        ValueError: the folder holds another evaluation, or rows of another data set.
+    """
+    settings, listed, files = (store.folder / name for name in ("config.json", "work.parquet", "inputs.json"))
     with open_source(config.data) as source:
-        items, kind = work(config, source), source.kind
-    depends = identity(config, items)
+        items, kind, data = work(config, source), source.kind, index_digest(source)
+        inputs = fingerprints(source, [item.clip_id for item in items])
+    depends = json.loads(json.dumps(identity(config, items, data)))
     if settings.exists():
-        check_same(json.loads(settings.read_text(encoding="utf-8"))["identity"], depends, store.folder)
-        return items
+        check_same(read_settings(store.folder)["identity"], depends, store.folder)
+    stored = read_inputs(files)
+    check_inputs(stored, inputs, store.folder)
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([asdict(item) for item in items]), buffer)
     write_bytes(listed, buffer.getvalue().to_pybytes())
-    record = {"config": asdict(config), "identity": depends, "source": kind, "versions": versions(), "command": command}
-    write_text(settings, json.dumps(record, indent=2) + "\n")
-    return items
+    write_text(files, json.dumps(stored | inputs, indent=1) + "\n")
+    if not settings.exists():
+        record = {"config": asdict(config), "identity": depends, "source": kind, "versions": versions(), "command": command}
+        write_text(settings, json.dumps(record, indent=2) + "\n")
+    return items, store.admit(items, evaluation_digest(depends))
+
+
+def read_inputs(path: Path) -> dict[str, str]:
+    """The fingerprints that a folder's rows were made from, {} for a new one. Raises ValueError for what is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} can't be read ({error}): it was changed after it was written; begin anew with another --out") from None
+    if not isinstance(stored, dict) or not all(isinstance(value, str) for value in stored.values()):
+        raise ValueError(f"{path} holds no fingerprints: it was changed after it was written; begin anew with another --out")
+    return stored
 
 
 def resumed(store: Store, total: int) -> Progress:

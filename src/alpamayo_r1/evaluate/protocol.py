@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alpamayo_r1.core.checkpoint import shards
 from alpamayo_r1.core.hub import checkpoint_folder
@@ -18,6 +19,7 @@ from alpamayo_r1.core.sampling import DRAWS
 from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source
+from alpamayo_r1.evaluate.lists import microseconds, read_list
 
 GRID_US = 1_000_000
 """Step of `t0="grid"`."""
@@ -92,21 +94,25 @@ def work(config: EvalConfig, source: Source) -> list[Item]:
             raise ValueError(f"{config.t0} has no t0 for {len(missing)} of {len(clips)} clips, such as {missing[0]}")
         moments = [times[clip_id] for clip_id in clips]
     else:
-        moments = [[times]] * len(clips)
-    pairs = [(clip_id, t0) for clip_id, at in zip(clips, moments) for t0 in at]
+        moments: list[list[int]] = [[times] for _ in clips]
+    pairs = dict.fromkeys((clip_id, t0) for clip_id, at in zip(clips, moments) for t0 in at)
     return [Item(i, clip_id, t0) for i, (clip_id, t0) in enumerate(pairs)]
 
 
 def clip_list(spec: str | None, source: Source) -> list[str]:
-    """The clip ids that a --clips means, without repetition, in order. Raises ValueError."""
+    """The clip ids that a --clips means, without repetition, in order.
+
+    Raises:
+        ValueError: a number below 1, or a list that can't be read.
+    """
     spec = spec or ("gold644" if source.kind == "physical-ai-av" else str(len(source.clip_ids)))
-    if spec.isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", spec):
         if int(spec) < 1:
-            raise ValueError("--clips 0 leaves nothing to evaluate")
+            raise ValueError("--clips 0 leaves nothing to evaluate: give the number of clips, or a list")
         return list(source.clip_ids[: int(spec)])
     if spec == "gold644":
         return gold644()
-    return list(dict.fromkeys(clip_id for clip_id, _ in _table(spec)))
+    return list(dict.fromkeys(clip_id for clip_id, _ in read_list(Path(spec))))
 
 
 def gold644() -> list[str]:
@@ -115,46 +121,22 @@ def gold644() -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def _times(spec: str) -> int | str | dict[str, list[int]]:
-    """A --t0 as microseconds, "grid", or clip id -> microseconds."""
+def _times(spec: str) -> int | Literal["grid"] | dict[str, list[int]]:
+    """A --t0 as microseconds, "grid", or clip id -> microseconds, each once."""
     if spec == "grid":
-        return spec
+        return "grid"
     try:
-        return round(float(spec) * 1e6)
+        seconds = float(spec)
     except ValueError:
-        times: dict[str, list[int]] = {}
-        for clip_id, t0_us in _table(spec):
+        times: dict[str, dict[int, None]] = {}
+        for clip_id, t0_us in read_list(Path(spec)):
             if t0_us is None:
-                raise ValueError(f"{spec} has no times: write `clip_id t0` in seconds a line, or a column t0 (s) or t0_us") from None
-            times.setdefault(clip_id, []).append(t0_us)
-        return times
-
-
-def _table(spec: str) -> list[tuple[str, int | None]]:
-    """(clip id, t0 in microseconds or None) a row of a .parquet (columns key or clip_id, t0 or t0_us) or of a text file."""
-    path = Path(spec)
-    if not path.is_file():
-        raise ValueError(
-            f"there is no file {spec!r}: give FILE.parquet or FILE.txt (and for --clips: gold644 or a number, for --t0: seconds or grid)"
-        )
-    if path.suffix == ".parquet":
-        import pandas as pd
-
-        table = pd.read_parquet(path).reset_index()
-        column = next((name for name in ("key", "clip_id") if name in table), None)
-        if column is None:
-            raise ValueError(f"{spec} has the columns {', '.join(map(str, table))}: expected key or clip_id")
-        times = table["t0_us"] if "t0_us" in table else (table["t0"] * 1e6).round() if "t0" in table else [None] * len(table)
-        return [(str(clip_id), None if t is None else int(t)) for clip_id, t in zip(table[column], times)]
-    rows = [
-        line.replace(",", " ").split()
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.strip() and not line.startswith("#")
-    ]
-    try:
-        return [(row[0], round(float(row[1]) * 1e6) if len(row) > 1 else None) for row in rows]
-    except ValueError as error:
-        raise ValueError(f"{spec} has a line that is not `clip_id` or `clip_id t0` with t0 in seconds: {error}") from None
+                raise ValueError(
+                    f"{spec} has no time for clip {clip_id}: write `clip_id t0` in seconds on each line, or a column t0 (s) or t0_us"
+                ) from None
+            times.setdefault(clip_id, {})[t0_us] = None
+        return {clip_id: list(at) for clip_id, at in times.items()}
+    return microseconds(seconds, f"--t0 {spec}")
 
 
 def _grid(source: Source, clip_id: str) -> list[int]:
@@ -170,18 +152,27 @@ def _grid(source: Source, clip_id: str) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------------- the same protocol?
 
 
-def identity(config: EvalConfig, items: Sequence[Item]) -> dict[str, Any]:
+ROWS = 2
+"""Version of what a row holds for the same inputs: raise it with every change of a figure, so that no folder mixes two."""
+
+
+def identity(config: EvalConfig, items: Sequence[Item], data: str) -> dict[str, Any]:
     """What the rows depend on: equal identities give equal rows. The checkpoint by its content, the clips by a digest of their list.
 
-    Which of several GPUs plans does not matter.
+    data: the digest of the data set's index. Which of several GPUs plans does not matter, nor where the data set lies.
     """
     listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us}" for item in items).encode()).hexdigest()
     checkpoint = fingerprint(checkpoint_folder(config.checkpoint))
     described = asdict(config) | asdict(config.plan) | {"checkpoint": checkpoint, "rows": len(items), "clips": listed, "draws": DRAWS}
-    described["device"] = config.device_type
-    for name in ("data", "t0", "plan"):
+    described |= {"device": config.device_type, "data": data, "row_version": ROWS}
+    for name in ("t0", "plan"):
         del described[name]
     return described
+
+
+def evaluation_digest(identity: Mapping[str, Any]) -> str:
+    """One word for an identity, which every row carries."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fingerprint(folder: Path) -> str:
@@ -205,11 +196,43 @@ def check_same(stored: dict[str, Any], wanted: dict[str, Any], out: Path) -> Non
         raise ValueError(f"{out} holds another evaluation ({differs}): give the options it was begun with to go on, or another --out")
 
 
+def check_inputs(stored: Mapping[str, str], now: Mapping[str, str], out: Path) -> None:
+    """Raises ValueError where a file of the data set is another one than the rows of a folder were made from."""
+    changed = [name for name in now if stored.get(name, now[name]) != now[name]]
+    if changed:
+        raise ValueError(
+            f"{out} holds another evaluation: {changed[0]} of the data set, one of {len(changed)}, is not the file that its rows were made "
+            "from. Give the data set it was begun with (--data) to go on, or another --out"
+        )
+
+
 def _short(value: Any) -> str:
     return f"{value[:8]}…" if isinstance(value, str) and len(value) > 40 else str(value)
 
 
+def read_settings(out: Path) -> dict[str, Any]:
+    """What config.json of an evaluation's folder holds.
+
+    Raises:
+        ValueError: it is not there, or not what an evaluation wrote.
+    """
+    path = Path(out) / "config.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{out} holds no evaluation (no config.json): give the --out folder of an `alpamayo-r1 eval`") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} can't be read ({error}): it was changed after it was written; begin anew with another --out") from None
+    expected = {"config": dict, "identity": dict, "source": str, "versions": dict, "command": str}
+    wrong = [name for name, kind in expected.items() if not isinstance(stored, dict) or not isinstance(stored.get(name), kind)]
+    if not wrong and not isinstance(stored["config"].get("plan"), dict):
+        wrong = ["config.plan"]
+    if wrong:
+        raise ValueError(f"{path} has no {wrong[0]} as an evaluation writes it: begin anew with another --out")
+    return stored
+
+
 def read_config(path: Path) -> EvalConfig:
     """The protocol of a folder's config.json."""
-    stored = json.loads(path.read_text(encoding="utf-8"))["config"]
+    stored = read_settings(path.parent)["config"]
     return EvalConfig(**{f.name: stored[f.name] for f in fields(EvalConfig)} | {"plan": PlanOptions(**stored["plan"])})

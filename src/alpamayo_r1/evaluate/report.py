@@ -21,7 +21,7 @@ from alpamayo_r1.core.files import write_text
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.evaluate.protocol import Item
 from alpamayo_r1.evaluate.score import HORIZONS, SHORT, UNITS, as_plan
-from alpamayo_r1.evaluate.summary import FIGURES, column, number, ok, read, span
+from alpamayo_r1.evaluate.summary import FIGURES, column, number, planned_rows, read, span
 from alpamayo_r1.evaluate.worker import describe, read_item
 from alpamayo_r1.metrics.intervals import FEWEST
 
@@ -63,13 +63,13 @@ def write_report(out: Path, summary: dict[str, Any]) -> Path:
     """Writes out/report.html from results.parquet, the summary of `summarise` and, for the pictures, the data set. Returns its path."""
     out = Path(out)
     table = read(out)
-    shown = choose(ok(table))
+    shown = choose(planned_rows(table))
     parts = [
         _head(summary, table),
         _figures(summary["figures"]),
-        _distributions(ok(table), summary["min_ade_by_k"]),
+        _distributions(planned_rows(table), summary["min_ade_by_k"]),
         _buckets(summary["buckets"]),
-        _pages(summary, ok(table), shown),
+        _pages(summary, planned_rows(table), shown),
         _errors(summary),
         _notes(table),
         _rows(table, summary),
@@ -88,14 +88,14 @@ def _head(summary: dict[str, Any], table: pa.Table) -> str:
         for short, label in (("cv", "constant velocity"), ("ctra", "constant turn rate and acceleration"))
     ]
     rivals = "".join(f"<div><b>{number(base['mean'])} m</b><small>{span(base)}</small><span>{label}</span></div>" for label, base in bases)
+    rows = f" ({found['count']} rows)" if found["count"] != found["clips"] else ""
+    counted = f"{found['clips']} clips{rows}" + (f", {found['masked']} masked" if found["masked"] else "")
     failed = f", <b class=bad>{summary['failed']} failed</b>" if summary["failed"] else ""
     where = f"{_e(config['checkpoint'])} on {_e(config['data'])}, t0 {_e(config['t0'])} s, {asked['samples']} samples, seed {asked['seed']}"
-    known = ok(table).filter(np.isfinite(column(ok(table), "min_ade")))
-    over = f"{len(known['clip_id'].unique())} clips" + (f" ({len(known)} rows)" if len(known) != len(known["clip_id"].unique()) else "")
     return f"""<header><h1>Alpamayo-R1 evaluation</h1><p>{summary["rows"]} rows{failed} · {where}</p></header>
 <p class="{"notice" if summary["source"] == "physical-ai-av" else "note"}">{_e(summary["notice"])}</p>
 <section class="big"><div class="main"><b>{number(found["mean"])} m</b><small>{span(found)}</small><span>mean minADE of {asked["samples"]},
-95 % interval over {over}{f", {found['masked']} masked" if found["masked"] else ""}</span></div>{rivals}</section>"""
+95 % interval over {counted}</span></div>{rivals}</section>"""
 
 
 def _figures(figures: dict[str, Any]) -> str:
@@ -280,7 +280,9 @@ def best(row: dict[str, Any]) -> int:
 def _details(table: pa.Table, config: dict[str, Any]) -> str:
     """What a row opens to, as JSON by index: paths in metres [[ahead, left], ...], words, errors, verdicts, and how to draw its page."""
     found = {}
-    for row in ok(table).select(["index", "clip_id", "t0_us", "reasoning", "verdict", "sample_ade", "pred_xyz", "gt_xyz"]).to_pylist():
+    for row in (
+        planned_rows(table).select(["index", "clip_id", "t0_us", "reasoning", "verdict", "sample_ade", "pred_xyz", "gt_xyz"]).to_pylist()
+    ):
         plans = np.asarray(row["pred_xyz"], dtype=np.float64).reshape(len(row["reasoning"]), -1, 3)
         truth = None if row["gt_xyz"] is None else np.asarray(row["gt_xyz"], dtype=np.float64).reshape(1, -1, 3)
         where = ["--checkpoint", str(config["checkpoint"]), "--data", str(config["data"]), "--clip", row["clip_id"]]

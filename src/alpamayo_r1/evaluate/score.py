@@ -12,7 +12,9 @@ from alpamayo_r1.core.geometry import rot_z, yaw_of
 from alpamayo_r1.core.types import Plan, Sample, Trajectory
 from alpamayo_r1.metrics import paths as metrics
 from alpamayo_r1.metrics.baselines import BASELINES
+from alpamayo_r1.metrics.choice import choose_sample
 from alpamayo_r1.metrics.consistency import parse, verdict
+from alpamayo_r1.metrics.paths import advance
 
 HORIZONS = (0.5, 1.0, 3.0, 5.0, 6.4)
 SHORT = {"constant_velocity": "cv", "constant_turn_rate_and_acceleration": "ctra"}
@@ -33,11 +35,11 @@ PATH_SCORES = (
     "jerk",
     "violations",
 )
-"""What is measured of any set of paths, plan or baseline."""
+"""Figures of any set of paths, plan or baseline."""
 
 WORD_SCORES = ("words", "malformed", "consistent", "inconsistent", "unclear")
-PLACE = ("speed", "curvature")
-SCORES = (*PATH_SCORES, "spread", *WORD_SCORES, *(f"{short}_{name}" for short in SHORT.values() for name in PATH_SCORES), *PLACE)
+SURROUNDINGS = ("speed", "curvature")
+SCORES = (*PATH_SCORES, "spread", *WORD_SCORES, *(f"{short}_{name}" for short in SHORT.values() for name in PATH_SCORES), *SURROUNDINGS)
 TIMINGS = ("load_ms", "wait_ms", "plan_ms", "total_ms")
 
 UNITS = {
@@ -61,7 +63,9 @@ def score(sample: Sample, plan: Plan) -> dict[str, Any]:
     """The figures of one plan: SCORES as floats (NaN: masked), words, verdicts, paths. Deterministic: no durations."""
     history, future = sample.observation.history, sample.future
     verdicts = [verdict(text, xyz, history) for text, xyz in zip(plan.reasoning, plan.xyz)]
-    size = tuple(float(sample.car[name]) for name in ("length", "width", "height"))
+    length, width, height = (float(sample.car[name]) for name in ("length", "width", "height"))
+    size = length, width, height
+    choice = choose_sample(plan.xyz, None if future is None else future.xyz)
     row: dict[str, Any] = {
         "source": sample.meta.get("source"),
         "reasoning": list(plan.reasoning),
@@ -69,6 +73,10 @@ def score(sample: Sample, plan: Plan) -> dict[str, Any]:
         "verdict": verdicts,
         "notes": sorted({note.code for note in sample.notes + plan.notes}),
         "decision": decision(plan.reasoning),
+        "notes": list(dict.fromkeys(note.code for note in (*sample.notes, *plan.notes))),
+        "chosen": choice.sample,
+        "chosen_by": choice.by,
+        "known_steps": 0 if future is None else int(future.xyz[:, :2].isfinite().all(-1).sum()),
         "pred_xyz": plan.xyz.float().flatten().tolist(),
         "pred_yaw": yaw_of(plan.rot).float().flatten().tolist(),
         "gt_xyz": None if future is None else future.xyz.float().flatten().tolist(),
@@ -76,12 +84,12 @@ def score(sample: Sample, plan: Plan) -> dict[str, Any]:
         "words": _mean([len(text.split()) for text in plan.reasoning]),
         "malformed": _mean([not (ended and text.strip()) for text, ended in zip(plan.reasoning, plan.ended)]),
         **{kind: _mean([v == kind for v in verdicts]) for kind in ("consistent", "inconsistent", "unclear")},
-        **place(history, future),
+        **surroundings(history, future),
         **path_scores(plan.xyz, plan.rot, future, size),
     }
     row["sample_ade"] = None if future is None else metrics.ade(plan.xyz.double(), future.xyz.double()).value.tolist()
-    for name, drive in BASELINES.items():
-        path = drive(history)
+    for name, baseline in BASELINES.items():
+        path = baseline(history)
         row |= {f"{SHORT[name]}_{k}": v for k, v in path_scores(path.xyz[None], path.rot[None], future, size).items()}
     return row
 
@@ -113,14 +121,19 @@ def path_scores(xyz: torch.Tensor, rot: torch.Tensor, future: Trajectory | None,
     return found
 
 
-def place(history: Trajectory, future: Trajectory | None) -> dict[str, float]:
-    """Speed at t0 in m/s, and how much the road that was driven bends: |turn| / length in 1/m (NaN without a future or below 5 m)."""
-    step = history.xyz[-3:, :2].double().diff(dim=0).norm(dim=-1) / history.dt
-    if future is None:
-        return {"speed": step.mean().item(), "curvature": float("nan")}
-    length = future.xyz[:, :2].double().diff(dim=0).norm(dim=-1).sum().item()
-    turn = abs(yaw_of(future.rot[-1].double()).item())
-    return {"speed": step.mean().item(), "curvature": turn / length if length > 5 else float("nan")}
+def surroundings(history: Trajectory, future: Trajectory | None) -> dict[str, float]:
+    """Speed at t0 in m/s, below 0 for a reversing car, and how much the road that was driven bends: |turn| / length in 1/m.
+
+    The curvature is NaN without a future, and below 5 m.
+    """
+    found = {"speed": advance(history.xyz[-3:], history.rot[-3:]).mean().item() / history.dt, "curvature": float("nan")}
+    if future is not None:
+        known = future.xyz[:, :2].isfinite().all(-1) & future.rot.isfinite().flatten(1).all(1)
+        xy, rot = future.xyz[known, :2].double(), future.rot[known]
+        length = xy.diff(dim=0).norm(dim=-1).sum().item()
+        if length > 5:
+            found["curvature"] = abs(yaw_of(rot[-1].double()).item()) / length
+    return found
 
 
 def decision(texts: Sequence[str]) -> str:

@@ -1,17 +1,20 @@
 """Rows that survive: each is a small parquet file of its own, there whole or not at all; at the end they become one.
 
 out/config.json         the protocol, what its rows depend on, versions, command
+out/inputs.json         a fingerprint of every file of the data set that its clips come from
 out/work.parquet        every (clip, t0) in order
-out/rows/000017.parquet one finished row; the folder is a parquet data set
+out/rows/000017.parquet one finished row, which knows its place, clip, evaluation and checksum; the folder is a parquet data set
 out/results.parquet     all rows in order, without times of day or durations: equal runs give equal bytes
 out/timing.parquet      how long each row took
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from alpamayo_r1.core.files import own_folder, remove_unfinished, write_bytes
+from alpamayo_r1.core.notes import Note
+from alpamayo_r1.evaluate.protocol import Item
 from alpamayo_r1.evaluate.score import SCORES, TIMINGS
 
 _F = pa.float64()
@@ -33,18 +38,31 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("reasoning", pa.list_(pa.string())),
         ("ended", pa.list_(pa.bool_())),
+        ("notes", pa.list_(pa.string())),
         ("verdict", pa.list_(pa.string())),
         ("notes", pa.list_(pa.string())),
         ("decision", pa.string()),
+        ("chosen", pa.int64()),
+        ("chosen_by", pa.string()),
+        ("known_steps", pa.int64()),
         ("sample_ade", pa.list_(_F)),
         ("pred_xyz", pa.list_(pa.float32())),
         ("pred_yaw", pa.list_(pa.float32())),
         ("gt_xyz", pa.list_(pa.float32())),
         *((name, _F) for name in SCORES),
         *((name, _F) for name in TIMINGS),
+        ("evaluation", pa.string()),
+        ("checksum", pa.string()),
     ]
 )
-"""One row per (clip, t0). pred_xyz is [S, F, 3] and pred_yaw [S, F] flattened, metres and radians in the ego frame at t0."""
+"""One row per (clip, t0). pred_xyz is [S, F, 3] and pred_yaw [S, F] flattened, metres and radians in the ego frame at t0.
+
+notes: codes of what to know about the sample and the plan. chosen: the sample nearest to the truth, or the first (chosen_by says how).
+known_steps: steps of the future that are known. evaluation: the digest of what the row depends on; checksum: that of all the other columns.
+"""
+
+SEALS = ("evaluation", "checksum")
+"""Columns that are checked in rows/ and left out of results.parquet."""
 
 
 class Store:
@@ -54,10 +72,29 @@ class Store:
         self.folder, self.rows = folder, folder / "rows"
         own_folder(self.rows)
         remove_unfinished(self.rows)
+        self.items: dict[int, Item] = {}
+        self.evaluation = ""
+
+    def admit(self, items: Sequence[Item], evaluation: str) -> list[Note]:
+        """Takes the work list and the digest of what its rows depend on, and sets aside every file of rows/ that is no row of it.
+
+        A row is there as long as its name, index, clip, t0, evaluation and checksum agree; any other is moved to set_aside/ and named in a
+        note, to be planned again.
+        """
+        self.items, self.evaluation = {item.index: item for item in items}, evaluation
+        notes = []
+        for path in self._parts():
+            flaw = self._flaw(path)
+            if flaw:
+                os.replace(path, own_folder(self.folder / "set_aside") / path.name)
+                notes.append(Note("row-set-aside", f"rows/{path.name} {flaw}: moved to set_aside/, and planned again if it is on the list"))
+        return notes
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Writes one row; when this returns it is on the disk."""
-        table = pa.Table.from_pylist([{name: row.get(name) for name in SCHEMA.names}], schema=SCHEMA)
+        sealed = {name: row.get(name) for name in SCHEMA.names} | {"evaluation": self.evaluation, "checksum": None}
+        table = pa.Table.from_pylist([sealed], schema=SCHEMA)
+        table = table.set_column(len(SCHEMA) - 1, SCHEMA.field("checksum"), pa.array([checksum(table.to_pylist()[0])]))
         write_bytes(self.rows / f"{row['index']:06d}.parquet", _parquet(table))
 
     def done(self) -> set[int]:
@@ -73,17 +110,50 @@ class Store:
 
     def read(self) -> pa.Table:
         """All finished rows in order."""
-        return pa.concat_tables([SCHEMA.empty_table(), *(pq.read_table(path, schema=SCHEMA) for path in self._parts())]).combine_chunks()
+        return pa.concat_tables([SCHEMA.empty_table(), *(_read_row(path) for path in self._parts())]).combine_chunks()
 
     def compact(self) -> pa.Table:
-        """Writes results.parquet and timing.parquet from the rows, and returns them."""
+        """Writes results.parquet and timing.parquet from the rows, and returns them.
+
+        Raises:
+            ValueError: rows/ does not hold exactly the rows of the work list, as they were written.
+        """
+        flaws = [f"rows/{path.name} {flaw}" for path in self._parts() if (flaw := self._flaw(path))]
+        missing = sorted(set(self.items) - self.done())
+        flaws += [f"row {index} is missing" for index in missing]
+        if flaws:
+            raise ValueError(f"rows of {self.folder} were changed while it was being written: {flaws[0]}. Give the same command again")
         table = self.read()
-        write_bytes(self.folder / "results.parquet", _parquet(table.drop_columns(list(TIMINGS))))
+        write_bytes(self.folder / "results.parquet", _parquet(table.drop_columns([*TIMINGS, *SEALS])))
         write_bytes(self.folder / "timing.parquet", _parquet(table.select(["index", "clip_id", "t0_us", *TIMINGS])))
         return table
 
     def _parts(self) -> list[Path]:
-        return sorted(self.rows.glob("[0-9]*.parquet"))
+        return sorted(self.rows.glob("*.parquet"))
+
+    def _flaw(self, path: Path) -> str | None:
+        """What is wrong with a file of rows/, None where it is the row that its name says."""
+        try:
+            row = _read_row(path).to_pylist()
+        except Exception as problem:
+            return f"can't be read ({type(problem).__name__})"
+        if len(row) != 1:
+            return f"holds {len(row)} rows"
+        (row,) = row
+        if row["checksum"] != checksum(row):
+            return "does not have the content that was written"
+        if row["evaluation"] != self.evaluation:
+            return "belongs to another evaluation"
+        item = self.items.get(row["index"])
+        if item is None or path.name != f"{row['index']:06d}.parquet" or (item.clip_id, item.t0_us) != (row["clip_id"], row["t0_us"]):
+            return f"is named as another row than it is (index {row['index']}, clip {row['clip_id']})"
+        return None
+
+
+def checksum(row: Mapping[str, Any]) -> str:
+    """SHA-256 of a row's other columns as JSON: of every number to its last bit."""
+    content = [row[name] for name in SCHEMA.names if name != "checksum"]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 @contextmanager
@@ -104,6 +174,11 @@ def opened(folder: Path) -> Iterator[Store]:
             yield Store(folder)
     except Timeout:
         raise ValueError(f"another evaluation is writing to {folder}: wait for it, or give another --out") from None
+
+
+def _read_row(path: Path) -> pa.Table:
+    with path.open("rb") as file:  # a path would take hive partitions from the folders' names
+        return pq.read_table(file, schema=SCHEMA)
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alpamayo_r1.core.files import write_text
+from alpamayo_r1.core.types import F
 from alpamayo_r1.data.notices import notice
+from alpamayo_r1.evaluate.protocol import read_settings
 from alpamayo_r1.evaluate.score import PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
+from alpamayo_r1.evaluate.store import SCHEMA, SEALS
 from alpamayo_r1.metrics.intervals import Interval, intervals
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FIGURES = (*PATH_SCORES, "spread", *WORD_SCORES)
 BASELINES = tuple(f"{short}_{name}" for short in SHORT.values() for name in PATH_SCORES)
 
-SPEEDS = ((0.5, "standing"), (5.0, "below 5 m/s"), (10.0, "5 to 10 m/s"), (math.inf, "over 10 m/s"))
+SPEEDS = ((-0.5, "reversing"), (0.5, "standing"), (5.0, "below 5 m/s"), (10.0, "5 to 10 m/s"), (math.inf, "over 10 m/s"))
 BENDS = ((0.002, "straight"), (0.01, "bend"), (math.inf, "tight bend"))
 """Upper ends and names of the buckets: speed at t0 in m/s, mean curvature driven in 1/m (radius 500 m, 100 m)."""
 
@@ -29,16 +36,20 @@ BENDS = ((0.002, "straight"), (0.01, "bend"), (math.inf, "tight bend"))
 def summarise(out: Path) -> dict[str, Any]:
     """Reads results.parquet of a finished evaluation, and writes and returns summary.json.
 
-    {"rows", "failed", "figures": {name: Interval as dict}, "min_ade_by_k": [...], "buckets": {kind: {name: {"figures": ...}}}, ...}.
+    {"rows", "failed", "clips", "notes": {code: rows}, "partial": rows that lack some steps of the future,
+    "figures": {name: Interval as dict}, "min_ade_by_k": [...], "buckets": {kind: {name: {"figures": ...}}}, ...}.
     """
     table = read(out)
-    settings = json.loads((Path(out) / "config.json").read_text(encoding="utf-8"))
-    good = ok(table)
-    timing = pq.read_table(Path(out) / "timing.parquet")
+    settings = read_settings(Path(out))
+    good = planned_rows(table)
+    timing = _table(Path(out) / "timing.parquet", ["index", "clip_id", "t0_us", *TIMINGS])
     summary = {
         "rows": len(table),
         "failed": len(table) - len(good),
         "errors": errors(table),
+        "clips": len(set(good["clip_id"].to_pylist())),
+        "notes": notes(good),
+        "partial": sum(0 < steps < F for steps in good["known_steps"].to_pylist() if steps is not None),
         "figures": figures(good),
         "min_ade_by_k": min_ade_by_k(good),
         "buckets": {kind: {name: figures(part) for name, part in parts(good, of).items()} for kind, of in KINDS.items()},
@@ -55,14 +66,34 @@ def summarise(out: Path) -> dict[str, Any]:
 
 
 def read(out: Path) -> pa.Table:
-    """The rows of a finished evaluation. Raises ValueError where there are none."""
-    path = Path(out) / "results.parquet"
+    """The rows of a finished evaluation.
+
+    Raises:
+        ValueError: there are none, or the file is not what an evaluation wrote.
+    """
+    return _table(Path(out) / "results.parquet", [name for name in SCHEMA.names if name not in (*TIMINGS, *SEALS)])
+
+
+def _table(path: Path, names: Sequence[str]) -> pa.Table:
     if not path.is_file():
-        raise ValueError(f"{out} holds no finished evaluation (no results.parquet): run `alpamayo-r1 eval --out {out}` to its end")
-    return pq.read_table(path)
+        out = path.parent
+        raise ValueError(f"{out} holds no finished evaluation (no {path.name}): run `alpamayo-r1 eval --out {out}` to its end")
+    schema = pa.schema([SCHEMA.field(name) for name in names])
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file)
+        for name in names:
+            if name not in table.column_names:
+                table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+        return table.select(names).cast(schema)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not what an evaluation wrote ({type(error).__name__}: {str(error)[:200]}): give the evaluation's "
+            "command again, which writes it anew from its rows"
+        ) from None
 
 
-def ok(table: pa.Table) -> pa.Table:
+def planned_rows(table: pa.Table) -> pa.Table:
     """The rows that hold a plan."""
     return table.filter(table["error"].is_null())
 
@@ -77,7 +108,7 @@ def figures(table: pa.Table) -> dict[str, dict[str, float]]:
     names = (*FIGURES, *BASELINES)
     values = np.stack([column(table, name) for name in names], 1) if len(table) else np.empty((0, len(names)))
     shares = [UNITS[name.removeprefix("cv_").removeprefix("ctra_")] == "share" for name in names]
-    found = zip(names, intervals(values, shares=shares))
+    found = zip(names, intervals(values, clips=table["clip_id"].to_pylist(), shares=shares))
     return {name: asdict(replace(one, low=max(one.low, 0.0))) for name, one in found}
 
 
@@ -110,12 +141,16 @@ KINDS: dict[str, Callable[[pa.Table], Sequence[str | None]]] = {
 
 def errors(table: pa.Table) -> dict[str, int]:
     """First line of each error -> how many rows."""
-    told = [text.splitlines()[0] for text in table["error"].to_pylist() if text]
-    return {text: told.count(text) for text in dict.fromkeys(told)}
+    return dict(Counter((text.splitlines() or [""])[0] for text in table["error"].to_pylist() if text is not None))
+
+
+def notes(table: pa.Table) -> dict[str, int]:
+    """Code of each note -> how many rows have it, in the order of the alphabet."""
+    return dict(sorted(Counter(code for codes in table["notes"].to_pylist() for code in codes or ()).items()))
 
 
 def throughput(timing: pa.Table) -> dict[str, float]:
-    """Rows a second, and the shares of the time spent planning and waiting for clips."""
+    """Rows per second, and the shares of the time spent planning and waiting for clips."""
     sums = {name: float(np.nansum(column(timing, name))) for name in TIMINGS} if len(timing) else dict.fromkeys(TIMINGS, 0.0)
     total = sums["total_ms"] or math.nan
     return {"clips_per_s": 1e3 * len(timing) / total, "planning": sums["plan_ms"] / total, "waiting": sums["wait_ms"] / total}
@@ -125,36 +160,73 @@ def throughput(timing: pa.Table) -> dict[str, float]:
 
 
 def compare(first: Path, second: Path) -> dict[str, Any]:
-    """Paired differences second - first over the (clip, t0) that both have.
+    """Paired differences second - first over the (clip, t0) that both have; intervals resample clips.
 
-    {"pairs", "only_first", "only_second", "differs": {option: [first's, second's]}, "figures": {name: ...}}. Each figure has both means
-    over the pairs, the mean difference with its interval, and "clear" where that interval excludes 0.
+    {"pairs", "clips", "only_first", "only_second", "differs": {option: [first's, second's]}, "apart": [why the two can't be told apart by
+    these figures], "figures": {name: ...}}. Each figure has both means over the pairs, the mean difference with its interval, and "clear"
+    where that interval excludes 0 and nothing stands in "apart".
+
+    Raises:
+        ValueError: a folder without a finished evaluation, or no clip and t0 in common.
     """
-    tables = [ok(read(out)) for out in (first, second)]
+    tables = [planned_rows(read(out)) for out in (first, second)]
+    settings = [read_settings(Path(out)) for out in (first, second)]
     keys = [list(zip(t["clip_id"].to_pylist(), t["t0_us"].to_pylist())) for t in tables]
     places = [{key: i for i, key in enumerate(k)} for k in keys]
-    both = [key for key in keys[0] if key in places[1]]
+    both = [key for key in places[0] if key in places[1]]
     if not both:
         raise ValueError(f"{first} and {second} have no clip and t0 in common: nothing to compare")
     a, b = (np.stack([column(t, name) for name in FIGURES], 1)[[p[key] for key in both]] for t, p in zip(tables, places))
+    codes = [[set(t["notes"][p[key]].as_py() or ()) for key in both] for t, p in zip(tables, places)]
+    truths = [[t["gt_xyz"][p[key]].as_py() for key in both] for t, p in zip(tables, places)]
+    apart = _apart(*settings, unlike=sum(x != y for x, y in zip(*codes)), other_truth=sum(not _same_path(x, y) for x, y in zip(*truths)))
     found = {}
-    for name, left, right, difference in zip(FIGURES, a.T, b.T, intervals(b - a)):
+    for name, left, right, difference in zip(FIGURES, a.T, b.T, intervals(b - a, clips=[clip_id for clip_id, _ in both])):
         known = np.isfinite(left) & np.isfinite(right)
         found[name] = {
             "first": float(left[known].mean()) if known.any() else math.nan,
             "second": float(right[known].mean()) if known.any() else math.nan,
             "difference": asdict(difference),
-            "clear": difference.low > 0 or difference.high < 0,
+            "clear": not apart and (difference.low > 0 or difference.high < 0),
         }
+    counts = {"pairs": len(both), "clips": len({clip_id for clip_id, _ in both})}
     left_out = {"only_first": len(keys[0]) - len(both), "only_second": len(keys[1]) - len(both)}
-    return _plain({"pairs": len(both), **left_out, "differs": _differs(first, second), "figures": found})
+    return _plain({**counts, **left_out, "differs": _differs(*settings), "apart": apart, "figures": found})
 
 
-def _differs(first: Path, second: Path) -> dict[str, list[Any]]:
+def _same_path(first: list[float] | None, second: list[float] | None) -> bool:
+    """Whether two stored truths are the same to a centimetre, NaN like NaN."""
+    if first is None or second is None or len(first) != len(second):
+        return first is second
+    return bool(np.allclose(np.array(first), np.array(second), atol=0.01, rtol=0, equal_nan=True))
+
+
+def _apart(first: Mapping[str, Any], second: Mapping[str, Any], *, unlike: int, other_truth: int) -> list[str]:
+    """Why two evaluations answer different questions, so that no difference of their figures speaks of the models."""
+    found = []
+    samples = [settings["config"]["plan"].get("samples") for settings in (first, second)]
+    if samples[0] != samples[1]:
+        found.append(f"samples {samples[0]} and {samples[1]}: the best of more samples is better by chance alone")
+    moments = [settings["config"].get("t0") for settings in (first, second)]
+    if moments[0] != moments[1]:
+        found.append(f"t0 {moments[0]} and {moments[1]}")
+    data = [settings["identity"].get("data") for settings in (first, second)]
+    if data[0] != data[1]:
+        found.append("the data sets differ (index or labels)")
+    versions = [settings["identity"].get("row_version") for settings in (first, second)]
+    if versions[0] != versions[1]:
+        found.append(f"rows of version {versions[0]} and {versions[1]}, whose figures are counted differently")
+    if other_truth:
+        found.append(f"{other_truth} pairs have another future")
+    if unlike:
+        found.append(f"{unlike} pairs have other notes: their clips were read differently")
+    return found
+
+
+def _differs(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Options that the two evaluations don't share."""
-    a, b = (json.loads((Path(out) / "config.json").read_text(encoding="utf-8"))["config"] for out in (first, second))
-    a, b = ({name: value for name, value in (c | c["plan"]).items() if name != "plan"} for c in (a, b))
-    return {name: [a[name], b[name]] for name in a if a[name] != b.get(name)}
+    a, b = ({name: value for name, value in (s["config"] | s["config"]["plan"]).items() if name != "plan"} for s in (first, second))
+    return {name: [a.get(name), b.get(name)] for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- tables
@@ -175,11 +247,29 @@ SHOWN = (
 )
 
 
-def table(summary: dict[str, Any]):
+def over(summary: Mapping[str, Any]) -> str:
+    """What the figures are over, as a sentence: rows, clips, rows that failed, lack a part of the future, or have notes."""
+    parts = [
+        f"{summary['rows']} rows, {summary['failed']} failed; means and 95 % intervals over {clips_and_rows(summary['clips'], summary)}"
+    ]
+    if summary["partial"]:
+        parts.append(f"{summary['partial']} rows lack a part of the future")
+    if summary["notes"]:
+        parts.append("notes: " + ", ".join(f"{code} {count}" for code, count in summary["notes"].items()))
+    return "\n".join(parts)
+
+
+def clips_and_rows(clips: int, summary: Mapping[str, Any]) -> str:
+    """ "10 clips (50 rows)", or "10 clips" where each has one row."""
+    rows = summary["rows"] - summary["failed"]
+    return f"{clips} clips" + (f" ({rows} rows)" if rows != clips else "")
+
+
+def table(summary: dict[str, Any]) -> Table:
     """The main figures for a terminal: a rich Table."""
     from rich.table import Table
 
-    shown = Table(title=f"{summary['rows']} rows, {summary['failed']} failed; mean and 95 % interval over clips")
+    shown = Table(title=over(summary))
     for name in ("figure", "mean", "interval", "masked", "CV", "CTRA", "unit"):
         shown.add_column(name, justify="left" if name in ("figure", "unit") else "right")
     for name in SHOWN:
@@ -190,12 +280,15 @@ def table(summary: dict[str, Any]):
     return shown
 
 
-def comparison_table(result: dict[str, Any]):
+def comparison_table(result: dict[str, Any]) -> Table:
     """A comparison for a terminal: a rich Table."""
     from rich.table import Table
 
     differs = "; ".join(f"{name}: {a} -> {b}" for name, (a, b) in result["differs"].items()) or "the same options"
-    counts = f"{result['pairs']} pairs ({result['only_first']} only in the first, {result['only_second']} only in the second)"
+    if result["apart"]:
+        differs += "\nnot comparable, so no difference is called clear: " + "; ".join(result["apart"])
+    only = f"{result['only_first']} rows only in the first, {result['only_second']} only in the second"
+    counts = f"{result['pairs']} pairs of {result['clips']} clips ({only})"
     shown = Table(title=f"{counts}\n{differs}")
     for name in ("figure", "first", "second", "difference", "95 % interval", ""):
         shown.add_column(name, justify="left" if name in ("figure", "") else "right")

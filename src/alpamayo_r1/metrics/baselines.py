@@ -1,4 +1,4 @@
-"""Two drivers that look at nothing but the speedometer: what any plan has to beat.
+"""Two drivers that extrapolate the car's own motion (the second one reads its yaw too): what any plan has to beat.
 
 Both read the car's own motion at t0 off the last half second of the history and extrapolate it. Histories may have leading dimensions.
 """
@@ -14,7 +14,7 @@ WINDOW = 5
 """Steps of the history that the motion is read from."""
 
 STANDING = 0.1
-"""Below this speed in m/s the car is taken to stand."""
+"""Below this speed in m/s, forwards or backwards, the car is taken to stand."""
 
 
 def constant_velocity(history: Trajectory, steps: int = F) -> Trajectory:
@@ -32,9 +32,9 @@ BASELINES = {"constant_velocity": constant_velocity, "constant_turn_rate_and_acc
 
 
 def _motion(history: Trajectory) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Speed m/s >= 0, acceleration m/s^2 and turn rate rad/s at t0, each [...]; all zero for a standing car.
+    """Speed m/s (below 0: the car reverses), acceleration m/s^2 and turn rate rad/s at t0, each [...]; all zero for a standing car.
 
-    Speed is the advance along the car's axis a step; a straight line through the last WINDOW of them is read at t0.
+    Speed is the advance along the car's axis in each step; a straight line through the last WINDOW of them is read at t0.
     """
     dt, xy, yaw = history.dt, history.xyz[..., -WINDOW - 1 :, :2], unwrap(yaw_of(history.rot[..., -WINDOW - 1 :, :, :]))
     middle = (yaw[..., 1:] + yaw[..., :-1]) / 2
@@ -45,15 +45,17 @@ def _motion(history: Trajectory) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     acceleration = (speed * centred).sum(-1) / centred.square().sum()
     now = speed.mean(-1) - acceleration * time.mean()
     rate = (yaw[..., -1] - yaw[..., 0]) / (WINDOW * dt)
-    moving = now > STANDING
-    return tuple(torch.where(moving, v, torch.zeros_like(v)) for v in (now, acceleration, rate))
+    moving = now.abs() > STANDING
+    now, acceleration, rate = (torch.where(moving, v, torch.zeros_like(v)) for v in (now, acceleration, rate))
+    return now, acceleration, rate
 
 
 def _roll(history: Trajectory, speed: torch.Tensor, acceleration: torch.Tensor, rate: torch.Tensor, steps: int) -> Trajectory:
     """Drives on from the last pose: exact in distance, each step an arc. A braking car stops and stays, its yaw with it."""
     dt = history.dt
     t = torch.arange(steps + 1, dtype=speed.dtype, device=speed.device) * dt
-    until = torch.where(acceleration < 0, -speed / acceleration.clamp_max(-1e-9), torch.inf)
+    brakes = acceleration * speed < 0
+    until = torch.where(brakes, -speed / torch.where(brakes, acceleration, 1.0), torch.inf)
     t = torch.minimum(t.expand(*speed.shape, -1), until[..., None])
     distance = speed[..., None] * t + acceleration[..., None] * t**2 / 2
     yaw = yaw_of(history.rot[..., -1, :, :])[..., None] + rate[..., None] * t

@@ -1,11 +1,13 @@
 """Does the trajectory do what the reasoning says? Free text is read by keywords, the path by speed and sidestep; the rest is "unclear".
 
-The rules, with thresholds, stand in docs/evaluation.md. Speeds come from differences of the path over 0.1 s; v0 is the mean of the last
-0.3 s of history. A sidestep is what a path does beyond a bend of constant curvature, so that a curve of the road is no nudge.
+The rules, with thresholds, stand in docs/evaluation.md. Speeds come from differences of the path over 0.1 s and are below 0 where the car
+moves backwards; v0 is the mean of the last 0.3 s of history. A sidestep is what a path does beyond a bend of constant curvature, so that
+a curve of the road is no nudge.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +83,9 @@ _SIDE = re.compile(
     r"|\b(?P<before>left|right)[- ](?P<kind>nudge|shift|swerve|lane change|turn)\b"
 )
 
+_AHEAD = re.compile(r"\b(forwards?|ahead|proceed\w*|cruis\w*|driv\w+ (on|straight))\b")
+"""Words that a car which moves backwards contradicts, whatever its speed does."""
+
 STANDING, CREEPING = 0.5, 1.5
 """m/s: below the first a car stands, below the second it all but stands."""
 
@@ -90,12 +95,16 @@ SIDESTEP, TURN = 0.3, 0.35
 
 def parse(text: str) -> tuple[str, ...]:
     """The intents that a text states, at most one of speed and one of side, () where nothing is recognised."""
-    stated = _THINGS.sub("it", text.lower())
-    said = _CAUSE.split(stated, maxsplit=1)[0]
+    said = _stated(text)
     found = [(match.start(), rank, name) for rank, (name, words) in enumerate(_SPEED_WORDS.items()) if (match := words.search(said))]
     speed = [min(found)[2]] if found else []
     side = _SIDE.search(said)
     return (*speed, *([_side(side)] if side else []))
+
+
+def _stated(text: str) -> str:
+    """What a text says that the car does: in lower case, without the cause and without things whose names hold a verb."""
+    return _CAUSE.split(_THINGS.sub("it", text.lower()), maxsplit=1)[0]
 
 
 def _side(match: re.Match[str]) -> str:
@@ -112,25 +121,28 @@ def verdict(text: str, xyz: torch.Tensor, history: Trajectory) -> str:
     intents = parse(text)
     if not intents or not bool(xyz.isfinite().all()):
         return "unclear"
-    motion = measure(xyz, history)
+    motion = motion_of(xyz, history)
+    if motion.reverses and _AHEAD.search(_stated(text)):
+        return "inconsistent"
     found = {RULES[intent](motion) for intent in intents}
     return next((name for name in ("inconsistent", "consistent") if name in found), "unclear")
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What the rules look at: v0 and speeds f64[F] in m/s; heading rad f64[n] and length m f64[n] of all steps, t0 before step `now`."""
+    """What the rules look at: v0 and speeds f64[F] in m/s, below 0 backwards; of all steps the heading rad f64[n] of the car and the
+    advance m f64[n] along it, t0 before step `now`."""
 
     v0: float
     speed: torch.Tensor
     heading: torch.Tensor
-    length: torch.Tensor
+    advance: torch.Tensor
     now: int
 
     @property
     def sidestep(self) -> float:
         """Metres to the left that are no bend of the road."""
-        return _sidestep(self.heading, self.length, self.now)
+        return _sidestep(self.heading, self.advance, self.now)
 
     @property
     def turn(self) -> float:
@@ -138,40 +150,75 @@ class Motion:
         return (self.heading[-1] - self.heading[self.now - 1]).item()
 
     @property
+    def reverses(self) -> bool:
+        """Whether it moves backwards on the whole, by more than half a metre."""
+        return self.advance[self.now :].sum().item() < -0.5
+
+    @property
+    def pace(self) -> float:
+        """Speed at t0 in m/s, whichever way."""
+        return abs(self.v0)
+
+    @property
+    def onward(self) -> torch.Tensor:
+        """Speeds f64[F] in the direction of t0: below 0 where the car turns back. A standing car's direction is forwards."""
+        return -self.speed if self.v0 < -STANDING else self.speed
+
+    @property
     def low(self) -> float:
-        return self.speed.min().item()
+        """Lowest speed in the direction of t0."""
+        return self.onward.min().item()
 
     @property
     def high(self) -> float:
-        return self.speed.max().item()
+        """Highest speed in the direction of t0."""
+        return self.onward.max().item()
 
     @property
     def end(self) -> float:
-        """Mean speed over the last half second."""
-        return self.speed[-5:].mean().item()
+        """Mean speed over the last half second, in the direction of t0."""
+        return self.onward[-5:].mean().item()
 
     def beyond(self, metres_per_second: float, share: float) -> float:
-        """The larger of a speed and a share of v0."""
-        return max(metres_per_second, share * self.v0)
+        """The larger of a speed and a share of that at t0."""
+        return max(metres_per_second, share * self.pace)
 
 
-def measure(xyz: torch.Tensor, history: Trajectory) -> Motion:
+def motion_of(xyz: torch.Tensor, history: Trajectory) -> Motion:
     """The motion of a path [F, 3] that goes on from a history [H], in its frame."""
     whole = torch.cat([history.xyz, xyz.to(history.xyz)])[:, :2].double()
     step = whole.diff(dim=0)
-    speed = step.norm(dim=-1) / history.dt
     now = len(history.xyz) - 1
-    heading = _headings(step, float(yaw_of(history.rot[-1])))
-    return Motion(speed[now - 3 : now].mean().item(), speed[now:], heading, step.norm(dim=-1), now)
+    heading, forwards = _headings(step, yaw_of(history.rot.double()))
+    advance = step.norm(dim=-1) * forwards
+    speed = advance / history.dt
+    return Motion(speed[now - 3 : now].mean().item(), speed[now:], heading, advance, now)
 
 
-def _headings(step: torch.Tensor, now: float) -> torch.Tensor:
-    """Directions f64[n] of the steps [n, 2]; a step of a standing car keeps the direction before it."""
-    raw, moving = torch.atan2(step[:, 1], step[:, 0]), step.norm(dim=-1) > 0.03
-    if not bool(moving.any()):
-        return torch.full_like(raw, now)
-    last = torch.where(moving, torch.arange(len(step)), -1).cummax(0).values.clamp_min(int(moving.int().argmax()))
-    return unwrap(raw[last])
+MOVING_M = 0.03
+"""Metres in a step below which its direction says nothing."""
+
+
+def _headings(step: torch.Tensor, yaw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Headings f64[n] of the car in steps [n, 2], and 1 or -1 f64[n] for forwards and backwards; yaw [H] of the history.
+
+    A step points along the car's heading or against it, whichever is nearer to the yaw of the history, and after t0 to the heading of the
+    step before. A standing car keeps its heading.
+    """
+    direction = torch.atan2(step[:, 1], step[:, 0]).tolist()
+    moving = (step.norm(dim=-1) > MOVING_M).tolist()
+    axes, heading, forwards = yaw.tolist(), [], []
+    last = axes[0]
+    for i, (angle, moves) in enumerate(zip(direction, moving)):
+        axis = axes[i + 1] if i + 1 < len(axes) else last
+        ahead = math.cos(angle - axis) >= 0
+        if moves:
+            last = angle if ahead else angle + math.pi
+        elif i + 1 < len(axes):
+            last = axis
+        heading.append(last)
+        forwards.append(1.0 if ahead else -1.0)
+    return unwrap(torch.tensor(heading, dtype=torch.float64)), torch.tensor(forwards, dtype=torch.float64)
 
 
 _LAST = 35
@@ -188,15 +235,15 @@ def _shapes(count: int, now: int) -> tuple[torch.Tensor, torch.Tensor]:
     return (0.5 * torch.pi * phase).cos().square(), knot.long()
 
 
-def _sidestep(heading: torch.Tensor, length: torch.Tensor, now: int) -> float:
-    """Metres to the left beyond the road's bends, from 1.5 s before to 3.5 s after t0; heading [n], length of each step [n].
+def _sidestep(heading: torch.Tensor, advance: torch.Tensor, now: int) -> float:
+    """Metres to the left beyond the road's bends, from 1.5 s before to 3.5 s after t0; heading [n], advance of each step [n].
 
     Least squares: heading(s) = a + b s + c max(s - s_k, 0) + d bump(t), a bend that changes once and one sidestep there and straight on.
     Of all places of the change and of the bump the ones that explain the path best; the sidestep is the integral of d bump.
     """
     last = min(len(heading), now + _LAST)
-    heading, length = heading[:last], length[:last]
-    travelled = length.cumsum(0)
+    heading, advance = heading[:last], advance[:last]
+    travelled = advance.abs().cumsum(0)
     whole = travelled[-1]
     if whole - travelled[now - 1] < 5:
         return 0.0
@@ -206,7 +253,7 @@ def _sidestep(heading: torch.Tensor, length: torch.Tensor, now: int) -> float:
     normal = design.mT @ design + 1e-9 * torch.eye(4, dtype=design.dtype)
     fitted = torch.linalg.solve(normal, design.mT @ heading[:, None].expand(len(design), -1, -1))
     best = int(((design @ fitted)[..., 0] - heading).square().sum(-1).argmin())
-    return (fitted[best, 3, 0] * (bump[best] * length).sum()).item()
+    return (fitted[best, 3, 0] * (bump[best] * advance).sum()).item()
 
 
 # ---------------------------------------------------------------------------------------------------------------------- the rules
@@ -217,46 +264,49 @@ def _decide(does: bool, does_not: bool) -> str:
 
 
 def _keep_speed(m: Motion) -> str:
-    away = max(m.high - m.v0, m.v0 - m.low)
+    away = max(m.high - m.pace, m.pace - m.low)
     return _decide(away <= m.beyond(0.8, 0.08), away > m.beyond(1.2, 0.12))
 
 
 def _keep_distance(m: Motion) -> str:
-    return _decide(m.low >= 0.6 * m.v0 - 0.5 and m.high <= 1.25 * m.v0 + 1, m.high > 1.5 * m.v0 + 2 or (m.low < STANDING < CREEPING < m.v0))
+    stops = m.low < STANDING < CREEPING < m.pace
+    return _decide(m.low >= 0.6 * m.pace - 0.5 and m.high <= 1.25 * m.pace + 1, m.high > 1.5 * m.pace + 2 or stops)
 
 
 def _slow_down(m: Motion) -> str:
-    drop = m.v0 - m.low
+    drop = m.pace - m.low
     return _decide(
-        drop >= m.beyond(0.15, 0.015) and m.high - m.v0 < m.beyond(0.8, 0.08),
-        drop < m.beyond(0.08, 0.008) or m.end > m.v0 + m.beyond(1, 0.1),
+        drop >= m.beyond(0.15, 0.015) and m.high - m.pace < m.beyond(0.8, 0.08) and m.low > -CREEPING,
+        drop < m.beyond(0.08, 0.008) or m.end > m.pace + m.beyond(1, 0.1) or m.low < -CREEPING,
     )
 
 
 def _stop(m: Motion) -> str:
-    if m.v0 < CREEPING:
+    if m.low < -CREEPING:
+        return "inconsistent"
+    if m.pace < CREEPING:
         return _decide(m.high < CREEPING, m.high > 2 * CREEPING)
-    return _decide(m.low < 1 or m.end <= 0.6 * m.v0, m.low > 0.8 * m.v0)
+    return _decide(m.low < 1 or m.end <= 0.6 * m.pace, m.low > 0.8 * m.pace)
 
 
 def _remain_stopped(m: Motion) -> str:
-    moved = 0.1 * m.speed[:20].sum().item()
+    moved = 0.1 * m.speed[:20].abs().sum().item()
     return _decide(moved < 0.7, moved > 2)
 
 
 def _start(m: Motion) -> str:
-    gained = m.speed[:40].max().item() - m.v0
-    return _decide(gained > 1, gained < 0.5)
+    gained = m.speed[:40].max().item() - max(m.v0, 0.0)
+    return _decide(gained > 1 and not m.reverses, gained < 0.5 or m.reverses)
 
 
 def _accelerate(m: Motion) -> str:
-    gained, lost = m.high - m.v0, m.v0 - m.low
+    gained, lost = m.high - m.pace, m.pace - m.low
     return _decide(gained >= m.beyond(0.3, 0.03) and lost < m.beyond(0.3, 0.03), gained < m.beyond(0.1, 0.01) or lost > m.beyond(0.5, 0.05))
 
 
 def _yield(m: Motion) -> str:
-    stands = m.v0 < CREEPING and m.speed[:20].max().item() < CREEPING
-    return _decide(stands or m.v0 - m.low >= m.beyond(0.5, 0.05), m.v0 - m.low < m.beyond(0.2, 0.02))
+    stands = m.pace < CREEPING and m.speed[:20].abs().max().item() < CREEPING
+    return _decide(stands or m.pace - m.low >= m.beyond(0.5, 0.05), m.pace - m.low < m.beyond(0.2, 0.02))
 
 
 def _nudge(sign: int) -> Callable[[Motion], str]:

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 import torch
 
+from alpamayo_r1.core.config import ActionConfig
 from alpamayo_r1.core.geometry import yaw_of
 from alpamayo_r1.core.types import DT
 
 HORIZONS = (0.5, 1.0, 3.0, 5.0)
 """Seconds at which ade_by_horizon averages."""
+
+BOUNDS = ActionConfig()
+"""The released action space, whose bounds `violations` counts against."""
 
 MISS_M = 2.0
 """A plan whose best end point is farther off than this misses."""
@@ -123,21 +127,25 @@ def comfort(xyz: torch.Tensor, rot: torch.Tensor, dt: float = DT) -> Comfort:
     return Comfort(*(_peak(v) for v in (along, across, jerk)))
 
 
-ACCELERATION_BOUND, CURVATURE_BOUND = 9.8, 0.33
-"""Bounds of the released action space: m/s^2 and 1/m."""
-
-
 def violations(xyz: torch.Tensor, rot: torch.Tensor, dt: float = DT) -> Metric:
     """Share of the steps at which a path leaves the bounds of the action space, [...]: acceleration along the path, or turn a metre.
 
     xyz [..., T, 3], rot [..., T, 3, 3], T >= 3. A turn counts above 1 m/s only: of a car that stands it is rounding.
     """
-    length = xyz[..., :2].diff(dim=-2).norm(dim=-1)
+    length = advance(xyz, rot)
     acceleration = length.diff(dim=-1) / dt**2
     turn = torch.remainder(yaw_of(rot).diff(dim=-1) + torch.pi, 2 * torch.pi) - torch.pi
-    bend = (turn / length.clamp_min(1e-9)).masked_fill(length < dt, 0)[..., 1:]
-    out = (acceleration.abs() > ACCELERATION_BOUND) | (bend.abs() > CURVATURE_BOUND)
+    moving = length.abs().clamp_min(1e-9)
+    bend = (turn / moving).masked_fill(moving < dt, 0)[..., 1:]
+    out = (acceleration.abs() > BOUNDS.accel_bounds[1]) | (bend.abs() > BOUNDS.curvature_bounds[1])
     return _mean(out.to(xyz.dtype), (acceleration.isfinite() & bend.isfinite()))
+
+
+def advance(xyz: torch.Tensor, rot: torch.Tensor) -> torch.Tensor:
+    """Metres of each step, below 0 where the car moves against its x axis: [..., T, 3], [..., T, 3, 3] -> f64[..., T - 1]."""
+    step, axis = xyz[..., :2].double().diff(dim=-2), rot[..., :2, 0].double()
+    forward = (step * (axis[..., 1:, :] + axis[..., :-1, :])).sum(-1) >= 0
+    return step.norm(dim=-1) * torch.where(forward, 1.0, -1.0)
 
 
 def spread(pred: torch.Tensor) -> Metric:

@@ -20,7 +20,7 @@ from PIL import Image
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.evaluate import EvalConfig, evaluate, summarise
 from alpamayo_r1.evaluate.report import best, choose, histogram, write_report
-from alpamayo_r1.evaluate.summary import ok, read
+from alpamayo_r1.evaluate.summary import planned_rows, read
 from alpamayo_r1.evaluate.worker import threads
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
@@ -38,7 +38,7 @@ def out(tmp_path_factory) -> Path:
         ids = write_clips(
             range(810_020, 810_023), root / "clips", width=128, height=72, seconds=0.5, t_start=4.75, supersample=1, threads=1
         )
-        (root / "list.txt").write_text("\n".join([*ids, "<b>no-such-clip</b>"]))
+        (root / "list.txt").write_text("\n".join([*ids, "no-such-clip"]))
         config = EvalConfig(
             str(GOLDEN / "checkpoint"),
             str(root / "clips"),
@@ -97,7 +97,7 @@ def test_what_it_says(out):
     assert "minADE, all 6.4 s" in text and "to 5 s" in text and "to 6.4 s" not in text, "the whole path is shown once"
     assert f"{summary['figures']['min_ade']['mean']:.3f} m" in text and f"{summary['figures']['cv_min_ade']['mean']:.3f} m" in text
     assert "alpamayo-r1 eval --out out" in text and summary["versions"]["torch"] in text
-    assert "free to share" in text and "1 failed" in text and "BadClipId: the clip id '<b>no-such-clip</b>'" in text
+    assert "free to share" in text and "1 failed" in text and 'UnknownClip: no clip "no-such-clip"' in text
     for clip_id in pq.read_table(out / "results.parquet")["clip_id"].to_pylist()[:3]:
         assert clip_id[:8] in text
 
@@ -106,7 +106,7 @@ def test_a_row_shows_the_words_of_the_sample_whose_error_it_shows(out):
     """The table holds the best sample's words, and what a row opens to holds every sample's, with its own error."""
     text = (out / "report.html").read_text()
     details = json.loads(re.search(r"<script type=\"application/json\" id=details>(.*?)</script>", text, re.S)[1])
-    rows = ok(read(out)).to_pylist()
+    rows = planned_rows(read(out)).to_pylist()
     assert len(details) == 3
     for row in rows:
         found, errors = details[str(row["index"])], row["sample_ade"]
@@ -157,7 +157,7 @@ def test_the_notice_of_real_data(out, tmp_path):
 
 
 def test_each_clip_is_shown_once(out):
-    table = ok(read(out))
+    table = planned_rows(read(out))
     chosen = choose(table)
     places = [place for some in chosen.values() for place in some]
     assert sorted(places) == [0, 1, 2]

@@ -280,9 +280,8 @@ def best(row: dict[str, Any]) -> int:
 def _details(table: pa.Table, config: dict[str, Any]) -> str:
     """What a row opens to, as JSON by index: paths in metres [[ahead, left], ...], words, errors, verdicts, and how to draw its page."""
     found = {}
-    for row in (
-        planned_rows(table).select(["index", "clip_id", "t0_us", "reasoning", "verdict", "sample_ade", "pred_xyz", "gt_xyz"]).to_pylist()
-    ):
+    kept = ["index", "clip_id", "t0_us", "reasoning", "verdict", "sample_ade", "pred_xyz", "gt_xyz"]
+    for row in planned_rows(table).select(kept).to_pylist():
         plans = np.asarray(row["pred_xyz"], dtype=np.float64).reshape(len(row["reasoning"]), -1, 3)
         truth = None if row["gt_xyz"] is None else np.asarray(row["gt_xyz"], dtype=np.float64).reshape(1, -1, 3)
         where = ["--checkpoint", str(config["checkpoint"]), "--data", str(config["data"]), "--clip", row["clip_id"]]

@@ -73,7 +73,6 @@ def score(sample: Sample, plan: Plan) -> dict[str, Any]:
         "verdict": verdicts,
         "notes": sorted({note.code for note in sample.notes + plan.notes}),
         "decision": decision(plan.reasoning),
-        "notes": list(dict.fromkeys(note.code for note in (*sample.notes, *plan.notes))),
         "chosen": choice.sample,
         "chosen_by": choice.by,
         "known_steps": 0 if future is None else int(future.xyz[:, :2].isfinite().all(-1).sum()),

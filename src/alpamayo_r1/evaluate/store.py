@@ -38,7 +38,6 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("reasoning", pa.list_(pa.string())),
         ("ended", pa.list_(pa.bool_())),
-        ("notes", pa.list_(pa.string())),
         ("verdict", pa.list_(pa.string())),
         ("notes", pa.list_(pa.string())),
         ("decision", pa.string()),

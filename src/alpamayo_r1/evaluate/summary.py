@@ -158,6 +158,9 @@ def throughput(timing: pa.Table) -> dict[str, float]:
 
 # -------------------------------------------------------------------------------------------------------------------------- A against B
 
+SAID = {"reasoning-unfinished", "answer-unfinished"}
+"""Notes on what a model said; all others are on what it was given, which two evaluations must share."""
+
 
 def compare(first: Path, second: Path) -> dict[str, Any]:
     """Paired differences second - first over the (clip, t0) that both have; intervals resample clips.
@@ -177,7 +180,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     if not both:
         raise ValueError(f"{first} and {second} have no clip and t0 in common: nothing to compare")
     a, b = (np.stack([column(t, name) for name in FIGURES], 1)[[p[key] for key in both]] for t, p in zip(tables, places))
-    codes = [[set(t["notes"][p[key]].as_py() or ()) for key in both] for t, p in zip(tables, places)]
+    codes = [[set(t["notes"][p[key]].as_py() or ()) - SAID for key in both] for t, p in zip(tables, places)]
     truths = [[t["gt_xyz"][p[key]].as_py() for key in both] for t, p in zip(tables, places)]
     apart = _apart(*settings, unlike=sum(x != y for x, y in zip(*codes)), other_truth=sum(not _same_path(x, y) for x, y in zip(*truths)))
     found = {}

@@ -99,10 +99,10 @@ def _write_chunk(
     times = _frame_times(t_start, seconds)
     with _zip(out / f"labels/egomotion/egomotion.chunk_{chunk:04d}.zip") as archive:
         for row, clip in enumerate(ids):
-            archive.writestr(f"{clip}.egomotion.parquet", _parquet(egomotion(scene, row)))
+            _store(archive, f"{clip}.egomotion.parquet", _parquet(egomotion(scene, row)))
     with _zip(out / f"world/surroundings.chunk_{chunk:04d}.zip") as archive:
         for row, clip in enumerate(ids):
-            archive.writestr(f"{clip}.surroundings.parquet", _parquet(surroundings_table(scene, row)))
+            _store(archive, f"{clip}.surroundings.parquet", _parquet(surroundings_table(scene, row)))
     _write_cameras(scene, ids, times, out, chunk, width, height, crf, supersample, threads, rendered)
     for name, table in _calibration(ids, width, height).items():
         _write(table, out / f"calibration/{name}/{name}.chunk_{chunk:04d}.parquet")
@@ -125,8 +125,8 @@ def _write_cameras(scene, ids, times, out: Path, chunk: int, width, height, crf,
 
         def store(clip: str, videos: list) -> None:
             for (name, archive), video in zip(archives.items(), videos):
-                archive.writestr(f"{clip}.{name}.mp4", video.result())
-                archive.writestr(f"{clip}.{name}.timestamps.parquet", clock)
+                _store(archive, f"{clip}.{name}.mp4", video.result())
+                _store(archive, f"{clip}.{name}.timestamps.parquet", clock)
 
         for row, clip in enumerate(ids):
             pictures = _render_clip(scene[row : row + 1], steps, width, height, supersample, rendered)
@@ -153,7 +153,10 @@ def _render_clip(
 
 
 def encode(pictures: np.ndarray, crf: int = 23) -> bytes:
-    """u8 RGB (frames, height, width, 3), even sizes -> mp4: H.264, 30 fps constant, first pts 0, time base 1/15360, key frame every 10."""
+    """u8 RGB (frames, height, width, 3), even sizes -> mp4: H.264, 30 fps constant, first pts 0, time base 1/15360, key frame every 10.
+
+    Equal pictures give equal bytes: x264's mbtree rounds by how memory happens to lie, and small pictures then differ from run to run.
+    """
     import av
 
     buffer = io.BytesIO()
@@ -164,6 +167,7 @@ def encode(pictures: np.ndarray, crf: int = 23) -> bytes:
         stream.gop_size = GOP
         stream.codec_context.thread_count = 1
         stream.options = {"crf": str(crf), "preset": "veryfast", "bf": "0", "keyint_min": str(GOP), "sc_threshold": "0"}
+        stream.options |= {"x264-params": "mbtree=0:cpu-independent=1"}
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
@@ -283,6 +287,13 @@ def _labels(scene: SceneBatch, index: pd.Index, step: int) -> pd.DataFrame:
 def _zip(path: Path) -> zipfile.ZipFile:
     path.parent.mkdir(parents=True, exist_ok=True)
     return zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+
+
+def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """Adds a member without the time of day, so that equal clips are equal archives, on every system."""
+    member = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    member.create_system, member.external_attr = 3, 0o644 << 16
+    archive.writestr(member, content)
 
 
 def _parquet(table: pd.DataFrame) -> bytes:

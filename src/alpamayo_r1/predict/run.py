@@ -55,7 +55,7 @@ def run(
     """
     request = {**(about or {}), **options.plain()}
     for clip_id in clips:
-        name = clip_id if t0_us == T0_US else f"{clip_id}_{t0_us / 1e6:g}s"
+        name = file_name(clip_id, t0_us)
         began = time.perf_counter()
         try:
             sample = read(source, clip_id, t0_us)
@@ -73,6 +73,15 @@ def run(
         picture = write_bytes(out / f"{name}.png", drawing)
         drawn = time.perf_counter()
         yield Done(record, (written, picture), 1e3 * (loaded - began), 1e3 * (drawn - planned))
+
+
+def file_name(clip_id: str, t0_us: int) -> str:
+    """What the files of a clip at t0 are called, without their ending; exact to the microsecond, so that no two moments share a file."""
+    if t0_us == T0_US:
+        return clip_id
+    seconds, rest = divmod(abs(t0_us), 1_000_000)
+    digits = f"{seconds}.{rest:06d}".rstrip("0").rstrip(".")
+    return f"{clip_id}_{'-' if t0_us < 0 else ''}{digits}s"
 
 
 def read(source: Source, clip_id: str, t0_us: int) -> Sample:

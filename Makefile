@@ -23,6 +23,9 @@ lint: setup
 test: lint
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --durations=15
 
+quick: setup
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 -m "not slow"
+
 checks: setup
 	PYTHON=$(BIN)/python sh checks/all.sh
 

@@ -18,6 +18,7 @@ def report():
     return json.loads(printed.splitlines()[-1])["result"]
 
 
+@pytest.mark.slow
 def test_keys_values_logits_and_velocity_are_at_the_noise_floor(report):
     """No farther from the truth than twice what the order of sums alone changes, and as far as the original's other order."""
     for rows in report.values():

@@ -257,6 +257,7 @@ def test_attention_is_whole_where_tiles_fill_the_card():
     assert not attention.fits_whole(attention.WHOLE, 11 * 96 * queries, 96 * group)  # a tile would hold two samples
 
 
+@pytest.mark.slow
 def test_kernels_equal_their_twins_in_the_interpreter():
     """Every Triton kernel on small shapes in fp32, without a GPU; those that draw in bf16 too."""
     pytest.importorskip("triton", reason="needs Triton, which PyTorch brings along on Linux with CUDA")

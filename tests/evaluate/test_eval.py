@@ -121,6 +121,7 @@ def test_the_grid_is_every_whole_second(config):
 # ------------------------------------------------------------------------------------------------------------------------------ survival
 
 
+@pytest.mark.slow
 def test_killed_three_times_it_gives_the_same_bytes(config, done, tmp_path):
     out, wait = tmp_path / "killed", random.Random(5)
     command = [sys.executable, "-c", CHILD, json.dumps(dataclasses.asdict(config)), str(out)]

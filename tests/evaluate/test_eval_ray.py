@@ -97,6 +97,7 @@ def test_a_clip_that_kills_its_workers_takes_no_other_with_it(workers):
     assert sorted(row["index"] for row in rows if "error" in row) == [5, 11]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_node_dies(tmp_path):
     ray = pytest.importorskip("ray", reason="needs the extra: pip install 'alpamayo-r1[ray]'")

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as nnf
@@ -23,6 +24,7 @@ from alpamayo_r1.core.vla import ActionIn
 from alpamayo_r1.engine import ops, pixels
 from alpamayo_r1.engine.ops import Context, Heads, attention, drawing
 from alpamayo_r1.engine.ops.launch import twins
+from alpamayo_r1.engine.words import accept
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
 
@@ -234,6 +236,28 @@ def crowded(case: Case, cap: int, most: int) -> list[float]:
         drawing.CAP, drawing.MOST = kept
 
 
+def accepts(case: Case, rows: int, count: int) -> list[float]:
+    """words.accept: how many numbers of states and blocks differ, for rows in all states and drafts of which most are right."""
+
+    def few(*shape: int) -> torch.Tensor:
+        return torch.randint(0, 10, shape, device=case.device, generator=case.generator)
+
+    drawn, forced, block = few(rows, count), few(rows, 12), few(rows, 16)
+    forced[::2] = -1
+    right = few(rows, count - 1) < 7
+    block[:, 1:count] = torch.where(right, drawn[:, :-1], block[:, 1:count])
+    length, over, ended = few(rows) // 2, few(rows) < 3, few(rows) < 5
+    cached = length - (~(over & ended & (few(rows) < 5))).long()
+    state = torch.cat([torch.stack([length, cached, over, over & ended], 1), few(rows, 12)], 1)
+    pair = [
+        SimpleNamespace(state=s, block=b, forced=forced, limit=few(1) * 0 + 6) for s, b in ((state, block), (state.clone(), block.clone()))
+    ]
+    accept(drawn, pair[0], rules)
+    with twins():
+        accept(drawn, pair[1], rules)
+    return [differ(pair[0].state, pair[1].state), differ(pair[0].block, pair[1].block)]
+
+
 def draws_from_nothing(case: Case, temperature: float) -> list[float]:
     """draw_tokens of logits that are not finite, or equal, or far apart. A GPU's sort, and so the twin there, puts -NaN last."""
     inf, nan = torch.inf, torch.nan
@@ -277,6 +301,7 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("vision_rope", vision_ropes, (2, 12, 2, 24)),
     ("pictures", pictures, (2, 100, 130, 32, 64)),
     ("pictures high", pictures, (1, 90, 64, 32, 64)),
+    *((f"accepts {rows} x {count}", accepts, (rows, count)) for rows, count in ((1, 16), (5, 4), (40, 1))),
     ("draws few", draws, (12, 50, 1.0, 0.9, 2)),
     ("draws all", draws, (3, 5000, 0.6, 1.0, 1000)),
     ("draws ties", draws, (3, 9000, 1.5, 0.5, 1)),

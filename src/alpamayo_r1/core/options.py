@@ -40,7 +40,8 @@ class Sampling:
 class Saying:
     """What plans and answers have in common: how many rows, from which seed, drawn how, said how long.
 
-    seed: of all randomness (None: a fresh one). max_tokens: new tokens at most.
+    seed: of all randomness (None: a fresh one). max_tokens: new tokens at most. drafts: the engine guesses words ahead and keeps those
+    that it would have said: sooner, and never another word.
 
     Raises:
         TypeError, ValueError: an option of another type or out of its range.
@@ -52,6 +53,7 @@ class Saying:
     top_p: float = 0.98
     top_k: int | None = None
     max_tokens: int = 256
+    drafts: bool = True
 
     def __post_init__(self):
         check_count("samples", self.samples)
@@ -127,7 +129,7 @@ class PlanOptions(Saying):
 
     def plain(self) -> dict[str, object]:
         """What a record says was asked for: the options that are set, but for the seed and the noise."""
-        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("seed", "noise")}
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("seed", "noise", "drafts")}
         if self.flow_temperature == 1:
             del given["flow_temperature"]
         return {name: value for name, value in given.items() if value is not None}
@@ -161,6 +163,7 @@ class ScenePlanKeywords(TypedDict, total=False):
     top_p: float
     top_k: int | None
     max_tokens: int
+    drafts: bool
     steps: int | None
     flow_temperature: float
     guidance: float | None
@@ -181,6 +184,7 @@ class AskKeywords(TypedDict, total=False):
     top_p: float
     top_k: int | None
     max_tokens: int
+    drafts: bool
     answers: str | Sequence[str] | None
 
 

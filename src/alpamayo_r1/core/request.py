@@ -27,6 +27,7 @@ class Request:
     turn: Turn
     steps: int = 0
     guidance: float | None = None
+    drafts: bool = True
 
 
 def prepare(options: PlanOptions, config: ModelConfig, vocabulary: Vocabulary) -> Request:
@@ -45,7 +46,7 @@ def prepare(options: PlanOptions, config: ModelConfig, vocabulary: Vocabulary) -
     steps = config.flow_steps if options.steps is None else options.steps
     turn, texts = family.planning, options.texts()
     forced = None if texts is None else force(vocabulary, texts, turn, "reasoning=", options.max_tokens)
-    return Request(options.samples, draws, options.sampling, forced, options.max_tokens, turn, steps, options.guidance)
+    return Request(options.samples, draws, options.sampling, forced, options.max_tokens, turn, steps, options.guidance, options.drafts)
 
 
 def prepare_answers(options: AskOptions, config: ModelConfig, vocabulary: Vocabulary) -> Request:
@@ -57,7 +58,7 @@ def prepare_answers(options: AskOptions, config: ModelConfig, vocabulary: Vocabu
     turn, texts = config.family.answering(), options.texts()
     forced = None if texts is None else force(vocabulary, texts, turn, "answers=", options.max_tokens)
     draws = make_draws(options, None, config.action.n_waypoints)
-    return Request(options.samples, draws, options.sampling, forced, options.max_tokens, turn)
+    return Request(options.samples, draws, options.sampling, forced, options.max_tokens, turn, drafts=options.drafts)
 
 
 def force(vocabulary: Vocabulary, texts: Sequence[str], turn: Turn, what: str, max_tokens: int) -> torch.Tensor:

@@ -108,6 +108,7 @@ class Plan:
     xyz f32[S, F, 3], rot f32[S, F, 3, 3], actions f32[S, F, 2] (acceleration m/s^2, curvature 1/m), reasoning one string a sample,
     ended: whether each sample's reasoning reached `<|traj_future_start|>`, timing: stage name -> milliseconds,
     tokens: the ids each sample said, from which `reasoning` is read. notes: what to know about the observation and this plan.
+    passes: how often the engine's language model ran to say them; 0 from the specification.
     """
 
     xyz: torch.Tensor
@@ -118,6 +119,7 @@ class Plan:
     timing: Mapping[str, float]
     tokens: tuple[tuple[int, ...], ...] = ()
     notes: tuple[Note, ...] = ()
+    passes: int = 0
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ class Capacity:
         """Rows of reasoning."""
         return self.scenes * self.samples
 
+    @property
+    def read_at_once(self) -> int:
+        """Words that a pass of this many rows, or of fewer, reads at most."""
+        return max(self.rows, min(64, LONGEST_BLOCK * self.rows))
+
     def rounded(self) -> Capacity:
         """Token counts rounded up, so that neighbouring requests share buffers."""
         return replace(self, tokens=ceil_div(self.tokens, 32) * 32, prompt=ceil_div(self.prompt, 32) * 32)
@@ -49,6 +54,15 @@ class Capacity:
         return Capacity(scenes, samples, max(self.tokens, other.tokens), max(self.prompt, other.prompt))
 
 
+LONGEST_BLOCK = 16
+"""Tokens of a row that are read at once at most: one that was said, and drafts."""
+
+
+def block_length(rows: int) -> int:
+    """Tokens of each row that are read at once: more cost time where there are many rows."""
+    return max(1, min(LONGEST_BLOCK, 64 // rows))
+
+
 def kv_bytes(config: ModelConfig, width: int) -> int:
     """Bytes of one token's keys and values in all layers; width is the bytes of a number."""
     return config.text.layers * 2 * config.text.kv_heads * config.text.head_dim * width
@@ -58,14 +72,14 @@ def buffer_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
     """Bytes of the static buffers."""
     kept = capacity.prompt if config.family.question else 0  # of the last scene, for questions
     tokens = capacity.scenes * capacity.prompt + capacity.rows * (capacity.tokens + config.action.n_waypoints) + kept
-    return tokens * kv_bytes(config, width) + capacity.rows * config.tokens.vocab * width
+    return tokens * kv_bytes(config, width) + capacity.read_at_once * config.tokens.vocab * width
 
 
 def working_bytes(config: ModelConfig, capacity: Capacity, width: int) -> int:
     """Bytes of intermediate results at the largest moment: an upper estimate for prefill, sampling and flow."""
     text, expert = config.text, config.expert
     prefill = width * (min(capacity.prompt, MLP_ROWS) * 2 * text.intermediate + capacity.prompt * 10 * text.hidden)
-    sampling = capacity.rows * config.tokens.vocab * 48  # top-k's sort; without it a fifth
+    sampling = capacity.read_at_once * config.tokens.vocab * 48  # top-k's sort; without it a fifth
     flow = capacity.rows * config.action.n_waypoints * (3 * expert.intermediate * width + 8 * expert.heads * expert.head_dim * 4)
     return max(prefill, sampling + flow)
 
@@ -83,17 +97,18 @@ class Arena:
 
         self._prefix = zeros(text.layers * 2 * c.scenes * text.kv_heads * c.prompt * text.head_dim, dtype=dtype)
         self._suffix = zeros(text.layers * 2 * rows * text.kv_heads * self._said * text.head_dim, dtype=dtype)
-        self._logits = zeros(rows, config.tokens.vocab, dtype=dtype)
+        self._logits = zeros(c.read_at_once, config.tokens.vocab, dtype=dtype)
         self._uniform = zeros(rows, c.tokens, dtype=torch.float32)
-        self._forced, self._ids = zeros(rows, c.tokens), zeros(rows, c.tokens)
-        self._token, self._length, self._next = zeros(rows), zeros(rows), zeros(rows)
-        self._over, self._ended = zeros(rows, dtype=torch.bool), zeros(rows, dtype=torch.bool)
+        self._forced, self._next, self._block = zeros(rows, c.tokens), zeros(rows), zeros(rows, LONGEST_BLOCK)
+        self._state = zeros(rows, STATE + c.tokens)
         self._noise = zeros(rows, config.action.n_waypoints, 2, dtype=torch.float32)
         self._actions = torch.zeros_like(self._noise)
         self._prompt = zeros(c.scenes)
-        self.step = zeros(1)
+        self.limit = zeros(1)
         self.guidance = zeros(1, dtype=torch.float32)
-        self.flags = torch.zeros(2, dtype=torch.bool, pin_memory=device.type == "cuda")
+        pinned = device.type == "cuda"
+        self._host = torch.zeros(rows, STATE + c.tokens, dtype=torch.long, pin_memory=pinned)
+        self._drafts = torch.zeros(rows, LONGEST_BLOCK - 1, dtype=torch.long, pin_memory=pinned)
 
     @property
     def _said(self) -> int:
@@ -128,18 +143,39 @@ class Arena:
             prefix=tuple((layer[0], layer[1]) for layer in prefix),
             suffix=tuple((layer[0], layer[1]) for layer in suffix),
             prompt=self._prompt[:scenes],
-            step=self.step,
+            limit=self.limit,
             guidance=self.guidance,
-            flags=self.flags,
+            logits=self._logits[: rows * block_length(rows)],
             **{
                 name: getattr(self, f"_{name}")[:rows]
-                for name in ("logits", "uniform", "forced", "ids", "token", "length", "next", "over", "ended", "noise", "actions")
+                for name in ("uniform", "forced", "block", "drafts", "state", "host", "next", "noise", "actions")
             },
         )
 
     @staticmethod
     def _view(flat: torch.Tensor, *shape: int) -> torch.Tensor:
         return flat[: prod(shape)].view(shape)
+
+
+STATE = 4
+"""Numbers of a row's state before its ids."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What R rows have said so far, as views of one tensor, so that one copy brings all of it to the host."""
+
+    length: torch.Tensor  # (R,) i64: tokens said
+    cached: torch.Tensor  # (R,) i64: of them with keys in the suffix; -1 before the first is said
+    over: torch.Tensor  # (R,) i64: 1 where nothing more will be said
+    ended: torch.Tensor  # (R,) i64: 1 where the token that ends the turn (<|traj_future_start|>) was said
+    ids: torch.Tensor  # (R, N) i64
+
+    @classmethod
+    def of(cls, state: torch.Tensor) -> Said:
+        """Views of a state [R, 4 + N]."""
+        length, cached, over, ended = state[:, :STATE].unbind(1)
+        return cls(length, cached, over, ended, state[:, STATE:])
 
 
 @dataclass(frozen=True)
@@ -149,17 +185,20 @@ class Buffers:
     prefix: tuple[KV, ...]  # per layer, [B, Hkv, T, d]
     suffix: tuple[KV, ...]  # per layer, [R, Hkv, N + F, d]
     prompt: torch.Tensor  # (B,) i64: tokens of the prompt
-    step: torch.Tensor  # (1,) i64: tokens said so far
+    limit: torch.Tensor  # (1,) i64: tokens that a row may say
     guidance: torch.Tensor  # (1,) f32: weight of the navigation; the second half of the scenes is then without it
-    flags: torch.Tensor  # (2,) bool on the host: every row is over; some row said <|traj_future_start|> just now
-    logits: torch.Tensor  # (R, vocab)
+    logits: torch.Tensor  # (R K, vocab): what follows each token that was read; of the prompt's last token at first
     uniform: torch.Tensor  # (R, N) f32
     forced: torch.Tensor  # (R, N) i64: the token to say, or -1 to sample
-    ids: torch.Tensor  # (R, N) i64
-    token: torch.Tensor  # (R,) i64: the last token said
-    length: torch.Tensor  # (R,) i64
+    block: torch.Tensor  # (R, K) i64: the token said last, then its drafts
+    drafts: torch.Tensor  # (R, K - 1) i64, on the host: the drafts that the next pass reads
+    state: torch.Tensor  # (R, 4 + N) i64: length, cached, over, ended, ids; see Said
+    host: torch.Tensor  # (R, 4 + N) i64, on the host: the state after the last pass
     next: torch.Tensor  # (R,) i64: the position of the first token said
-    over: torch.Tensor  # (R,) bool
-    ended: torch.Tensor  # (R,) bool: reached <|traj_future_start|>
     noise: torch.Tensor  # (R, F, 2) f32
     actions: torch.Tensor  # (R, F, 2) f32, normalised
+
+    @property
+    def said(self) -> Said:
+        """The state by name."""
+        return Said.of(self.state)

@@ -1,9 +1,8 @@
 """The fast planner: the results of `plan`, for several scenes at once.
 
-    preprocess -> per scene: vision, prefill -> [sample | decode]* for all rows -> flow -> kinematics
+    preprocess -> per scene: vision, prefill -> words for all rows -> flow -> kinematics
 
-Prompts are read once a scene and shared by its samples. Sampling, decoding and the flow are captured graphs on static buffers. A token's
-end flags reach the host while its forward pass runs, so the host never makes the device wait, and no token is decoded in vain.
+Prompts are read once per scene and shared by its samples. Passes of words and the flow are captured graphs on static buffers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from alpamayo_r1.core.clock import Stopwatch
 from alpamayo_r1.core.family import Turn
 from alpamayo_r1.core.gate.observation import check_observation
 from alpamayo_r1.core.notes import Note, tell
-from alpamayo_r1.core.options import AskOptions, PlanOptions, Sampling
+from alpamayo_r1.core.options import AskOptions, PlanOptions
 from alpamayo_r1.core.plan import DoesNotFit, blocked_tokens, note_unfinished, roll_out, start_of
 from alpamayo_r1.core.prompt import (
     Pictures,
@@ -36,11 +35,12 @@ from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, spoken
 from alpamayo_r1.engine import forward
-from alpamayo_r1.engine.arena import Arena, Buffers, Capacity
+from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, Said
+from alpamayo_r1.engine.drafts import Table
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.memory import Known, Seen, known_from
-from alpamayo_r1.engine.ops import draw_tokens
 from alpamayo_r1.engine.pixels import Uploader, patches
+from alpamayo_r1.engine.words import Rules, Speaker
 
 LAYOUTS = 64
 """Texts of prompts whose ids and positions are kept."""
@@ -85,6 +85,7 @@ class Engine:
         self.upload = Uploader(self.device)
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs, self.stream)
+        self.speaker = Speaker(self.model, self.graphs, Table())
         self.arena: Arena | None = None
         self._layouts: dict[tuple, Prompt] = {}
         self._masks: dict[Turn, torch.Tensor] = {}
@@ -184,27 +185,28 @@ class Engine:
         notes = [prompt.notes for prompt in prompts]
         buffers = self._read(prompts, how, clock)
         with clock("reasoning"):
-            self.reason(how, buffers, rows)
+            passes = self._speak(how, buffers, rows)
         with clock("flow"):
             positions, shape = self._positions, (len(buffers.prompt), how.samples)
             flow = partial(forward.flow, self.model, buffers, how.steps, positions, guided)
             self.graphs.run(("flow", *shape, how.steps, guided), flow)
             starts = [start_of(history, self.config.action) for history in histories]  # while the device works
-            found = (buffers.actions, buffers.ids, buffers.length, buffers.ended)
-            normalised, ids, length, ended = (x[:rows].to("cpu", non_blocking=True) for x in found)
+            normalised = buffers.actions[:rows].to("cpu", non_blocking=True)
         if self.stream is not None:
             self.stream.synchronize()
+        said = Said.of(buffers.host[:rows])
+        ended = said.ended.bool()
         plans = []
         with clock("kinematics"), torch.inference_mode(False), torch.no_grad():  # a Plan's tensors are the caller's, who may change them
             for scene, start in enumerate(starts):
                 own = slice(scene * how.samples, (scene + 1) * how.samples)
                 actions = self._scale.physical(normalised[own])
                 path = roll_out(self.model.vla, start.expand(how.samples), actions)
-                tokens = tokens_of(ids[own], length[own])
+                tokens = tokens_of(said.ids[own], said.length[own])
                 words = tuple(spoken(self.vocabulary, row, "cot", opened=True) for row in tokens)
                 over = tuple(ended[own].tolist())
                 known = notes[scene] + note_unfinished(over, how.max_tokens)
-                plans.append(Plan(path.xyz, path.rot, words, actions, over, {}, tokens, known))
+                plans.append(Plan(path.xyz, path.rot, words, actions, over, {}, tokens, known, passes))
         timing = clock.timing
         for one in plans:
             tell(one.notes, stacklevel=6)
@@ -221,11 +223,9 @@ class Engine:
         clock, rows = clock or Stopwatch(self.device), len(prompts) * how.samples
         buffers = self._read(prompts, how, clock)
         with clock("reasoning"):
-            self.reason(how, buffers, rows)
-            ids, length = (x[:rows].to("cpu", non_blocking=True) for x in (buffers.ids, buffers.length))
-        if self.stream is not None:
-            self.stream.synchronize()
-        tokens, timing = tokens_of(ids, length), clock.timing
+            self._speak(how, buffers, rows)
+        said = Said.of(buffers.host[:rows])
+        tokens, timing = tokens_of(said.ids, said.length), clock.timing
         return [
             to_answers(self.vocabulary, question, tokens[i * how.samples : (i + 1) * how.samples], how, timing)
             for i, question in enumerate(questions)
@@ -235,10 +235,14 @@ class Engine:
     def _scale(self):
         return self.model.vla.action_space.scale()
 
-    def _blocked(self, turn: Turn) -> torch.Tensor:
+    def _speak(self, how: Request, buffers: Buffers, rows: int) -> int:
+        """Writes every row's words; rows behind the first `rows` hear the same. Returns the passes it took."""
+        turn, v = how.turn, self.vocabulary
         if turn not in self._masks:
             self._masks[turn] = blocked_tokens(turn, self.config.tokens, self.device)
-        return self._masks[turn]
+        end = v.ids[turn.ends] if turn.ends else NO_TOKEN
+        rules = Rules(self._masks[turn], end, v.eos_token_id, v.pad_token_id, whole=rows < len(buffers.state))
+        return self.speaker.speak(how, rules, buffers, rows, self._positions)
 
     @property
     def _positions(self) -> int:
@@ -277,8 +281,9 @@ class Engine:
         buffers.forced.fill_(-1)
         if how.forced is not None:
             buffers.forced[:, :limit].copy_(how.forced.repeat(scenes, 1))
-        for state in (buffers.step, buffers.length, buffers.over, buffers.ended):
-            state.zero_()
+        buffers.limit.fill_(limit)
+        buffers.state.zero_()
+        buffers.said.cached.fill_(-1)
 
     def _read(self, prompts: list[Prompt], how: Request, clock: Stopwatch) -> Buffers:
         """Reads all prompts into fresh buffers, and behind them, where there is guidance, the same prompts without navigation.
@@ -320,43 +325,6 @@ class Engine:
     def _encode(self, prompt: Prompt) -> list[torch.Tensor]:
         embedded = self.model.vla.vision.patch_embed(prompt.patches.to(self.device))
         return forward.encode(self.model, embedded, prompt.grids)
-
-    def reason(self, how: Request, buffers: Buffers, rows: int) -> None:
-        """Writes every row's words token by token until all rows are over; rows behind the first `rows` hear the same words."""
-        shape = (len(buffers.prompt), how.samples)
-        guided = rows < len(buffers.token)
-        sampled = torch.cuda.Event() if self.device.type == "cuda" else None
-        positions = self._positions
-        for i in range(how.max_tokens):
-            self.graphs.run(("sample", *shape, rows, how.sampling, how.turn), lambda: self.say(how.sampling, how.turn, buffers, rows))
-            if sampled is not None:
-                sampled.record()
-            last = i + 1 == how.max_tokens
-            if not last:
-                self.graphs.run(("decode", *shape), lambda: forward.decode(self.model, buffers, positions))
-            if sampled is not None:
-                sampled.synchronize()
-            everyone_over, just_ended = buffers.flags.tolist()
-            if last and (just_ended or guided):
-                self.graphs.run(("decode", *shape), lambda: forward.decode(self.model, buffers, positions))
-            if everyone_over:
-                break
-
-    def say(self, sampling: Sampling, turn: Turn, buffers: Buffers, rows: int) -> None:
-        """Chooses the next token of the first `rows` rows, which the others repeat, and notes who is over."""
-        b, v = buffers, self.vocabulary
-        uniform = b.uniform[:rows].index_select(1, b.step)[:, 0]
-        forced = b.forced[:rows].index_select(1, b.step)[:, 0]
-        sampled = draw_tokens(b.logits[:rows], self._blocked(turn), uniform, sampling)
-        token = torch.where(forced >= 0, forced, sampled).masked_fill(b.over[:rows], v.pad_token_id)
-        token = token.repeat(len(b.token) // rows)
-        b.token.copy_(token)
-        b.ids.index_copy_(1, b.step, token[:, None])
-        b.length.add_(~b.over)
-        ended = token == (v.ids[turn.ends] if turn.ends else NO_TOKEN)
-        b.ended.logical_or_(ended)
-        b.over.logical_or_(ended | (token == v.eos_token_id))
-        b.flags.copy_(torch.stack([b.over.all(), ended.any()]), non_blocking=True)
 
 
 def tokens_of(ids: torch.Tensor, length: torch.Tensor) -> tuple[tuple[int, ...], ...]:

@@ -204,15 +204,17 @@ def run_layers(stack: Stack, x: torch.Tensor, rope, own: Own, buffers: Buffers) 
     return normed
 
 
-def decode(model: Model, buffers: Buffers, positions: int) -> None:
-    """One token further for every row: reads `token`, writes its keys and values, `logits` and `step`."""
-    stack = model.text
-    rope = model.line_ropes(positions)[0]
-    at = buffers.next + buffers.step
-    own = Own(at, buffers.step.expand(len(at)), (buffers.step + 1).expand(len(at)), words=True)
-    normed = run_layers(stack, nnf.embedding(buffers.token, model.embedding), rope, own, buffers)
-    buffers.logits.copy_(linear(normed, model.head, final=True, words=True)[0])
-    buffers.step.add_(1)
+def read_words(model: Model, buffers: Buffers, count: int, positions: int) -> None:
+    """Reads `count` tokens of every row: the one said last and its drafts. Reads `block` and the state, writes keys, values and `logits`.
+
+    A token's bits are the same however many are read with it, so drafts change nothing but how often this is called.
+    """
+    rope, cached = model.line_ropes(positions)[0], buffers.said.cached
+    at = (buffers.next + cached)[:, None] + torch.arange(count, device=cached.device)
+    own = Own(at.flatten(), cached, cached + 1, words=True)
+    tokens = nnf.embedding(buffers.block[:, :count].flatten(), model.embedding)
+    normed = run_layers(model.text, tokens, rope, own, buffers)
+    buffers.logits[: at.numel()].copy_(linear(normed, model.head, final=True, words=True)[0])
 
 
 def velocity(model: Model, x: torch.Tensor, t: float, own: Own, buffers: Buffers, rope) -> torch.Tensor:
@@ -237,8 +239,9 @@ def flow(model: Model, buffers: Buffers, steps: int, positions: int, guided: boo
     """
     rope, waypoints = model.line_ropes(positions)[1], buffers.noise.shape[1]
     rows = len(buffers.noise) // (1 + guided)
-    at = (buffers.next + buffers.length)[:, None] + torch.arange(waypoints, device=buffers.noise.device)
-    said = torch.cat([buffers.length[:rows] - (~buffers.ended[:rows]).long(), buffers.length[rows:]])
+    length, ended = buffers.said.length, buffers.said.ended
+    at = (buffers.next + length)[:, None] + torch.arange(waypoints, device=buffers.noise.device)
+    said = torch.cat([length[:rows] - 1 + ended[:rows], length[rows:]])
     own = Own(at.flatten(), said, said + waypoints, words=False)
 
     def field(x: torch.Tensor, t: float) -> torch.Tensor:

@@ -336,3 +336,52 @@ def pick_kernel(
         else:
             token = _pick_of_many(logits, blocked, row, vocab, blocks, goal, share, top, temperature, BITS, BLOCK)
     tl.store(out + row, token.to(tl.int64))
+
+
+@triton.jit(do_not_specialize=["rows", "count"])
+def accept_kernel(
+    drawn, forced, block, limit, state, rows, count, forced_stride, state_stride, eos, end, pad,
+    ROWS: tl.constexpr, LONGEST: tl.constexpr, EVERY: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """All rows in one program: how many of a block's drafts were what was drawn, and where that leaves each row. See words.accept.
+
+    state: a row's length, cached, over, ended, ids.
+    """
+    r = tl.arange(0, ROWS)
+    inside = r < rows
+    row = state + r * state_stride
+    _depend(PDL)
+    said = tl.load(row, mask=inside, other=0)
+    keys = tl.load(row + 1, mask=inside, other=0)
+    was_over = tl.load(row + 2, mask=inside, other=1) != 0
+    was_ended = tl.load(row + 3, mask=inside, other=0) != 0
+    most = tl.load(limit)
+    owed = was_over & (was_ended | EVERY) & (keys < said)
+    going = inside & (was_over == 0)
+    new = tl.zeros((ROWS,), tl.int64)
+    pending = tl.zeros((ROWS,), tl.int64) + pad
+    now_over = tl.zeros((ROWS,), tl.int1)
+    now_ended = tl.zeros((ROWS,), tl.int1)
+    made = tl.zeros((ROWS,), tl.int1)
+    for j in range(0, count):
+        at = said + j
+        given = tl.load(forced + r * forced_stride + at, mask=going, other=-1)
+        token = tl.where(given >= 0, given, tl.load(drawn + r * count + j, mask=going, other=0))
+        tl.store(row + 4 + at, token, mask=going)
+        draft = tl.load(block + r * LONGEST + j + 1, mask=going & (j + 1 < count), other=-1)
+        match = token == draft
+        new += going.to(tl.int64)
+        pending = tl.where(going, token, pending)
+        finished = going & (token == end)
+        stops = finished | (going & ((token == eos) | (at + 1 >= most)))
+        now_ended = now_ended | finished
+        made = made | ((stops if EVERY else finished) & match)
+        now_over = now_over | stops
+        going = going & match & (stops == 0)
+    tl.store(row, said + new, mask=inside)
+    tl.store(row + 1, keys + new + made.to(tl.int64) + owed.to(tl.int64), mask=inside)
+    tl.store(row + 2, (was_over | now_over).to(tl.int64), mask=inside)
+    tl.store(row + 3, (was_ended | now_ended).to(tl.int64), mask=inside)
+    wanted = now_over if EVERY else now_ended
+    quiet = was_over | (now_over & ((wanted == 0) | made))
+    tl.store(block + r * LONGEST, tl.where(quiet, pad, pending), mask=inside)

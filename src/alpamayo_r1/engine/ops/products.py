@@ -43,10 +43,6 @@ TILES: dict[tuple[str, int, int, int], Tile] = {
 """(kind, rows to the next power of two, N, K) -> Tile, where measurement beat the default: the 10B's products on an H100."""
 
 
-MANY = (64, 2)
-"""Rows and warps of a tile for more than 16 rows of words. Any give the same bits: the tensor cores add up K in one order."""
-
-
 def tile(kind: str, x: torch.Tensor, n: int, k: int, words: bool) -> Tile | None:
     """The tile of a "linear" or "swiglu" product of rows x: enough programs to fill the card, each with a long enough run of K.
 
@@ -58,8 +54,15 @@ def tile(kind: str, x: torch.Tensor, n: int, k: int, words: bool) -> Tile | None
         return None
     if words and m <= WORDS:
         alone = thin_tile(kind, 16, n, k)
-        return alone if m <= 16 else replace(alone, rows=MANY[0], warps=MANY[1])
+        return alone if m <= 16 else many_words(alone, kind, m)
     return thin_tile(kind, rows, n, k) if m <= THIN or (kind, rows, n, k) in TILES else None
+
+
+def many_words(alone: Tile, kind: str, m: int) -> Tile:
+    """The tile of more than 16 rows of words: other rows and columns, the same parts of K. Within a part all tiles add up in one order."""
+    if m > 64:
+        return replace(alone, rows=64, columns=64, depth=64, warps=4, stages=4)
+    return replace(alone, rows=64, columns=64 if kind == "swiglu" else 128, depth=min(alone.depth, 128), warps=4, stages=4)
 
 
 def thin_tile(kind: str, rows: int, n: int, k: int) -> Tile:
@@ -79,7 +82,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, *, final: bool = False, words:
 
     final: one part. words: a row's bits do not depend on the other rows, up to 128 of them.
     """
-    cut = tile("linear", x, *weight.shape, words)
+    cut = tile("linear", x, weight.shape[0], weight.shape[1], words)
     return _vendor(x, weight, words)[None] if cut is None else _linear(x, weight, cut, final)
 
 

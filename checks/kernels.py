@@ -24,7 +24,7 @@ from alpamayo_r1.core.vla import ActionIn
 from alpamayo_r1.engine import ops, pixels
 from alpamayo_r1.engine.ops import Context, Heads, attention, drawing
 from alpamayo_r1.engine.ops.launch import twins
-from alpamayo_r1.engine.words import accept
+from alpamayo_r1.engine.words import Rules, accept
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
 
@@ -249,9 +249,9 @@ def accepts(case: Case, rows: int, count: int) -> list[float]:
     length, over, ended = few(rows) // 2, few(rows) < 3, few(rows) < 5
     cached = length - (~(over & ended & (few(rows) < 5))).long()
     state = torch.cat([torch.stack([length, cached, over, over & ended], 1), few(rows, 12)], 1)
-    pair = [
-        SimpleNamespace(state=s, block=b, forced=forced, limit=few(1) * 0 + 6) for s, b in ((state, block), (state.clone(), block.clone()))
-    ]
+    rules = Rules(blocked=drawn, end=7, eos=8, pad=9)
+    limit = torch.full_like(drawn[0, :1], 6)
+    pair = [SimpleNamespace(state=s, block=b, forced=forced, limit=limit) for s, b in ((state, block), (state.clone(), block.clone()))]
     accept(drawn, pair[0], rules)
     with twins():
         accept(drawn, pair[1], rules)

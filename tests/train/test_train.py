@@ -127,7 +127,7 @@ def test_train_writes_a_checkpoint_that_loads_and_goes_on(tmp_path, monkeypatch)
     train(tmp_path / "b", "tiny", config, StreamConfig(chunk=8), torch.device("cpu"), resume=tmp_path / "a")
     assert json.loads((tmp_path / "b" / "run.json").read_text())["next_seed"] == 32
     monkeypatch.setattr(measure, "PICTURE_SIZE", (96, 54))
-    result = measure.measure(model, vocabulary, seeds=range(800_000, 800_003), samples=2, batch=3)
+    result = measure.validate(model, vocabulary, seeds=range(800_000, 800_003), samples=2, batch=3)
     assert result["scenes"] == 3 and result["min_ade"] <= result["ade"]
     assert sum(family["scenes"] for family in result["by_family"].values()) == 3
     assert "nudge" in measure.table(result) or "stop" in measure.table(result)
@@ -137,7 +137,7 @@ def test_the_measurement_plans_as_the_specification():
     planner = load("small", device="cpu", fast=False)
     layout = make_layout(planner.model.config, planner.vocabulary)
     with torch.inference_mode():
-        seen = measure.look(planner.model, planner.vocabulary, layout, [800_000, 800_001], supersample=1)
+        seen = measure.read_scenes(planner.model, planner.vocabulary, layout, [800_000, 800_001], 51, supersample=1)
         words, xyz = measure.predict(planner.model, planner.vocabulary, layout, seen, PlanOptions(samples=2, seed=42, max_tokens=32))
     width, height = measure.PICTURE_SIZE
     samples = sample_batch(simulate([800_000, 800_001], seconds=5.2), T0_STEP, width=width, height=height, supersample=1)

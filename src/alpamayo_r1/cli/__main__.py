@@ -23,7 +23,7 @@ VERBS = {
     "compare": evaluate.compare,
     "world": make.world,
     "train": make.train,
-    "measure": make.measure,
+    "validate": make.validate,
     "bench": make.bench,
 }
 

@@ -1,4 +1,4 @@
-"""`alpamayo-r1 world`, `train`, `measure` and `bench`: what makes clips, models and figures. Heavy imports happen inside the verbs."""
+"""`alpamayo-r1 world`, `train`, `validate` and `bench`: what makes clips, models and figures. Heavy imports happen inside the verbs."""
 
 from __future__ import annotations
 
@@ -94,31 +94,32 @@ def train(
         run_training(out, preset, config, StreamConfig(first_seed=first_seed), where, resume)
 
 
-def measure(
+def validate(
     checkpoint: Checkpoint = "small",
     scenes: Annotated[int, whole(1, 50_000, "Test scenes, seeds from 800,000 on.")] = 512,
     samples: Samples = 6,
     batch: Batch = 8,
+    t0: Annotated[float, number(1.6, 13.5, "Seconds of the scenes' clock at which is planned.")] = 5.1,
     out: OutFigures = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a checkpoint on unseen world scenes: ADE, minADE, baselines, decisions, steering, by family."""
+    """Validate a checkpoint on unseen world scenes at one t0: ADE, minADE, baselines, decisions, steering, by family."""
     import json
 
     from alpamayo_r1.core.files import writable_file, write_text
     from alpamayo_r1.planner import load
-    from alpamayo_r1.train.validate import TEST_SEEDS, cut, table
-    from alpamayo_r1.train.validate import measure as run_measure
+    from alpamayo_r1.train.validate import TEST_SEEDS, rounded, table
+    from alpamayo_r1.train.validate import validate as run_validation
 
     if out is not None:
         writable_file(out)
     seeds = range(TEST_SEEDS.start, TEST_SEEDS.start + scenes)
-    with metered(Meter("measuring", None, "")):
+    with metered(Meter("validating", None, "")):
         planner = load(checkpoint, device=device, fast=False)
-        result = run_measure(planner.model, planner.vocabulary, seeds=seeds, samples=samples, batch=batch, supersample=1)
+        result = run_validation(planner.model, planner.vocabulary, seeds=seeds, samples=samples, batch=batch, t0=t0, supersample=1)
     typer.echo(table(result))
     if out is not None:
-        write_text(out, json.dumps(cut(result), indent=2) + "\n")
+        write_text(out, json.dumps(rounded(result), indent=2) + "\n")
 
 
 def bench(

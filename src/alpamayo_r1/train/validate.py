@@ -43,10 +43,10 @@ class Seen:
     logits: torch.Tensor
 
 
-def look(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], **options) -> Seen:
-    """Simulates, renders and reads scenes at t0 = 5.1 s."""
-    scene = simulate(torch.tensor(list(seeds)), seconds=5.2)
-    step = torch.full((len(seeds),), T0_STEP)
+def read_scenes(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], at_step: int, **options) -> Seen:
+    """Simulates, renders and reads scenes at a step of their clock, ten per second. Options: render's."""
+    scene = simulate(torch.tensor(list(seeds)), seconds=max(at_step, T0_STEP) / 10 + 0.1)
+    step = torch.full((len(seeds),), at_step)
     at = paths(scene, step)
     frames = render(scene.to(model.device), step.to(model.device), width=PICTURE_SIZE[0], height=PICTURE_SIZE[1], **options)
     patches = patchify(normalise(resize(frames.flatten(0, 2), *layout.size)), model.config.vision)
@@ -56,13 +56,16 @@ def look(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int
     image = layout.image.to(model.device).expand(len(seeds), -1)
     grids = [layout.grid] * (len(seeds) * len(CAMERAS) * FRAMES)
     hidden, kv = model.read(ids.to(model.device), place, image, patches, grids)
-    return Seen(scene, at, labels(scene, T0_STEP), kv, model.logits(hidden[:, -1]))
+    return Seen(scene, at, labels(scene, at_step), kv, model.logits(hidden[:, -1]))
 
 
 def predict(
     model: VLA, vocabulary: Vocabulary, layout: Layout, seen: Seen, options: PlanOptions, texts: Sequence[str] | None = None
 ) -> tuple[list[list[str]], torch.Tensor]:
-    """Words [B][S] and paths f32 [B, S, 64, 3] of B scenes read by `look`, each with the same draws; texts: said instead, one a scene."""
+    """Words [B][S] and paths f32 [B, S, 64, 3] of B scenes read by `read_scenes`, each with the same draws.
+
+    texts: said instead, one per scene.
+    """
     scenes, samples = len(seen.labels), options.samples
     kv = [(k.repeat_interleave(samples, 0), v.repeat_interleave(samples, 0)) for k, v in seen.kv]
     logits = seen.logits.repeat_interleave(samples, 0)
@@ -85,20 +88,32 @@ def for_scenes(how: Request, scenes: int) -> Request:
 
 
 @torch.inference_mode()
-def measure(
-    model: VLA, vocabulary: Vocabulary, *, seeds: Sequence[int] = TEST_SEEDS, samples: int = 6, batch: int = 64, **options
+def validate(
+    model: VLA,
+    vocabulary: Vocabulary,
+    *,
+    seeds: Sequence[int] = TEST_SEEDS,
+    samples: int = 6,
+    batch: int = 64,
+    t0: float = T0_STEP / 10,
+    **options,
 ) -> dict[str, object]:
-    """Mean ADE of the first sample, minADE of all, baselines, decisions by family, malformed words, steering. Options: render's."""
+    """Mean ADE of the first sample, minADE of all, baselines, decisions by family, malformed words, steering; all at t0 seconds.
+
+    Options: render's.
+    """
     layout = make_layout(model.config, vocabulary)
     rows: list[dict[str, object]] = []
     for first in range(0, len(seeds), batch):
-        rows += judge(model, vocabulary, layout, seeds[first : first + batch], samples, options)
-    return summary(rows)
+        rows += judge(model, vocabulary, layout, seeds[first : first + batch], samples, round(10 * t0), options)
+    return {"t0_s": round(10 * t0) / 10} | summary(rows)
 
 
-def judge(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], samples: int, options) -> list[dict[str, object]]:
+def judge(
+    model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], samples: int, at_step: int, options
+) -> list[dict[str, object]]:
     """One row of figures per scene."""
-    seen = look(model, vocabulary, layout, seeds, **options)
+    seen = read_scenes(model, vocabulary, layout, seeds, at_step, **options)
     asked = PlanOptions(samples=samples, seed=SEED, max_tokens=MAX_TOKENS)
     words, xyz = predict(model, vocabulary, layout, seen, asked)
     truth = seen.at.future_xyz
@@ -172,12 +187,14 @@ def table(result: dict[str, object]) -> str:
         f"{r['decision']:>10.3f}{r['malformed']:>10.4f}{r['steered']:>9.2f}"
         for name, r in rows
     ]
-    return "\n".join([head, *lines, f"steered by order: {result['steered_by_order']}"])
+    return "\n".join(
+        [f"t0 = {result['t0_s']} s; figures of another t0 differ", head, *lines, f"steered by order: {result['steered_by_order']}"]
+    )
 
 
-def cut(result: dict[str, object], digits: int = 4) -> dict[str, object]:
+def rounded(result: dict[str, object], digits: int = 4) -> dict[str, object]:
     """The summary with rounded numbers, for JSON."""
     return {
-        key: cut(value, digits) if isinstance(value, dict) else round(value, digits) if isinstance(value, float) else value
+        key: rounded(value, digits) if isinstance(value, dict) else round(value, digits) if isinstance(value, float) else value
         for key, value in result.items()
     }

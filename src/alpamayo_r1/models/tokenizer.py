@@ -58,9 +58,9 @@ class Tokenizer:
 
     def decode(self, token_ids: int | Iterable[int] | torch.Tensor, skip_special_tokens: bool = False) -> str:
         """Ids [T], or one id -> text."""
-        if isinstance(token_ids, torch.Tensor):
-            token_ids = token_ids.flatten().tolist()
-        ids = [token_ids] if isinstance(token_ids, int) else token_ids
+        ids: Any = token_ids
+        ids = ids.flatten().tolist() if isinstance(ids, torch.Tensor) else ids
+        ids = [ids] if isinstance(ids, int) else ids
         return self.vocabulary.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:

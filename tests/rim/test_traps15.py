@@ -288,7 +288,7 @@ def test_the_navigation_text_is_found_and_removed(model, processor):
     start, end = nav_utils.get_nav_token_span(ids, model.tokenizer)
     assert model.tokenizer.decode(ids[0, start : end + 1]) == "<|route_start|>Turn left<|route_end|>"
     assert torch.equal(nav_utils.remove_nav_text(ids, model.tokenizer), plain)
-    with pytest.raises(ValueError, match="has no <.route_start.>"):
+    with pytest.raises(ValueError, match=r"has no <\|route_start\|>"):
         nav_utils.get_nav_token_span(plain, model.tokenizer)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -56,9 +58,10 @@ def build(dtype=torch.float32, attention="sdpa"):
 
 
 def ours_from(theirs) -> VLA:
-    released = read_json(GOLDEN / "checkpoint" / "config.json") | {"vocab_size": VOCAB}
+    released = read_json(GOLDEN / "checkpoint" / "config.json")
     vlm = {"text_config": TEXT | {"rope_scaling": ROPE, "rope_theta": 5e6}, "vision_config": VISION}
-    ours = VLA(parse_config(released, vlm)).eval().requires_grad_(False)
+    config = parse_config(released, vlm)
+    ours = VLA(replace(config, text=replace(config.text, vocab=VOCAB))).eval().requires_grad_(False)
     state = {f"vlm.{name}": tensor.float() for name, tensor in theirs.state_dict().items()}
     missing, unexpected = ours.load_state_dict(state, strict=False)
     assert not unexpected and not [name for name in missing if name.startswith("vlm.")]

@@ -23,6 +23,7 @@ from torch import nn
 from alpamayo_r1.core.config import DTYPES as DTYPE_NAMES
 from alpamayo_r1.core.config import ModelConfig, local_vlm, read_config, read_json
 from alpamayo_r1.core.files import write_text
+from alpamayo_r1.core.gate.files import inside
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
 
@@ -33,6 +34,8 @@ SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.
 
 
 CHUNK = 64 * 2**20
+HEADER = 64 * 2**20
+"""Bytes of a safetensors header at most: the 10B's have 30 KB."""
 
 
 class CheckpointError(ValueError):
@@ -98,21 +101,56 @@ def tokenizer_folder(folder: Path, config: ModelConfig, **hub: Any) -> Path:
 
 
 def inspect(folder: Path) -> dict[str, TensorInfo]:
-    """Every stored tensor by name, read from the shards' headers. Truncated or absent shards are an error here, before anything is used."""
-    stored = {}
-    for file in shards(folder):
-        try:
-            with safe_open(file, framework="pt"):  # refuses headers that do not cover the file
-                stored |= read_header(file)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read ({error}): the file is truncated or damaged; fetch it again") from None
-    return stored
+    """Every stored tensor by name, read from the shards' headers. Truncated or absent shards are an error here, before anything is used.
+
+    The index is the truth: a tensor that two shards hold is read from the one that it names.
+
+    Raises:
+        CheckpointError: shards that are absent, damaged, or outside the folder.
+    """
+    where = weight_map(folder)
+    if not where:
+        return header_of(folder, SINGLE)
+    headers = {name: header_of(folder, name) for name in sorted(set(where.values()))}
+    return {tensor: info for file, header in headers.items() for tensor, info in header.items() if where.get(tensor, file) == file}
+
+
+def shards(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder. Raises CheckpointError."""
+    return sorted({info.file for info in inspect(folder).values()})
+
+
+def weight_map(folder: Path) -> dict[str, str]:
+    """Tensor -> file name, as the index of a checkpoint folder says; {} where it has none. Raises CheckpointError."""
+    if not (folder / INDEX).is_file():
+        return {}
+    where = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(where, dict) or not where or not all(isinstance(file, str) for file in where.values()):
+        raise CheckpointError(f"{folder / INDEX} has no weight_map of tensor and file names: the file is damaged; fetch it again")
+    return where
+
+
+def header_of(folder: Path, name: str) -> dict[str, TensorInfo]:
+    """The tensors of one safetensors file of a checkpoint folder. Raises CheckpointError."""
+    try:
+        file = inside(folder, name)
+    except ValueError as error:
+        raise CheckpointError(f"{INDEX}: {error}") from None
+    if not file.is_file():
+        raise CheckpointError(f"{folder} lacks {name}: expected the shards of {INDEX}, or {SINGLE}; fetch them again")
+    try:
+        with safe_open(file, framework="pt"):  # refuses headers that do not cover the file
+            return read_header(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}): the file is truncated or damaged; fetch it again") from None
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """The tensors of one safetensors file: 8 bytes of length, a JSON header, then the data."""
     with file.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
+        if size > HEADER:
+            raise CheckpointError(f"{file} has a header of {size:,} bytes, expected at most {HEADER:,}")
         header = json.loads(stream.read(size))
     header.pop("__metadata__", None)
     foreign = [f"{name} ({entry['dtype']})" for name, entry in header.items() if entry["dtype"] not in SAFETENSORS_DTYPES]
@@ -122,18 +160,6 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         name: TensorInfo(file, 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), SAFETENSORS_DTYPES[entry["dtype"]])
         for name, entry in header.items()
     }
-
-
-def shards(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder, from its index where there is one."""
-    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {"weight_map": {"": SINGLE}}
-    if "weight_map" not in index:
-        raise CheckpointError(f"{folder / INDEX} has no weight_map: the file is damaged; fetch it again")
-    names = sorted(set(index["weight_map"].values()))
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise CheckpointError(f"{folder} lacks {', '.join(absent)}: expected the shards of {INDEX}, or {SINGLE}; fetch them again")
-    return [folder / name for name in names]
 
 
 def check(model: VLA, stored: Mapping[str, TensorInfo]) -> None:

@@ -6,13 +6,15 @@ Unknown keys are ignored, absent ones take the release's values (spec section 1)
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alpamayo_r1.core.family import FAMILIES, Family, family_of
+from alpamayo_r1.core.gate.files import inside, read_object
+from alpamayo_r1.core.gate.keys import QWEN, RELEASED, Rule, brief, faults
 
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "action_in_proj_cfg": ("models.action_in_proj.PerWaypointActionInProjV2",),
@@ -121,6 +123,7 @@ class TokenConfig:
     history_bins: int = 1000
     history_low: tuple[float, float, float] = (-4.0, -4.0, -10.0)
     history_high: tuple[float, float, float] = (4.0, 4.0, 10.0)
+    placed: tuple[tuple[str, int], ...] = ()  # Qwen's special tokens whose ids its config names
 
     @property
     def first_history(self) -> int:
@@ -151,7 +154,11 @@ KNOWN_VLMS: Mapping[str, Mapping[str, Any]] = {
     name: {
         "model_type": "qwen3_vl",
         "image_token_id": 151655,
+        "vision_start_token_id": 151652,
+        "vision_end_token_id": 151653,
         "text_config": {
+            "bos_token_id": 151643,
+            "eos_token_id": 151645,
             "head_dim": 128,
             "hidden_size": 4096,
             "intermediate_size": 12288,
@@ -180,18 +187,6 @@ KNOWN_VLMS: Mapping[str, Mapping[str, Any]] = {
 """Qwen3-VL configurations of the released checkpoints, so that building a config never opens the network."""
 
 
-SETTLED = {"expert_non_causal_attention": True, "diffusion_cfg.int_method": "euler"}
-SETTLED_VLM = {
-    "tie_word_embeddings": False,
-    "text_config.attention_bias": False,
-    "text_config.hidden_act": "silu",
-    "text_config.rope_scaling.mrope_interleaved": True,
-    "text_config.rope_parameters.mrope_interleaved": True,
-    "vision_config.hidden_act": "gelu_pytorch_tanh",
-}
-"""Values that change the arithmetic and are the same in every release."""
-
-
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of a checkpoint folder.
 
@@ -204,6 +199,8 @@ def read_config(folder: Path) -> ModelConfig:
 
 def read_vlm_config(name: str, folder: Path) -> Mapping[str, Any]:
     """Qwen3-VL's config: in the checkpoint's own folder, at a local path, or from KNOWN_VLMS. Never from the network."""
+    if not isinstance(name, str):
+        raise ConfigError(f"vlm_name_or_path is {brief(name)}, expected a text")
     found = local_vlm(name, folder)
     if found is not None:
         return read_json(found / "config.json")
@@ -216,8 +213,21 @@ def read_vlm_config(name: str, folder: Path) -> Mapping[str, Any]:
 
 
 def local_vlm(name: str, folder: Path) -> Path | None:
-    """The Qwen3-VL folder beside the checkpoint or at a local path, if there is one."""
-    return next((path for path in (folder / name, Path(name)) if (path / "config.json").is_file()), None)
+    """The Qwen3-VL folder in the checkpoint's, or at a local path that does not climb, if there is one.
+
+    An absolute path is a choice of whoever runs this; a relative one with `..` is a checkpoint's way out of its folder.
+
+    Raises:
+        ConfigError: a name with `..`, or one that is a link out of the checkpoint's folder.
+    """
+    if ".." in Path(name).parts or len(name) > 1000 or "\0" in name:
+        raise ConfigError(f"vlm_name_or_path is {brief(name)}, expected a folder in the checkpoint's, a repository, or an absolute path")
+    if not Path(name).is_absolute() and (folder / name / "config.json").is_file():
+        try:
+            return inside(folder, name)
+        except ValueError as error:
+            raise ConfigError(f"vlm_name_or_path: {error}") from None
+    return Path(name) if (Path(name) / "config.json").is_file() else None
 
 
 def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelConfig:
@@ -230,13 +240,13 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
         TARGETS["action_space_cfg"],
     )
     refuse_targets(released)
-    check_settled(released, SETTLED)
-    check_settled(vlm, SETTLED_VLM)
+    check_keys("config.json", released, RELEASED)
+    check_keys("Qwen3-VL's config.json", vlm, QWEN)
     text, vision = required(vlm, "text_config"), required(vlm, "vision_config")
     projection = required(released, "action_in_proj_cfg")
     future, past = released.get("traj_tokenizer_cfg") or {}, released.get("hist_traj_tokenizer_cfg") or {}
     vocab = required(released, "vocab_size")
-    return ModelConfig(
+    config = ModelConfig(
         vision=vision_config(vision),
         text=decoder_config(text, vocab),
         expert=decoder_config({**text, **(released.get("expert_cfg") or {})}, None),
@@ -258,15 +268,32 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
             history_bins=past.get("num_bins", 1000),
             history_low=tuple(past.get("ego_xyz_min", (-4.0, -4.0, -10.0))),
             history_high=tuple(past.get("ego_xyz_max", (4.0, 4.0, 10.0))),
+            placed=placed_tokens(vlm),
         ),
         min_pixels=released.get("min_pixels", MIN_PIXELS),
         max_pixels=released.get("max_pixels", MAX_PIXELS),
-        flow_steps=(released.get("diffusion_cfg") or {}).get("num_inference_steps") or 10,
+        flow_steps=(released.get("diffusion_cfg") or {}).get("num_inference_steps", 10),
         image_token="<|image_pad|>",
         vlm=required(released, "vlm_name_or_path"),
         dtype=dtype_name(released.get("model_dtype") or released.get("dtype") or "bfloat16"),
         family=read_family(released),
     )
+    check_relations(config)
+    check_token_ids(released, config)
+    return config
+
+
+def placed_tokens(vlm: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """The special tokens whose ids a Qwen3-VL config names."""
+    text = vlm["text_config"]
+    found = {
+        "image_pad": vlm.get("image_token_id"),
+        "vision_start": vlm.get("vision_start_token_id"),
+        "vision_end": vlm.get("vision_end_token_id"),
+        "endoftext": text.get("bos_token_id"),
+        "im_end": text.get("eos_token_id"),
+    }
+    return tuple((name, id_) for name, id_ in found.items() if id_ is not None)
 
 
 def read_family(released: Mapping[str, Any]) -> Family:
@@ -296,8 +323,6 @@ def vision_config(vision: Mapping[str, Any]) -> VisionConfig:
 def decoder_config(text: Mapping[str, Any], vocab: int | None) -> DecoderConfig:
     """A Qwen3 text config -> DecoderConfig. Accepts rope settings under `rope_scaling` (4.x) or `rope_parameters` (5.x)."""
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise ConfigError(f"rope_type is {rope['rope_type']!r}: only 'default' is known.")
     hidden, heads = required(text, "hidden_size"), required(text, "num_attention_heads")
     return DecoderConfig(
         layers=required(text, "num_hidden_layers"),
@@ -307,7 +332,7 @@ def decoder_config(text: Mapping[str, Any], vocab: int | None) -> DecoderConfig:
         head_dim=text.get("head_dim") or hidden // heads,
         intermediate=required(text, "intermediate_size"),
         rope_theta=float(text.get("rope_theta") or rope.get("rope_theta") or 5e6),
-        rope_sections=tuple(rope.get("mrope_section", (24, 20, 20))),
+        rope_sections=tuple(required(rope, "mrope_section")),
         eps=text.get("rms_norm_eps", 1e-6),
         vocab=vocab,
     )
@@ -325,17 +350,6 @@ def dtype_name(said: Any) -> str:
     if name not in DTYPES:
         raise ConfigError(f"the config's dtype is {said!r}, expected one of {', '.join(DTYPES)}.")
     return name
-
-
-def check_settled(config: Mapping[str, Any], settled: Mapping[str, Any]) -> None:
-    """Refuses another value, where there is one, of what this package computes in one way only."""
-    for path, value in settled.items():
-        *sections, key = path.split(".")
-        there = config
-        for section in sections:
-            there = there.get(section) or {}
-        if key in there and there[key] != value:
-            raise ConfigError(f"{path} is {there[key]!r}: this package computes the release's model only, where it is {value!r}.")
 
 
 def check_target(section: str, config: Mapping[str, Any], known: tuple[str, ...]) -> None:
@@ -369,10 +383,72 @@ def required(config: Mapping[str, Any], key: str) -> Any:
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object from a file, with errors that name the file."""
+    """A JSON object from a file. Raises ConfigError, which names the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: expected a checkpoint folder with config.json, safetensors and an index.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def check_keys(what: str, config: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Raises ConfigError naming every value that is not what its key expects."""
+    found = faults(config, rules)
+    if found:
+        raise ConfigError(f"{what}: " + "; ".join(found))
+
+
+def check_relations(config: ModelConfig) -> None:
+    """Raises ConfigError where two values of a config contradict each other."""
+    vision, text, expert, tokens = config.vision, config.text, config.expert, config.tokens
+    holds = {
+        f"deepstack_visual_indexes {vision.deepstack} are ascending and below depth {vision.depth}": (
+            list(vision.deepstack) == sorted(set(vision.deepstack)) and all(i < vision.depth for i in vision.deepstack)
+        ),
+        f"there are no more deepstack_visual_indexes ({len(vision.deepstack)}) than layers ({text.layers})": (
+            len(vision.deepstack) <= text.layers
+        ),
+        f"vision heads {vision.heads} divide hidden_size {vision.hidden} into multiples of 4": vision.hidden % (4 * vision.heads) == 0,
+        f"num_position_embeddings {vision.positions} is a square": math.isqrt(vision.positions) ** 2 == vision.positions,
+        f"out_hidden_size {vision.out_hidden} is the text's hidden_size {text.hidden}": vision.out_hidden == text.hidden,
+        f"the expert has the text's layers {text.layers}, key-value heads {text.kv_heads} and head_dim {text.head_dim}": (
+            (expert.layers, expert.kv_heads, expert.head_dim) == (text.layers, text.kv_heads, text.head_dim)
+        ),
+        f"num_fourier_feats {config.projection.features} is even": config.projection.features % 2 == 0,
+        f"min_pixels {config.min_pixels} is at most max_pixels {config.max_pixels}": config.min_pixels <= config.max_pixels,
+        f"max_pixels {config.max_pixels} holds a merged patch": config.max_pixels >= (vision.patch * vision.merge) ** 2,
+        f"tokens_per_history_traj {tokens.history_tokens} is three per step": tokens.history_tokens % 3 == 0,
+        f"future bins {tokens.future_bins} and history bins {tokens.history_bins} fit into traj_vocab_size {tokens.count}": (
+            tokens.future_bins + tokens.history_bins <= tokens.count
+        ),
+        f"trajectory tokens {tokens.first} + {tokens.count} fit into vocab_size {tokens.vocab}": tokens.first + tokens.count < tokens.vocab,
+        "every lower limit of the trajectory tokens is below its upper one": all(
+            low < high for low, high in zip(tokens.future_low + tokens.history_low, tokens.future_high + tokens.history_high, strict=True)
+        ),
+        "every lower bound of the action space is below its upper one": all(
+            low < high for low, high in (config.action.accel_bounds, config.action.curvature_bounds)
+        ),
+    }
+    for name, decoder in (("text", text), ("expert", expert)):
+        holds |= {
+            f"{name}: key-value heads {decoder.kv_heads} divide heads {decoder.heads}": decoder.heads % decoder.kv_heads == 0,
+            f"{name}: mrope_section {decoder.rope_sections} sums to half of head_dim {decoder.head_dim}": (
+                2 * sum(decoder.rope_sections) == decoder.head_dim
+            ),
+        }
+    wrong = [what for what, true in holds.items() if not true]
+    if wrong:
+        raise ConfigError("the config contradicts itself; expected that " + "; that ".join(wrong))
+
+
+def check_token_ids(released: Mapping[str, Any], config: ModelConfig) -> None:
+    """Raises ConfigError where traj_token_ids are not those of the release's order."""
+    names = [name for name in config.family.special if name != "image_pad"]
+    for key, said in (released.get("traj_token_ids") or {}).items():
+        name = f"traj_{key}"
+        if name in names and said != config.tokens.first + config.tokens.count + names.index(name):
+            wanted = config.tokens.first + config.tokens.count + names.index(name)
+            raise ConfigError(f"traj_token_ids.{key} is {said}, expected {wanted}: special tokens follow the trajectory tokens in order.")

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 
+MOST_SAMPLES, MOST_TOKENS, MOST_STEPS = 4096, 65536, 10_000
+"""Bounds of a request, far above use: random numbers and buffers are made for all of it at once."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to draw a token from the logits. temperature 0 or top_k 1: the most likely token. top_k None: no limit.
@@ -56,8 +60,8 @@ class Saying:
     drafts: bool = True
 
     def __post_init__(self):
-        check_count("samples", self.samples)
-        check_count("max_tokens", self.max_tokens)
+        check_count("samples", self.samples, most=MOST_SAMPLES)
+        check_count("max_tokens", self.max_tokens, most=MOST_TOKENS)
         if self.seed is not None and (not isinstance(self.seed, Integral) or isinstance(self.seed, bool)):
             raise TypeError(f"seed is {self.seed!r}, expected None (a fresh one) or an integer")
         self.texts()
@@ -110,7 +114,7 @@ class PlanOptions(Saying):
     def __post_init__(self):
         super().__post_init__()
         if self.steps is not None:
-            check_count("steps", self.steps, "None (the config's) or ")
+            check_count("steps", self.steps, "None (the config's) or ", MOST_STEPS)
         check_finite("flow_temperature", self.flow_temperature)
         if self.flow_temperature < 0:
             raise ValueError(f"flow_temperature is {self.flow_temperature}, expected at least 0 (1: as trained)")
@@ -214,9 +218,11 @@ def check_number(name: str, value: object) -> None:
         raise TypeError(f"{name} is {value!r}, expected a number")
 
 
-def check_count(name: str, count: object, other: str = "") -> None:
-    """Raises unless an option is an integer of at least 1; other: what else it may be."""
+def check_count(name: str, count: object, other: str = "", most: int | None = None) -> None:
+    """Raises unless an option is an integer of at least 1, and at most `most`; other: what else it may be."""
     if not isinstance(count, Integral) or isinstance(count, bool):
         raise TypeError(f"{name} is {count!r}, expected {other}an integer of at least 1")
     if int(count) < 1:
         raise ValueError(f"{name} is {count}, expected {other}at least 1")
+    if most is not None and int(count) > most:
+        raise ValueError(f"{name} is {int(count):,}, expected {other}at most {most:,}")

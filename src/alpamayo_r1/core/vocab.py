@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +13,8 @@ import torch
 
 from alpamayo_r1.core.config import ConfigError, TokenConfig
 from alpamayo_r1.core.family import R1, Family, Turn
+from alpamayo_r1.core.gate.files import JSON_BYTES, read_object
+from alpamayo_r1.core.gate.keys import brief
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -77,6 +78,18 @@ class QwenVocabulary:
                 f"the tokenizer has {len(self)} tokens with <i0> at {self.first_trajectory}; the config says {tokens.vocab} and "
                 f"{tokens.first}. The tokenizer files are not the ones this checkpoint was trained with."
             )
+        released = [name for name in self.ids if name not in ("image_pad", "im_end")]  # they follow the trajectory tokens, in order
+        places = {f"<i{tokens.count - 1}>": tokens.first + tokens.count - 1}
+        places |= {special(name): tokens.first + tokens.count + i for i, name in enumerate(released)}
+        places |= {special(name): id_ for name, id_ in tokens.placed}
+        wrong = [f"{token} at {self.id(token)} instead of {id_}" for token, id_ in places.items() if self.id(token) != id_]
+        if wrong:
+            raise ConfigError(
+                f"the tokenizer has {', '.join(wrong[:8])}. The tokenizer files are not the ones this checkpoint was trained with."
+            )
+        qwen = {token: self.id(token) for token in (self.eos_token, self.pad_token, "<|im_start|>", "<|vision_start|>", "<|vision_end|>")}
+        if len(set(qwen.values())) < len(qwen) or max(qwen.values()) >= tokens.first or not self._extra.issuperset(qwen.values()):
+            raise ConfigError(f"the tokenizer has {qwen}, expected five special tokens of Qwen's before {tokens.first}")
 
     def __len__(self) -> int:
         return self.backend.get_vocab_size(with_added_tokens=True)
@@ -135,35 +148,76 @@ def load_vocabulary(folder: Path, tokens: TokenConfig, family: Family = R1) -> Q
     """The checkpoint's vocabulary from a folder with Qwen's tokenizer files: `tokenizer.json`, or `vocab.json` with `merges.txt`.
 
     Raises:
-        ConfigError: neither set of files is there, or they do not fit the checkpoint.
+        ConfigError: neither set of files is there, they are damaged, or they do not fit the checkpoint.
     """
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import AddedToken
+
+    try:
+        backend = read_backend(folder)
+        check_added(folder, backend)
+        backend.add_tokens([AddedToken(f"<i{i}>", normalized=False) for i in range(tokens.count)])
+        backend.add_special_tokens([AddedToken(special(name), normalized=False, special=True) for name in family.special])
+        vocabulary = QwenVocabulary(backend, tokens, family)
+        check_words(vocabulary)
+    except (ConfigError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library raises plain Exception, and panics with a BaseException
+        raise ConfigError(f"the tokenizer files in {folder} are damaged ({brief(str(error))}): fetch them again") from None
+    return vocabulary
+
+
+def check_added(folder: Path, backend: Tokenizer) -> None:
+    """Raises ConfigError where tokenizer_config.json has added tokens at other ids than the tokenizer."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return
+    for id_, token in read_object(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).items():
+        found = backend.token_to_id(token["content"])
+        if found != int(id_):
+            raise ConfigError(
+                f"tokenizer_config.json has {token['content']!r} at {id_}, the tokenizer at {found}: its files are not of one model, or "
+                "not the ones this checkpoint was trained with"
+            )
+
+
+PROBE = "Slow down: 2 cones ahead, keep left."
+"""Words that any tokenizer of Qwen's reads and writes back."""
+
+
+def check_words(vocabulary: QwenVocabulary) -> None:
+    """Raises ConfigError where plain words do not come back, or do not come as tokens of the model."""
+    ids = vocabulary.encode(PROBE)
+    if vocabulary.decode(ids) != PROBE or not all(id_ < len(vocabulary) for id_ in ids):
+        raise ConfigError(f"the tokenizer reads {PROBE!r} as {vocabulary.decode(ids)!r}: its files are damaged; fetch them again")
+
+
+def read_backend(folder: Path) -> Tokenizer:
+    """Qwen's tokenizer from the files of a folder."""
+    from tokenizers import Tokenizer
 
     if (folder / "tokenizer.json").is_file():
-        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        backend = qwen_backend(folder)
-    else:
-        raise ConfigError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt (Qwen3-VL's files)")
-    backend.add_tokens([AddedToken(f"<i{i}>", normalized=False) for i in range(tokens.count)])
-    backend.add_special_tokens([AddedToken(special(name), normalized=False, special=True) for name in family.special])
-    return QwenVocabulary(backend, tokens, family)
+        read_object(folder / "tokenizer.json")  # within its size and depth
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return qwen_backend(folder)
+    raise ConfigError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt (Qwen3-VL's files)")
 
 
-def qwen_backend(folder: Path):
+def qwen_backend(folder: Path) -> Tokenizer:
     """Qwen2's byte-level BPE from vocab.json, merges.txt and the added tokens of tokenizer_config.json."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    vocab = read_object(folder / "vocab.json")
+    if (folder / "merges.txt").stat().st_size > JSON_BYTES:
+        raise ConfigError(f"{folder / 'merges.txt'} has over {JSON_BYTES:,} bytes: that is no Qwen tokenizer")
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
+    backend = Tokenizer(models.BPE(vocab=dict(vocab), merges=merges))  # type: ignore[arg-type]  # the library checks its own
+    backend.normalizer = normalizers.NFC()  # type: ignore[assignment]  # declared read-only, is not
+    backend.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
         [pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    backend.decoder = decoders.ByteLevel()
-    added = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("added_tokens_decoder", {})
+    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    added = read_object(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
     for _, token in sorted(added.items(), key=lambda item: int(item[0])):
         add = backend.add_special_tokens if token["special"] else backend.add_tokens
         add([AddedToken(token["content"], normalized=token["normalized"], special=token["special"])])

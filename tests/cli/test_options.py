@@ -32,6 +32,7 @@ def with_what_it_needs(verb: str, folder: Path) -> list[str]:
     """The verb with its required arguments."""
     required = {
         "film": ["film", "026c0758", "--out", str(folder / "a.mp4")],
+        "ask": ["ask", "026c0758", "Why?"],
         "compare": ["compare", str(folder), str(folder)],
         **{name: [name, "--out", str(folder / "out")] for name in ("run", "eval", "world", "train")},
     }

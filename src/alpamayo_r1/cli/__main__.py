@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alpamayo_r1 import __version__
-from alpamayo_r1.cli import doctor, evaluate, make, run
+from alpamayo_r1.cli import ask, doctor, evaluate, make, run
 from alpamayo_r1.cli.errors import Verb, Verbs
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,6 +19,7 @@ VERBS = {
     "clips": run.clips,
     "run": run.run,
     "film": run.film,
+    "ask": ask.ask,
     "eval": evaluate.evaluate,
     "compare": evaluate.compare,
     "world": make.world,

@@ -145,6 +145,8 @@ TopK = Annotated[int | None, whole(1, 1_000_000, "Draw from this many most likel
 MaxTokens = Annotated[int, whole(1, 4096, "Reasoning tokens at most.")]
 Steps = Annotated[int | None, whole(1, 1000, "Euler steps of the flow (default: the checkpoint's, 10).")]
 Reasoning = Annotated[str | None, typer.Option(callback=maybe_text, help="Words to plan by instead of the model's own.")]
+Navigation = Annotated[str | None, typer.Option(callback=maybe_text, help="Where to go, such as 'Turn left in 30m' (Alpamayo 1.5).")]
+Guidance = Annotated[float | None, number(-100, 100, "Weight of the navigation: 1 as trained, above 1 follows it more.")]
 Device = Annotated[str, typer.Option(callback=device_name, help="auto, cpu, cuda or cuda:N.")]
 Fast = Annotated[bool | None, typer.Option(help="Fast engine (default: on CUDA only).")]
 Threads = Annotated[int | None, whole(1, 1024, "CPU threads for torch; equal rows need equal threads.")]

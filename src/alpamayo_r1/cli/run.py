@@ -16,8 +16,10 @@ from alpamayo_r1.cli.options import (
     Data,
     Device,
     Fast,
+    Guidance,
     Json,
     MaxTokens,
+    Navigation,
     OutFolder,
     Reasoning,
     Samples,
@@ -56,13 +58,15 @@ def run(
     max_tokens: MaxTokens = PlanOptions.max_tokens,
     steps: Steps = None,
     reasoning: Reasoning = None,
+    navigation: Navigation = None,
+    guidance: Guidance = None,
     device: Device = "auto",
     fast: Fast = None,
 ) -> None:
     """Plan clips: reasoning, trajectory, minADE, and a page of pictures for each. Without --clip: all clips of a small source."""
     options = PlanOptions(
         samples=samples, seed=seed, reasoning=reasoning, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens,
-        steps=steps,
+        steps=steps, navigation=navigation, guidance=guidance,
     )  # fmt: skip
 
     from rich.console import Console
@@ -140,13 +144,15 @@ def film(
     max_tokens: MaxTokens = PlanOptions.max_tokens,
     steps: Steps = None,
     reasoning: Reasoning = None,
+    navigation: Navigation = None,
+    guidance: Guidance = None,
     device: Device = "auto",
     fast: Fast = None,
 ) -> None:
     """Roll t0 through a clip: an mp4 with the plan on the road, the words and the view from above."""
     options = PlanOptions(
         samples=samples, seed=seed, reasoning=reasoning, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens,
-        steps=steps,
+        steps=steps, navigation=navigation, guidance=guidance,
     )  # fmt: skip
     if out.suffix != ".mp4":
         raise ValueError(f"--out is {out}, expected a name that ends in .mp4")

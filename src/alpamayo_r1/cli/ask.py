@@ -1,0 +1,73 @@
+"""`alpamayo-r1 ask`: questions about a clip. Heavy imports happen inside the verb, so that --help answers at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from alpamayo_r1.cli.options import (
+    T0,
+    Checkpoint,
+    Data,
+    Device,
+    Fast,
+    Json,
+    MaxTokens,
+    Samples,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    microseconds,
+    text,
+    texts,
+)
+from alpamayo_r1.cli.progress import Meter, metered
+from alpamayo_r1.core.options import AskOptions
+
+
+def ask(
+    clip: Annotated[str, typer.Argument(callback=text, help="Clip id, or the beginning of one that fits no other.")],
+    question: Annotated[list[str], typer.Argument(callback=texts, help="What to ask; several questions see the pictures once.")],
+    checkpoint: Checkpoint = "nvidia/Alpamayo-1.5-10B",
+    data: Data = "sample",
+    t0: T0 = 5.1,
+    camera: Annotated[
+        list[str] | None, typer.Option(callback=texts, help="Camera to show; repeat for several (default: four).")
+    ] = None,
+    samples: Samples = 1,
+    seed: Seed = 42,
+    temperature: Temperature = AskOptions.temperature,
+    top_p: TopP = AskOptions.top_p,
+    top_k: TopK = None,
+    max_tokens: MaxTokens = AskOptions.max_tokens,
+    device: Device = "auto",
+    fast: Fast = None,
+    as_json: Json = False,
+) -> None:
+    """Ask about what the cameras of a clip see at t0: `alpamayo-r1 ask 026c0758 "Describe the scene."` (Alpamayo 1.5)."""
+    options = AskOptions(samples=samples, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens)
+
+    from alpamayo_r1.core.types import CAMERAS
+    from alpamayo_r1.data.source import open_source
+    from alpamayo_r1.planner import load
+
+    with open_source(data) as source:
+        clip_id = source.find(clip)
+        sample = source.clip(clip_id).sample(microseconds(t0), cameras=tuple(camera or CAMERAS), need_future=False)
+        with metered(Meter(f"loading {checkpoint}", None, "")):
+            planner = load(checkpoint, device=device, fast=fast)
+        answers = planner.ask(sample.observation, question, options)
+    if as_json:
+        shown = [
+            {"clip_id": clip_id, "question": one.question, "answers": one.answers, "ended": one.ended, "timing_ms": one.timing}
+            for one in answers
+        ]
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    for one in answers:
+        typer.secho(one.question, bold=True)
+        for answer, whole in zip(one.answers, one.ended, strict=True):
+            typer.echo(f"  {answer}{'' if whole else ' ... (cut off)'}")

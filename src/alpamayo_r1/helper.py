@@ -43,6 +43,8 @@ def messages_of(frames: torch.Tensor, headers: Sequence[str], body: str, turn: T
     Raises:
         ValueError: frames that are not [N, 3, h, w].
     """
+    if not isinstance(frames, torch.Tensor):
+        raise TypeError(f"frames are of type {type(frames).__name__}, expected a torch.Tensor u8[N, 3, h, w]")
     if frames.ndim != 4 or frames.shape[1] != 3:
         raise ValueError(
             f"frames have shape {tuple(frames.shape)}, expected [N, 3, height, width]: flatten cameras and times with flatten(0, 1)"
@@ -98,6 +100,8 @@ class Processor:
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt opens a new turn and continue_final_message continues the last one: choose one of them")
+        if not isinstance(conversation, Sequence) or isinstance(conversation, str):
+            check_messages(conversation)
         single = not conversation or isinstance(conversation[0], Mapping)
         conversations = [conversation] if single else list(conversation)
         how = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
@@ -145,7 +149,8 @@ def render(
 
 
 def check_roles(conversation: Sequence[Message]) -> None:
-    """Raises unless the roles are an optional system first, then user and assistant turns."""
+    """Raises unless these are messages with content whose roles are an optional system first, then user and assistant turns."""
+    check_messages(conversation)
     roles = [message.get("role") for message in conversation]
     if not roles:
         raise ValueError("the conversation is empty: start from helper.create_message(frames)")
@@ -153,6 +158,25 @@ def check_roles(conversation: Sequence[Message]) -> None:
         raise ValueError(f"roles {sorted(map(str, unknown))} are not in this template, expected system, user or assistant")
     if "system" in roles[1:]:
         raise ValueError("a system message stands after the first message: Qwen's template would drop it; put it first")
+
+
+def check_messages(conversation: Any) -> None:
+    """Raises TypeError, ValueError unless a conversation is a list of messages, each with a role and a content of texts and images."""
+    if not isinstance(conversation, Sequence) or isinstance(conversation, str):
+        raise TypeError(f"a conversation is of type {type(conversation).__name__}, expected messages: helper.create_message(frames)")
+    for message in conversation:
+        if not isinstance(message, Mapping):
+            raise TypeError(f"a message is of type {type(message).__name__}, expected {{'role': ..., 'content': ...}}")
+        if "content" not in message:
+            raise ValueError(f"a message holds {sorted(map(str, message))}, expected role and content")
+        content = message["content"]
+        if not isinstance(message.get("role"), str) or not isinstance(content, str | list | tuple):
+            raise TypeError(f"role is {message.get('role')!r} and content of type {type(content).__name__}, expected texts or parts")
+        for part in () if isinstance(content, str) else content:
+            if not isinstance(part, Mapping):
+                raise TypeError(f"a part of a message is of type {type(part).__name__}, expected {{'type': 'text', 'text': ...}}")
+            if not is_image(part) and not isinstance(part.get("text", ""), str):
+                raise TypeError(f"a part's text is {part['text']!r}, expected a text")
 
 
 def content_text(message: Message, counts: Iterator[int]) -> str:
@@ -180,6 +204,7 @@ def is_image(part: Mapping[str, Any]) -> bool:
 
 def images_of(conversation: Sequence[Message]) -> list[torch.Tensor]:
     """All images of a conversation in order, u8[3, h, w] each."""
+    check_messages(conversation)
     parts = (part for message in conversation if not isinstance(message["content"], str) for part in message["content"])
     return [as_pixels(part.get("image")) for part in parts if is_image(part)]
 

@@ -178,7 +178,7 @@ def test_randomness(model, processor):
         ({"tempreature": 1.0}, TypeError, "tempreature= .no such argument"),
         ({"diffusion_kwargs": {"steps": 3}}, TypeError, "inference_step"),
         ({"diffusion_kwargs": {"inference_step": 0}}, ValueError, "steps is 0"),
-        ({"num_traj_samples": 0}, ValueError, "num_traj_samples 0"),
+        ({"num_traj_samples": 0}, ValueError, "num_traj_samples is 0"),
         ({"noise": torch.zeros(2, 64, 2)}, ValueError, "noise has 2 rows, expected 1"),
         ({"noise": torch.zeros(1, 63, 2)}, ValueError, r"expected \(1, 64, 2\)"),
         ({"reasoning": "stop"}, ValueError, "a list of 1"),

@@ -52,6 +52,14 @@ class TensorInfo:
     dtype: torch.dtype
 
 
+def weights_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A dtype or its name, None for the config's. Raises ValueError for one that weights cannot be computed in."""
+    name = str(dtype).removeprefix("torch.")
+    if dtype is not None and name not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}, or auto")
+    return DTYPES.get(name)
+
+
 def build_meta(config: ModelConfig) -> VLA:
     """The model without memory: shapes and names only."""
     with torch.device("meta"):

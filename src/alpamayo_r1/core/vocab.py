@@ -102,8 +102,13 @@ class QwenVocabulary:
         return found
 
     def encode(self, text: str) -> list[int]:
-        """Text -> ids; special tokens written in the text become their ids, nothing is added."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        """Text -> ids; special tokens written in the text become their ids, nothing is added. Raises TypeError unless it is text."""
+        if not isinstance(text, str):
+            raise TypeError(f"a {type(text).__name__} was given to encode, expected a text")
+        try:
+            return self.backend.encode(text, add_special_tokens=False).ids
+        except UnicodeEncodeError:  # half of a surrogate pair
+            raise ValueError(f"{text!r} is no text that can be written as UTF-8: replace what stands for no character") from None
 
     def plain_ids(self, text: str, what: str) -> list[int]:
         """A user's text -> ids. Raises ValueError where it holds a special or trajectory token; what: its name in the error."""
@@ -114,7 +119,14 @@ class QwenVocabulary:
         return ids
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
-        """Ids -> text."""
+        """Ids -> text. Raises TypeError, ValueError unless they are ids of the vocabulary."""
+        if not isinstance(ids, Iterable) or isinstance(ids, str | bytes):
+            raise TypeError(f"ids are {ids!r}, expected integers")
+        ids = list(ids)
+        if any(isinstance(i, bool) or not hasattr(i, "__index__") for i in ids):
+            raise TypeError(f"ids are {brief(ids)}, expected integers")
+        if any(not 0 <= int(i) < len(self) for i in ids):
+            raise ValueError(f"ids are {brief(ids)}, expected them from 0 to {len(self) - 1}")
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
 

@@ -12,19 +12,20 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
-from alpamayo_r1.core.checkpoint import DTYPES, load_checkpoint, resave
+from alpamayo_r1.core.checkpoint import load_checkpoint, resave, weights_dtype
 from alpamayo_r1.core.config import read_config, read_json
 from alpamayo_r1.core.family import KINDS, R1, Family
+from alpamayo_r1.core.gate.batch import check_tokens, tensor
 from alpamayo_r1.core.gate.history import check_history
 from alpamayo_r1.core.hub import checkpoint_folder
-from alpamayo_r1.core.options import PlanOptions, check_finite
+from alpamayo_r1.core.options import PlanOptions, check_count, check_finite
 from alpamayo_r1.core.prompt import Prompt, arrange, assemble
 from alpamayo_r1.core.request import prepare
 from alpamayo_r1.core.types import Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import QwenVocabulary, Vocabulary, spoken
 from alpamayo_r1.models.tokenizer import Tokenizer
-from alpamayo_r1.planner import Planner
+from alpamayo_r1.planner import Planner, pick_device
 
 HINTS = {
     "torch_dtype": "say dtype=",
@@ -86,7 +87,7 @@ class Pretrained:
         hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         folder = checkpoint_folder(pretrained_model_name_or_path, revision=revision, **hub)
         check_family(read_config(folder).family, cls.FAMILY)
-        model, vocabulary = load_checkpoint(folder, dtype=as_dtype(dtype), device=device, **hub)
+        model, vocabulary = load_checkpoint(folder, dtype=as_dtype(dtype), device=pick_device(str(device)), **hub)
         return cls(model, vocabulary, folder, fast)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
@@ -189,12 +190,7 @@ def check_family(found: Family, wanted: Family) -> None:
 
 def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A dtype or its name; None and "auto" mean the config's."""
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    name = dtype.removeprefix("torch.")
-    if name not in (*DTYPES, "auto"):
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)} or auto")
-    return DTYPES.get(name)
+    return None if dtype == "auto" else weights_dtype(dtype)
 
 
 def flow_settings(diffusion_kwargs: Mapping[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:
@@ -209,8 +205,8 @@ def flow_settings(diffusion_kwargs: Mapping[str, Any] | None, known: Sequence[st
 def check_rows(shape: tuple[int, int, int], noise: torch.Tensor | None, reasoning: Sequence[str] | None) -> None:
     """Raises ValueError unless sets and S are at least 1 and noise and reasoning have a row for each of B * sets * S."""
     scenes, sets, samples = shape
-    if sets < 1 or samples < 1:
-        raise ValueError(f"num_traj_sets is {sets} and num_traj_samples {samples}, expected at least 1")
+    check_count("num_traj_sets", sets)
+    check_count("num_traj_samples", samples)
     rows = scenes * sets * samples
     if isinstance(reasoning, str):
         raise ValueError(
@@ -224,15 +220,10 @@ def check_rows(shape: tuple[int, int, int], noise: torch.Tensor | None, reasonin
 def read_scenes(data: Mapping[str, Any], model: VLA, vocabulary: Vocabulary) -> list[tuple[Prompt, Trajectory]]:
     """The caller's batch as single scenes to plan, without padding; nothing of it is changed."""
     rows = list(read_rows(data, model, vocabulary))
-    xyz, rot = (need(data, key).float().cpu() for key in ("ego_history_xyz", "ego_history_rot"))
-    batch = len(rows)
-    if xyz.ndim != 4 or xyz.shape[:2] != (batch, 1) or rot.shape != (*xyz.shape, 3):
-        raise ValueError(
-            f"ego_history_xyz {tuple(xyz.shape)} and ego_history_rot {tuple(rot.shape)} with {batch} prompts: "
-            f"expected [{batch}, 1, 16, 3] and [{batch}, 1, 16, 3, 3]"
-        )
-    histories = [Trajectory(x[0], r[0], model.config.action.dt) for x, r in zip(xyz, rot, strict=True)]
     steps = model.config.tokens.history_tokens // 3
+    xyz = tensor(data, "ego_history_xyz", (len(rows), 1, steps, 3), floating=True).float().cpu()
+    rot = tensor(data, "ego_history_rot", (len(rows), 1, steps, 3, 3), floating=True).float().cpu()
+    histories = [Trajectory(x[0], r[0], model.config.action.dt) for x, r in zip(xyz, rot, strict=True)]
     return [
         (assemble(*row, history, vocabulary, model.config, check_history(history, steps)), history)
         for row, history in zip(rows, histories, strict=True)
@@ -250,13 +241,9 @@ Row = tuple[torch.Tensor, torch.Tensor, tuple[tuple[int, int], ...]]
 
 def read_rows(data: Mapping[str, Any], model: VLA, vocabulary: Vocabulary) -> Iterator[Row]:
     """The rows of the caller's "tokenized_data"."""
-    tokenized = need(data, "tokenized_data")
-    ids, patches, grids = (need(tokenized, key) for key in ("input_ids", "pixel_values", "image_grid_thw"))
-    mask = tokenized["attention_mask"] if "attention_mask" in tokenized else torch.ones_like(ids)
-    if ids.ndim != 2 or mask.shape != ids.shape:
-        raise ValueError(f"input_ids {tuple(ids.shape)} and attention_mask {tuple(mask.shape)}: expected both [B, T]")
-    rows = [row[keep.bool()].cpu() for row, keep in zip(ids, mask, strict=True)]
-    pictures = deal_images(rows, patches, grids.tolist(), vocabulary.id(model.config.image_token), model.config.vision.merge)
+    ids, mask, patches, grids = check_tokens(data, model.config)
+    rows = [row[keep].cpu() for row, keep in zip(ids, mask, strict=True)]
+    pictures = deal_images(rows, patches, grids, vocabulary.id(model.config.image_token), model.config.vision.merge)
     for row, picture in zip(rows, pictures, strict=True):
         yield row, *picture
 
@@ -280,16 +267,6 @@ def deal_images(
     if image != len(grids):
         raise ValueError(f"{len(grids)} images, but the prompts have placeholders for {image}")
     return dealt
-
-
-def need(data: Mapping[str, Any], key: str) -> Any:
-    """data[key], or an error that says what the data should hold."""
-    if key not in data:
-        raise KeyError(
-            f"data lacks {key!r}, has {sorted(data)}: expected tokenized_data (input_ids, attention_mask, pixel_values, image_grid_thw), "
-            "ego_history_xyz and ego_history_rot"
-        )
-    return data[key]
 
 
 def words(tokens: Sequence[Sequence[int]], shape: tuple[int, ...], vocabulary: Vocabulary, opened: Sequence[str]) -> dict[str, np.ndarray]:

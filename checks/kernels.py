@@ -211,7 +211,8 @@ def pictures(case: Case, n: int, h: int, w: int, height: int, width: int) -> lis
 
 def differing(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, how: Sampling, on: torch.device | str) -> int:
     """How many rows draw another token than the twin does on a device."""
-    got = ops.draw_tokens(logits, blocked, uniform, how)
+    got = ops.draw_tokens(logits, blocked, uniform, how, torch.zeros(len(logits), dtype=torch.uint8, device=logits.device))
+    assert torch.equal(got, ops.draw_tokens(logits, blocked, uniform, how)), "from candidates and by ranges"
     with twins():
         return (got.to(on) != ops.draw_tokens(logits.to(on), blocked.to(on), uniform.to(on), how)).sum().item()
 

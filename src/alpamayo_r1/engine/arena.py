@@ -101,6 +101,7 @@ class Arena:
         self._uniform = zeros(rows, c.tokens, dtype=torch.float32)
         self._forced, self._next, self._block = zeros(rows, c.tokens), zeros(rows), zeros(rows, LONGEST_BLOCK)
         self._state = zeros(rows, STATE + c.tokens)
+        self.crowded = zeros(c.read_at_once, dtype=torch.uint8)
         self._noise = zeros(rows, config.action.n_waypoints, 2, dtype=torch.float32)
         self._actions = torch.zeros_like(self._noise)
         self._prompt = zeros(c.scenes)
@@ -108,6 +109,7 @@ class Arena:
         self.guidance = zeros(1, dtype=torch.float32)
         pinned = device.type == "cuda"
         self._host = torch.zeros(rows, STATE + c.tokens, dtype=torch.long, pin_memory=pinned)
+        self.crowded_host = torch.zeros(c.read_at_once, dtype=torch.uint8, pin_memory=pinned)
         self._drafts = torch.zeros(rows, LONGEST_BLOCK - 1, dtype=torch.long, pin_memory=pinned)
 
     @property
@@ -145,6 +147,7 @@ class Arena:
             prompt=self._prompt[:scenes],
             limit=self.limit,
             guidance=self.guidance,
+            crowded=(self.crowded, self.crowded_host),
             logits=self._logits[: rows * block_length(rows)],
             **{
                 name: getattr(self, f"_{name}")[:rows]
@@ -187,6 +190,7 @@ class Buffers:
     prompt: torch.Tensor  # (B,) i64: tokens of the prompt
     limit: torch.Tensor  # (1,) i64: tokens that a row may say
     guidance: torch.Tensor  # (1,) f32: weight of the navigation; the second half of the scenes is then without it
+    crowded: tuple[torch.Tensor, torch.Tensor]  # (>= R K,) u8, here and on the host: draws that took the long way; see draw_tokens
     logits: torch.Tensor  # (R K, vocab): what follows each token that was read; of the prompt's last token at first
     uniform: torch.Tensor  # (R, N) f32
     forced: torch.Tensor  # (R, N) i64: the token to say, or -1 to sample

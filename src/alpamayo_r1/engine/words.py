@@ -19,6 +19,9 @@ from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.ops.drawing import draw_tokens
 from alpamayo_r1.engine.ops.launch import kernels, launch, on_gpu, power
 
+FLAT = 64
+"""Passes for which distributions are taken to be flat after one was: drawing from candidates is tried again after them."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -42,6 +45,7 @@ class Speaker:
     model: Model
     graphs: Graphs
     table: Table
+    wide: int = 0  # passes for which tokens are drawn as from flat distributions, since some were flat
 
     def speak(self, how: Request, rules: Rules, buffers: Buffers, rows: int, positions: int, last: Sequence[Sequence[int]] = ()) -> int:
         """Writes the words of the first `rows` rows until all are over, and the others repeat them; how many passes that took.
@@ -53,15 +57,18 @@ class Speaker:
         key = len(buffers.prompt), len(buffers.state), rows, how.sampling, how.turn
 
         def pass_on(count: int) -> None:
+            wide = self.wide > 0
+
             def work() -> None:
                 if count:
                     read_words(self.model, buffers, count, positions)
-                say(buffers, rows, max(count, 1), rules, how)
+                say(buffers, rows, max(count, 1), rules, how, wide)
 
             if drafting is not None and count > 1:
                 buffers.block[:rows, 1:count].copy_(buffers.drafts[:rows, : count - 1], non_blocking=True)
                 buffers.block.view(-1, rows, buffers.block.shape[1])[1:] = buffers.block[:rows]
-            self.graphs.run(("words", *key, count), work)
+            self.graphs.run(("words", *key, count, wide), work)
+            self.wide -= wide
 
         pass_on(0)
         passes, ahead = 0, drafting is None and arrived is not None
@@ -72,6 +79,10 @@ class Speaker:
                 pass_on(1)
             if arrived is not None:
                 arrived.synchronize()
+            if buffers.crowded[1].any():
+                self.wide = FLAT
+                for flags in buffers.crowded:
+                    flags.zero_()
             said = Said.of(buffers.host[:rows])
             wanted = said.length if rules.whole else said.length - 1 + said.ended
             if said.over.all() and (ahead or bool((said.cached >= wanted).all())):
@@ -117,16 +128,20 @@ class Drafting:
         return self.longest
 
 
-def say(buffers: Buffers, rows: int, count: int, rules: Rules, how: Request) -> None:
-    """Draws what follows each of `count` tokens read per row, accepts what was drafted rightly, and brings the state to the host."""
+def say(buffers: Buffers, rows: int, count: int, rules: Rules, how: Request, wide: bool = False) -> None:
+    """Draws what follows each of `count` tokens read per row, accepts what was drafted rightly, and brings the state to the host.
+
+    wide: distributions are expected to be flat.
+    """
     b, length = buffers, buffers.said.length[:rows]
     at = (length[:, None] + torch.arange(count, device=length.device)).clamp_max(b.uniform.shape[1] - 1)
     uniform = b.uniform[:rows].gather(1, at).flatten()
-    drawn = draw_tokens(b.logits[: rows * count], rules.blocked, uniform, how.sampling)
+    drawn = draw_tokens(b.logits[: rows * count], rules.blocked, uniform, how.sampling, None if wide else b.crowded[0])
     accept(drawn.view(rows, count), b, rules)
     for shared in (b.state, b.block):
         shared.view(-1, rows, shared.shape[1])[1:] = shared[:rows]
     b.host.copy_(b.state, non_blocking=True)
+    b.crowded[1].copy_(b.crowded[0], non_blocking=True)
 
 
 def accept(drawn: torch.Tensor, buffers: Buffers, rules: Rules) -> None:

@@ -306,13 +306,13 @@ def _pick_of_many(
 
 @triton.jit(do_not_specialize=["blocks"])
 def pick_kernel(
-    logits, blocked, peaks, masses, counts, found, values, ids, kept_values, weights, uniform, out, vocab, blocks, top_p: tl.float64,
-    temperature: tl.float64, BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, CAP: tl.constexpr, MOST: tl.constexpr,
-    STEP: tl.constexpr, FEW: tl.constexpr, PDL: tl.constexpr,
+    logits, blocked, peaks, masses, counts, found, values, ids, kept_values, weights, uniform, out, crowded, vocab, blocks,
+    top_p: tl.float64, temperature: tl.float64, BITS: tl.constexpr, BLOCK: tl.constexpr, MANY: tl.constexpr, CAP: tl.constexpr,
+    MOST: tl.constexpr, STEP: tl.constexpr, FEW: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One row: the token in whose share of the kept mass the uniform number lies, in the order of ids.
 
-    ids, kept_values, weights [rows, MOST]: room for the row's candidates side by side.
+    ids, kept_values, weights [rows, MOST]: room for the row's candidates side by side. crowded[row] is set where that is too little.
     """
     row = tl.program_id(0)
     b = tl.arange(0, MANY)
@@ -334,6 +334,7 @@ def pick_kernel(
             tl.debug_barrier()
             token = _reach(ids + mine, weights + mine, n, share * kept, vocab, STEP)
         else:
+            tl.store(crowded + row, 1)
             token = _pick_of_many(logits, blocked, row, vocab, blocks, goal, share, top, temperature, BITS, BLOCK)
     tl.store(out + row, token.to(tl.int64))
 

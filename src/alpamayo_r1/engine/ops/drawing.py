@@ -20,18 +20,21 @@ WIDEST = 16.0
 """Logits below the largest that candidates may lie: a wider window would hold too many, and the edge is found range by range instead."""
 
 
-def draw_tokens(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: Sampling) -> torch.Tensor:
+def draw_tokens(
+    logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: Sampling, crowded: torch.Tensor | None = None
+) -> torch.Tensor:
     """`sampling.sample_token` of logits [R, vocab] without the tokens of blocked bool[vocab], by uniform f32[R] -> ids i64[R].
 
-    On a GPU without a sort, but for top-k.
+    On a GPU without a sort, but for top-k. crowded u8[>= R]: set for rows that have more candidates than there is room for, which takes
+    milliseconds; None: such rows are expected, and none is drawn from candidates.
     """
     if not on_gpu(logits) or config.temperature == 0 or config.top_k is not None:
         return sample_token(logits.float().masked_fill(blocked, -torch.inf), uniform, config)
     logits, uniform, blocked = logits.contiguous(), uniform.contiguous(), blocked.view(torch.uint8)
     window = candidate_window(config, logits.shape[1])
-    if window > WIDEST:
+    if window > WIDEST or crowded is None:
         return _draw_by_ranges(logits, blocked, uniform, config)
-    return _draw_from_candidates(logits, blocked, uniform, config, window)
+    return _draw_from_candidates(logits, blocked, uniform, config, window, crowded)
 
 
 def candidate_window(config: Sampling, vocab: int) -> float:
@@ -43,7 +46,7 @@ def candidate_window(config: Sampling, vocab: int) -> float:
 
 
 def _draw_from_candidates(
-    logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: Sampling, window: float
+    logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: Sampling, window: float, crowded: torch.Tensor
 ) -> torch.Tensor:
     rows, vocab = logits.shape
     blocks, bits = ceil_div(vocab, DRAW_BLOCK), 16 if logits.dtype == torch.bfloat16 else 32
@@ -61,7 +64,7 @@ def _draw_from_candidates(
     launch(drawing.peaks_kernel, (rows, blocks), *given, peaks, *size, **shape)
     shape |= {"MANY": power(blocks), "CAP": CAP}
     launch(drawing.sift_kernel, (rows, blocks), *given, peaks, masses, counts, found, values, *size, temperature, window, **shape)
-    row = (*given, peaks, masses, counts, found, values, ids, kept, weights, uniform, out, *size, top_p, temperature)
+    row = (*given, peaks, masses, counts, found, values, ids, kept, weights, uniform, out, crowded, *size, top_p, temperature)
     launch(drawing.pick_kernel, (rows,), *row, **shape, MOST=MOST, STEP=256, FEW=32)
     return out
 

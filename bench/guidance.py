@@ -48,8 +48,8 @@ def main() -> None:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     planner = Planner.of(random_model(config, device, dtype), StandIn(config), fast=True)
     scenes = [random_observation(seed) for seed in range(2)]
-    plan = {"seed": 0, "reasoning": words(16)}
-    ask = {"seed": 0, "answers": words(32)}
+    plan = {"seed": 0, "reasoning": words(16), "drafts": False}
+    ask = {"seed": 0, "answers": words(32), "drafts": False}
 
     def planned(samples: int, **more: float | str) -> Callable[[int], Plan]:
         return lambda i: planner.plan(scenes[i % 2], samples=samples, **plan, **more)  # type: ignore[arg-type]  # options of a plan

@@ -127,7 +127,7 @@ def median_times(
     plans, walls = [], []
     for i in range(repeats + 3):
         start = time.perf_counter()
-        got = planner.plans(observations, samples=samples, seed=i, reasoning=words(tokens), max_tokens=max(tokens, 64))
+        got = planner.plans(observations, samples=samples, seed=i, reasoning=words(tokens), max_tokens=max(tokens, 64), drafts=False)
         walls.append(1e3 * (time.perf_counter() - start))
         plans.append(got[0])
     stages = {stage: statistics.median(p.timing[stage] for p in plans[3:]) for stage in plans[0].timing}

@@ -103,7 +103,7 @@ class Processor:
         if not isinstance(conversation, Sequence) or isinstance(conversation, str):
             check_messages(conversation)
         single = not conversation or isinstance(conversation[0], Mapping)
-        conversations = [conversation] if single else list(conversation)
+        conversations: list[Any] = [conversation] if single else list(conversation)
         how = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         if not tokenize:
             texts = [render(c, [1] * len(images_of(c)), **how) for c in conversations]

@@ -341,7 +341,8 @@ def decoder_config(text: Mapping[str, Any], vocab: int | None) -> DecoderConfig:
 def action_config(section: Mapping[str, Any]) -> ActionConfig:
     """The action space's section -> ActionConfig; unknown keys ignored, absent ones default."""
     known = ActionConfig.__dataclass_fields__
-    return ActionConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in section.items() if k in known})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in section.items() if k in known}
+    return ActionConfig(**values)
 
 
 def dtype_name(said: Any) -> str:

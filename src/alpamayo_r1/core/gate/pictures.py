@@ -36,7 +36,8 @@ def check_pictures(frames: torch.Tensor, cameras: Sequence[str], family: Family)
     check_cameras(cameras, frames.shape[0], family)
     if frames.numel() == 0:
         raise ValueError(f"frames have shape {tuple(frames.shape)}, expected at least one picture of at least one pixel")
-    return (*note_layout(*frames.shape[:2], family), *note_small(*frames.shape[-2:]), *note_flat(frames, cameras))
+    count, each, _, height, width = frames.shape
+    return (*note_layout(count, each, family), *note_small(height, width), *note_flat(frames, cameras))
 
 
 def check_cameras(cameras: Sequence[str], count: int, family: Family) -> None:

@@ -68,10 +68,10 @@ def cubic(x: torch.Tensor) -> torch.Tensor:
 @cache
 def resize_matrix(size: int, new: int, device: torch.device) -> torch.Tensor:
     """The taps as a matrix f64[size, new], divided by 2^precision (exactly, a power of two)."""
-    cut = taps(size, new, device)
-    column = (cut.first[:, None] + torch.arange(cut.weight.shape[1], device=device)).clamp_max(size - 1).long()
-    matrix = torch.zeros(new, size, dtype=torch.float64, device=device)
-    return (matrix.scatter_add_(1, column, cut.weight.double()) / 2**cut.precision).T.contiguous()
+    cut = taps(size, new, torch.device("cpu"))  # made there: a GPU has no deterministic scatter_add_
+    column = (cut.first[:, None] + torch.arange(cut.weight.shape[1])).clamp_max(size - 1).long()
+    matrix = torch.zeros(new, size, dtype=torch.float64)
+    return (matrix.scatter_add_(1, column, cut.weight.double()) / 2**cut.precision).T.contiguous().to(device)
 
 
 def resize_by_products(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:

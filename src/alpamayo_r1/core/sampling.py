@@ -33,11 +33,27 @@ def draw(seed: int, samples: int, steps: int, max_tokens: int) -> Draws:
     return Draws(torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows]))
 
 
+def cumulative(x: torch.Tensor) -> torch.Tensor:
+    """x.cumsum(-1); where `torch.use_deterministic_algorithms` forbids that on a GPU, by doubling strides."""
+    if not (x.is_cuda and torch.are_deterministic_algorithms_enabled()):
+        return x.cumsum(-1)
+    return doubled_sums(x)
+
+
+def doubled_sums(x: torch.Tensor) -> torch.Tensor:
+    """Cumulative sum along the last axis: after step i every place holds the sum of its last 2^i."""
+    stride = 1
+    while stride < x.shape[-1]:
+        x = x + torch.nn.functional.pad(x, (stride, 0))[..., :-stride]
+        stride *= 2
+    return x
+
+
 def running_sum(x: torch.Tensor, block: int = 1024) -> torch.Tensor:
     """Cumulative sum of x [S, n] along n, by blocks side by side: one block after the other keeps a GPU's row waiting for 0.3 ms."""
     n = x.shape[-1]
-    blocks = torch.nn.functional.pad(x, (0, -n % block)).unflatten(-1, (-1, block)).cumsum(-1)
-    before = blocks[..., -1].cumsum(-1).roll(1, -1)
+    blocks = cumulative(torch.nn.functional.pad(x, (0, -n % block)).unflatten(-1, (-1, block)))
+    before = cumulative(blocks[..., -1]).roll(1, -1)
     before[..., 0] = 0
     return (blocks + before[..., None]).flatten(-2)[..., :n].contiguous()
 

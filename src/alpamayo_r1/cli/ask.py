@@ -34,9 +34,7 @@ def ask(
     checkpoint: Checkpoint = "nvidia/Alpamayo-1.5-10B",
     data: Data = "sample",
     t0: T0 = 5.1,
-    camera: Annotated[
-        list[str] | None, typer.Option(callback=texts, help="Camera to show; repeat for several (default: four).")
-    ] = None,
+    camera: Annotated[list[str] | None, typer.Option(callback=texts, help="Camera to show; repeat for several (default: four).")] = None,
     samples: Samples = 1,
     seed: Seed = 42,
     temperature: Temperature = AskOptions.temperature,

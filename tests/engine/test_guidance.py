@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.notes import NoteWarning
 from alpamayo_r1.planner import Planner
 from support.golden15 import GOLDEN15
 from support.scenes15 import seen_by
@@ -182,6 +184,8 @@ def test_an_answer_cut_off_is_kept_and_marked(planner):
     with pytest.warns(UserWarning, match="answer-unfinished"):
         cut = planner.ask(SCENE, QUESTIONS[0], seed=1, max_tokens=5)
     assert cut.ended == (False,) and cut.answers[0] and [note.code for note in cut.notes] == ["answer-unfinished"]
+    warning = NoteWarning(cut.notes[0])
+    assert pickle.loads(pickle.dumps(warning)).note == warning.note, "it reaches another process"
     whole = planner.ask(SCENE, QUESTIONS[0], seed=1, answers="A quiet road.")
     assert whole.ended == (True,) and whole.answers == ("A quiet road.",) and not whole.notes
 

@@ -20,8 +20,11 @@ class NoteWarning(UserWarning):
     """A note given as a Python warning; `note` is what a program acts on."""
 
     def __init__(self, note: Note):
-        super().__init__(f"{note.text} [{note.code}]")
+        super().__init__(note)  # its only argument, so that it can be sent to another process
         self.note = note
+
+    def __str__(self) -> str:
+        return f"{self.note.text} [{self.note.code}]"
 
 
 def tell(notes: Iterable[Note], stacklevel: int = 2) -> None:

@@ -57,26 +57,31 @@ def answer_prompt(
         logits, prefix = model.prefill(prompt, images)
     with clock("reasoning"):
         said, _ = reason(model, vocabulary, logits.expand(how.samples, -1), fork(prefix, how.samples), prompt.next_position, how)
-    return to_answers(vocabulary, question, said.tokens(), how, clock.timing)
+    return to_answers(vocabulary, question, said.tokens(), how, clock.timing, prompt.notes)
 
 
 def to_answers(
-    vocabulary: Vocabulary, question: str, tokens: tuple[tuple[int, ...], ...], how: Request, timing: dict[str, float]
+    vocabulary: Vocabulary,
+    question: str,
+    tokens: tuple[tuple[int, ...], ...],
+    how: Request,
+    timing: dict[str, float],
+    noted: tuple[Note, ...],
 ) -> Answers:
-    """What was said as answers; those cut off are kept as far as they go, and noted."""
+    """What was said as answers; those cut off are kept as far as they go, and noted beside what was noted of the scene."""
     ended = tuple(vocabulary.ids["answer_end"] in ids for ids in tokens)
     texts = tuple(
         spoken(vocabulary, ids, "answer", opened=True) if whole else vocabulary.decode(ids).strip()
         for ids, whole in zip(tokens, ended, strict=True)
     )
-    return Answers(question, texts, ended, tokens, timing, notes_on(ended, how.max_tokens))
+    notes = noted + note_cut_off(ended, how.max_tokens)
+    tell(notes, stacklevel=5)
+    return Answers(question, texts, ended, tokens, timing, notes)
 
 
-def notes_on(ended: Sequence[bool], max_tokens: int) -> tuple[Note, ...]:
-    """What to know about answers, given as warnings too."""
+def note_cut_off(ended: Sequence[bool], max_tokens: int) -> tuple[Note, ...]:
+    """A note where answers are not whole."""
     if all(ended):
         return ()
     cut = f"{ended.count(False)} of {len(ended)} answers ended without <|answer_end|> (max_tokens is {max_tokens}): they may be cut off"
-    notes = (Note("answer-unfinished", cut),)
-    tell(notes, stacklevel=5)
-    return notes
+    return (Note("answer-unfinished", cut),)

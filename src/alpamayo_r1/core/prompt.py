@@ -166,7 +166,7 @@ def build_question(
     check_question(question, vocabulary)
     pictures = pictures or to_pictures(observation, config)
     ids = torch.tensor(vocabulary.encode(asking_chat(pictures, config, question)))
-    return arrange(ids, pictures.patches, pictures.grids, vocabulary, config)
+    return replace(arrange(ids, pictures.patches, pictures.grids, vocabulary, config), notes=pictures.notes)
 
 
 def planning_chat(pictures: Pictures, config: ModelConfig, navigation: str | None = None) -> str:

@@ -221,13 +221,14 @@ class Engine:
         if not prompts:
             return []
         clock, rows = clock or Stopwatch(self.device), len(prompts) * how.samples
+        notes = [prompt.notes for prompt in prompts]
         buffers = self._read(prompts, how, clock)
         with clock("reasoning"):
             self._speak(how, buffers, rows)
         said = Said.of(buffers.host[:rows])
         tokens, timing = tokens_of(said.ids, said.length), clock.timing
         return [
-            to_answers(self.vocabulary, question, tokens[i * how.samples : (i + 1) * how.samples], how, timing)
+            to_answers(self.vocabulary, question, tokens[i * how.samples : (i + 1) * how.samples], how, timing, notes[i])
             for i, question in enumerate(questions)
         ]
 

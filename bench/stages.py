@@ -194,7 +194,7 @@ def backends() -> dict[tuple[int, ...], Any]:
                 times[backend.name] = round(timing.median_ms(lambda: vendor.attend_by(backend, qkv, causal)), 3)  # noqa: B023
             except RuntimeError as problem:
                 times[backend.name] = str(problem)[:60]
-        found[shape] = (vendor.attention_backend(shape, kv_heads, causal, torch.bfloat16, qkv[0].device), times)
+        found[shape] = (vendor.attention_backend(shape, kv_heads, causal, torch.bfloat16, qkv[0].device, False), times)
     return found
 
 

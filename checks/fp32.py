@@ -3,7 +3,7 @@
     python checks/fp32.py
 
 Exits with 1 where words differ or a path is farther off than 1e-4 m. On a GPU where there is one; there the tiny model's specification is
-also compared with itself on the CPU, which says what fp32 can tell.
+also compared with itself on the CPU, which says what fp32 can tell of random weights: 2.3e-4 m, and the engine may be as far off.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> bool:
         report(f"{name} on {DEVICE}, paths up to {longest:.0f} m: engine from specification", ours)
         if own:
             report("  specification on the CPU from itself on the GPU", own)
-        near &= max(ours) <= BOUND
+        near &= max(ours) <= max(BOUND, *own, 0.0)
     return near
 
 

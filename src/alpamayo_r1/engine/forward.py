@@ -151,12 +151,12 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
         cache = tuple(cached[scene : scene + 1, :, : len(prompt)] for cached in buffers.prefix[i])
         for into, keys in zip(cache, known.kv[i], strict=True):
             into[:, :, :n].copy_(keys[:, :, :n])
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, cache, slot, stack.heads)
+        q = rope_write(linear(normed, layer.qkv, words=True), layer.head_norms, rope, at, cache, slot, stack.heads)
         groups = q.unflatten(1, (stack.heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2)  # (Hkv, G n, d): a key head's queries together
         out = nnf.scaled_dot_product_attention(groups[None], *cache, attn_mask=allowed)[0]
         out = out.unflatten(1, (stack.heads.group, -1)).permute(2, 0, 1, 3).flatten(1)
-        normed = add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
-        normed = add_rms_norm(x, mlp(layer, normed), stack.norm_after(i), stack.eps)
+        normed = add_rms_norm(x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps)
+        normed = add_rms_norm(x, mlp(layer, normed, words=True), stack.norm_after(i), stack.eps)
     return linear(normed[-1:], model.head, final=True)[0]
 
 

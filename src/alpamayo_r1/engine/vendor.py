@@ -19,11 +19,13 @@ OLDER = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFI
 
 
 @cache
-def attention_backend(shape: tuple[int, ...], kv_heads: int, causal: bool, dtype: torch.dtype, device: torch.device) -> SDPBackend | None:
+def attention_backend(
+    shape: tuple[int, ...], kv_heads: int, causal: bool, dtype: torch.dtype, device: torch.device, deterministic: bool
+) -> SDPBackend | None:
     """The vendor's attention backend for this shape [B, heads, T, d]: the first that takes it and is sound on random tensors.
 
     The order is fixed: were the fastest of this very moment taken, two processes could differ in last bits. None on the CPU, and for fp32,
-    which only the exact backends serve.
+    which only the exact backends serve. deterministic: PyTorch's mode, in which some backends refuse.
     """
     if device.type != "cuda" or dtype == torch.float32:
         return None
@@ -79,4 +81,6 @@ def _error(backend: SDPBackend, qkv: tuple[torch.Tensor, ...], exact: torch.Tens
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool) -> torch.Tensor:
     """Attention of q [B, heads, T, d] over k, v [B, kv_heads, T, d] by the backend found for this shape."""
     own = q.shape[2] == k.shape[2]
-    return attend_by(attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device) if own else None, (q, k, v), causal)
+    strict = torch.are_deterministic_algorithms_enabled()
+    backend = attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device, strict) if own else None
+    return attend_by(backend, (q, k, v), causal)

@@ -26,19 +26,27 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def slow():
-    return Planner(*load_checkpoint(GOLDEN15 / "checkpoint", dtype=torch.float32))
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def device(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def fast():
-    return Planner.of(*load_checkpoint(GOLDEN15 / "checkpoint", dtype=torch.float32), fast=True)
+def slow(device):
+    return Planner(*load_checkpoint(GOLDEN15 / "checkpoint", dtype=torch.float32, device=device))
+
+
+@pytest.fixture(scope="module")
+def fast(device):
+    return Planner.of(*load_checkpoint(GOLDEN15 / "checkpoint", dtype=torch.float32, device=device), fast=True)
 
 
 @pytest.fixture(scope="module", params=["slow", "fast"])
-def planner(request):
-    return request.getfixturevalue(request.param)
+def planner(request, slow, fast):
+    return slow if request.param == "slow" else fast
 
 
 @pytest.fixture(autouse=True)

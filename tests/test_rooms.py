@@ -87,3 +87,12 @@ def test_help_imports_nothing_heavy():
 def test_the_root_has_what_users_need():
     for name in alpamayo_r1.__all__:
         assert getattr(alpamayo_r1, name) is not None
+
+
+def test_alpamayo_15_stands_on_the_rim_and_nothing_on_it():
+    """Its names are thin: they take core, the original's names and matplotlib, and no room knows them."""
+    beside = sorted((SOURCE.parent / "alpamayo1_5").rglob("*.py"))
+    assert len(beside) > 6
+    for file in beside:
+        assert {room_of(module) for module in imports(file)} <= {"core", "models", "helper", "load_physical_aiavdataset"}, file
+    assert not [file for file in FILES if "import alpamayo1_5" in file.read_text() or "from alpamayo1_5" in file.read_text()]

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.family import ORDER
 from alpamayo_r1.core.notes import NoteWarning
+from alpamayo_r1.core.prompt import build_prompt, build_question
+from alpamayo_r1.core.types import Observation, Trajectory
 from alpamayo_r1.planner import Planner
-from support.golden15 import GOLDEN15
+from support.golden15 import CASES15, GOLDEN15, recording
 from support.scenes15 import seen_by
 
 SCENE = seen_by((0, 1, 2, 6), 4)
@@ -220,3 +223,19 @@ def test_odd_questions_are_refused(planner, question, error, words):
         planner.ask(SCENE, question, seed=0)
     with pytest.raises(TypeError, match="no option of a question"):
         planner.ask(SCENE, "Fine?", steps=3)
+
+
+@pytest.mark.parametrize("case", ["plain_cameras", "nav", "nav_ragged", "seven_cameras_one_frame", "vqa_forced"])
+def test_an_observations_prompt_is_the_recorded_one(slow, fast, case):
+    """The planner's own way from an observation, not the facade's, in the specification and in the engine."""
+    g, facts = recording(case), CASES15[case]
+    frames = g["image_frames"].unflatten(0, (len(facts["camera_indices"]), -1))
+    cameras = tuple(ORDER[i] for i in facts["camera_indices"])
+    history = Trajectory(g["ego_history_xyz"][0, 0], g["ego_history_rot"][0, 0]) if "ego_history_xyz" in g else SCENE.history
+    observation, config = Observation(frames, cameras, history, 0), slow.model.config
+    if facts["question"] is not None:
+        assert torch.equal(build_question(observation, slow.vocabulary, config, facts["question"]).ids, g["fused_input_ids"][0])
+        return
+    (text,) = facts["nav_text"]
+    for prompt in (build_prompt(observation, slow.vocabulary, config, text), fast.engine.prompt(observation, text)):
+        assert torch.equal(prompt.ids, g["fused_input_ids"][0])

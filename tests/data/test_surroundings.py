@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -46,7 +49,16 @@ def test_a_folder_without_surroundings_gives_none(tmp_path):
     assert "surroundings" not in sample.meta and sample.notes == ()
 
 
-@pytest.mark.parametrize("content", [b"no parquet", None])
+def many_equal_points() -> bytes:
+    """A small file of one box that stands for a million steps."""
+    file = io.BytesIO()
+    points = [[0.0] * 1_000_000]
+    line = {"kind": ["car"], "length": [1.0], "width": [1.0], "height": [1.0], "x": points, "y": points, "yaw": points}
+    pq.write_table(pa.table(line), file, compression="zstd")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"no parquet", None, many_equal_points()])
 def test_broken_surroundings_cost_no_plan_and_are_said(tmp_path, content):
     shutil.copytree(sample_folder(), tmp_path / "clips")
     with zipfile.ZipFile(tmp_path / "clips/world/surroundings.chunk_0000.zip", "w") as archive:
@@ -57,3 +69,24 @@ def test_broken_surroundings_cost_no_plan_and_are_said(tmp_path, content):
     assert "surroundings" not in sample.meta
     (note,) = sample.notes
     assert note.code == "surroundings-broken" and CLIP in note.text
+
+
+@pytest.mark.parametrize(
+    "flaw, said", [("encrypted", "is encrypted"), ("method", "by method 99"), ("huge", "bytes unpacked"), ("link", "outside it")]
+)
+def test_the_zip_of_the_surroundings_is_judged_as_all_others_are(tmp_path, flaw, said):
+    shutil.copytree(sample_folder(), tmp_path / "clips")
+    path = tmp_path / "clips/world/surroundings.chunk_0000.zip"
+    if flaw == "link":
+        path.rename(tmp_path / "outside.zip")
+        path.symlink_to(tmp_path / "outside.zip")
+    else:
+        content = bytearray(path.read_bytes())
+        place, value = {"encrypted": (8, b"\x01\x00"), "method": (10, b"\x63\x00"), "huge": (24, b"\x00\x00\x00\xc0")}[flaw]
+        at = -1
+        while (at := content.find(b"PK\x01\x02", at + 1)) >= 0:
+            content[at + place : at + place + len(value)] = value
+        path.write_bytes(content)
+    with open_source(tmp_path / "clips") as source:
+        (note,) = source.clip(CLIP).sample().notes
+    assert note.code == "surroundings-broken" and said in note.text

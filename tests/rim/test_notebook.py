@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+from alpamayo_r1.core.notes import NoteWarning
 from alpamayo_r1.core.types import CAMERAS
-from alpamayo_r1.data.errors import MissingCamera, OutOfRange
+from alpamayo_r1.data.errors import BadEgomotion, MissingCamera, OutOfRange, SourceError
 from alpamayo_r1.data.plain import PlainFolder
-from alpamayo_r1.data.source import open_source
-from alpamayo_r1.load_physical_aiavdataset import load_physical_aiavdataset
+from alpamayo_r1.data.source import open_source, sample_folder
+from alpamayo_r1.load_physical_aiavdataset import load_physical_aiavdataset, place
 from conftest import GOLDEN
-from support.coded_clips import CLIP, SIZE, expected_path, stamps, write_tree
+from support.coded_clips import CLIP, SIZE, egomotion, expected_path, put_egomotion, stamps, write_tree
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "inference.ipynb"
 KEYS = [
@@ -34,6 +36,12 @@ KEYS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_tree(tmp_path_factory.mktemp("data") / "pai")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A data set to change."""
+    return write_tree(tmp_path / "pai")
 
 
 @pytest.mark.slow
@@ -105,3 +113,72 @@ def test_loader_errors(folder):
         load_physical_aiavdataset(CLIP, 7_000_000, avdi=folder, num_future_steps=100)
     with pytest.raises(ValueError, match="10 Hz"):
         load_physical_aiavdataset(CLIP, avdi=folder, time_step=0.2)
+
+
+def test_loader_judges_a_history_of_any_length(tree):
+    """A jump that lies beyond the 16 steps of the release is seen where the history asked for reaches it."""
+    data = egomotion()
+    data.loc[data["timestamp"] <= 3_000_000, "x"] += 5.0
+    put_egomotion(tree, data)
+    load_physical_aiavdataset(CLIP, avdi=tree)
+    with pytest.raises(BadEgomotion, match=r"2\.1 s before t0"):
+        load_physical_aiavdataset(CLIP, avdi=tree, num_history_steps=30)
+
+
+@pytest.mark.parametrize("begins, ends, refused", [(2.0, 2.3, False), (2.0, 2.7, True)])
+def test_loader_notes_a_gap_of_the_history_or_refuses_it(tree, begins, ends, refused):
+    data = egomotion()
+    put_egomotion(tree, data[~data["timestamp"].between(begins * 1e6, ends * 1e6)])
+    if refused:
+        with pytest.raises(BadEgomotion, match=r"has no rows for 0\.72 s"):
+            load_physical_aiavdataset(CLIP, avdi=tree, num_history_steps=40)
+    else:
+        with pytest.warns(NoteWarning, match=r"\[egomotion-gap\]"):
+            load_physical_aiavdataset(CLIP, avdi=tree, num_history_steps=40)
+
+
+@pytest.mark.parametrize("steps", [64, 70, 20])
+def test_loader_gives_no_future_across_a_gap(tree, steps):
+    data = egomotion()
+    put_egomotion(tree, data[~data["timestamp"].between(6_000_000, 6_700_000)])
+    with pytest.raises(OutOfRange, match="gap"):
+        load_physical_aiavdataset(CLIP, avdi=tree, num_future_steps=steps)
+    assert load_physical_aiavdataset(CLIP, avdi=tree, num_future_steps=5)["ego_future_xyz"].shape == (1, 1, 5, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_history_steps": 0},
+        {"num_history_steps": 10**12},
+        {"num_future_steps": -1},
+        {"num_future_steps": 10**12},
+        {"num_future_steps": 6.5},
+        {"t0_us": float("nan")},
+        {"t0_us": 10**30},
+        {"t0_us": "soon"},
+    ],
+)
+def test_loader_refuses_numbers_that_no_clip_has_before_it_builds_anything(folder, options):
+    with pytest.raises((ValueError, OutOfRange), match=r"expected"):
+        load_physical_aiavdataset(CLIP, avdi=folder, **options)
+
+
+def test_an_interface_is_nvidias_only_if_it_is(tree):
+    """A given interface is judged as an opened source is: by its repository, its marker and its cars."""
+
+    def kind(interface):
+        with place(interface, False) as source:
+            return source.kind
+
+    interface = PlainFolder(tree)
+    assert kind(interface) == "physical-ai-av"
+    cars = pd.read_parquet(tree / "metadata/data_collection.parquet")
+    cars.assign(platform_class="my van").to_parquet(tree / "metadata/data_collection.parquet")
+    interface = PlainFolder(tree)
+    assert kind(interface) == "own"
+    interface.repo_id = "nvidia/PhysicalAI-Autonomous-Vehicles"
+    assert kind(interface) == "physical-ai-av"
+    assert kind(PlainFolder(sample_folder())) == "world"
+    with pytest.raises(SourceError, match="has no clip_index, features"):
+        kind(object())

@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from alpamayo_r1.core.types import DT, Marking, Obstacle, Surroundings
+from alpamayo_r1.data.errors import BadSurroundings
+from alpamayo_r1.data.tables import read_parquet, reading, zip_members
 
 if TYPE_CHECKING:
     import pandas as pd
+    from physical_ai_av import PhysicalAIAVDatasetInterface
 
-MOST_BYTES = 16 * 2**20
-"""A larger table is refused; one of a clip of 20 s takes 0.03 MB."""
+MAX_POINTS = 1_000_000
+"""Values of the largest table that is read; one of a clip of 20 s has about 20,000."""
 
 SIZES = ["length", "width", "height"]
 
 
-def read_surroundings(root: Path, chunk: int, clip_id: str) -> pd.DataFrame | None:
-    """The clip's table (world.around.surroundings_table) in a folder of our world's clips; None where the folder has none.
+def read_surroundings(interface: PhysicalAIAVDatasetInterface, clip_id: str) -> pd.DataFrame | None:
+    """The clip's table (world.around.surroundings_table) in a data set of our world's clips; None where there is none on this machine.
 
     Raises:
-        ValueError: the file is broken.
+        BadSurroundings: the file is broken, too large, or a link that leads out of the folder.
     """
-    import pandas as pd
-
-    path = root / f"world/surroundings.chunk_{chunk:04d}.zip"
-    if not path.is_file():
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            member = archive.getinfo(f"{clip_id}.surroundings.parquet")
-            if member.file_size > MOST_BYTES:
-                raise ValueError(f"{member.filename} has {member.file_size / 2**20:.0f} MB, expected at most {MOST_BYTES >> 20}")
-            table = pd.read_parquet(io.BytesIO(archive.read(member)), columns=["kind", *SIZES, "x", "y", "yaw"])
+    path = f"world/surroundings.chunk_{interface.get_clip_chunk(clip_id):04d}.zip"
+    where, expected = f"{path}, the surroundings of clip {clip_id},", "a whole zip of tables of lines and boxes"
+    with reading(BadSurroundings, where, expected):
+        if not interface.is_file_cached(path):
+            return None
+        with interface.open_file(path) as file:
+            content = zip_members(file, {"surroundings": f"{clip_id}.surroundings.parquet"}, path, BadSurroundings)["surroundings"]
+        table = read_parquet(content, where, BadSurroundings, MAX_POINTS)[["kind", *SIZES, "x", "y", "yaw"]]
         _check(table)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} holds no surroundings of clip {clip_id}: {error}") from error
     return table
 
 
@@ -63,8 +58,8 @@ def _check(table: pd.DataFrame) -> None:
     for row in table.itertuples():
         box = len(row.yaw) > 0
         same = len(row.x) == len(row.y) and (len(row.yaw) == len(row.x) or not box) and len(row.x) > 0
-        numbers = [*row.x, *row.y, *row.yaw] + [row.length, row.width, row.height] * box
-        if not (isinstance(row.kind, str) and same and np.isfinite(np.asarray(numbers, dtype=np.float64)).all()):
+        numbers = np.concatenate([row.x, row.y, row.yaw, [row.length, row.width, row.height] * box]).astype(np.float64)
+        if not (isinstance(row.kind, str) and same and np.isfinite(numbers).all()):
             raise ValueError(f"row {row.Index} ({row.kind!r}) is neither a line nor a box of finite numbers")
 
 

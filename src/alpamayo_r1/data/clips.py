@@ -17,8 +17,9 @@ from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, Observation, Sample
 from alpamayo_r1.data.around import read_surroundings, surroundings_at
 from alpamayo_r1.data.calibration import read_calibration, read_vehicle
 from alpamayo_r1.data.camera import Camera
+from alpamayo_r1.data.clock import moment
 from alpamayo_r1.data.egomotion import FUTURE_US, PAST_US, STEP_US, Egomotion, read_egomotion
-from alpamayo_r1.data.errors import BadCalibration, BadEgomotion, BadVideo, MissingCamera, NotDownloaded, OutOfRange
+from alpamayo_r1.data.errors import BadCalibration, BadEgomotion, BadVideo, DataError, MissingCamera, NotDownloaded, OutOfRange
 from alpamayo_r1.data.origin import Origin
 from alpamayo_r1.data.tables import MAX_TABLE, read_parquet, reading, zip_members
 
@@ -45,12 +46,12 @@ class Clip:
         notes: "clip-invalid", "frames-stale", "egomotion-gap", "surroundings-broken".
 
         Raises:
-            ValueError: no cameras, one twice, or no frames. OutOfRange, MissingCamera, NotDownloaded, BadVideo, BadEgomotion,
+            ValueError: no cameras, one twice, no frames, or t0 no number. OutOfRange, MissingCamera, NotDownloaded, BadVideo, BadEgomotion,
             BadCalibration: what is wrong with the clip there; before a frame is decoded, except a frame that is damaged.
         """
         if frames < 1:
             raise ValueError(f"frames is {frames}, expected at least 1 per camera")
-        t0_us, cameras = int(t0_us), self._in_order(cameras)
+        t0_us, cameras = moment(t0_us), self._in_order(cameras)
         self._require(["egomotion", *cameras])
         self._check_t0(t0_us, cameras, frames, need_future)
         history, notes = self.egomotion.history(t0_us)
@@ -107,12 +108,9 @@ class Clip:
     @cached_property
     def _surroundings(self) -> tuple[pd.DataFrame | None, tuple[Note, ...]]:
         """What pictures can show around the car, where the folder has it; a note where that is broken, for no plan depends on it."""
-        root = self.origin.root
-        if root is None:
-            return None, ()
         try:
-            return read_surroundings(root, self.origin.interface.get_clip_chunk(self.clip_id), self.clip_id), ()
-        except ValueError as error:
+            return read_surroundings(self.origin.interface, self.clip_id), ()
+        except DataError as error:
             return None, (Note("surroundings-broken", f"pictures show no lanes and no vehicles: {error}"),)
 
     def close(self) -> None:

@@ -25,6 +25,17 @@ GAP_US, MAX_GAP_US = 250_000, 500_000
 """A gap in the ego motion that is noted, and one across which no pose is interpolated."""
 
 
+def moment(t0_us: float) -> int:
+    """Microseconds of clip time as an int. Raises ValueError for what is no such number."""
+    try:
+        whole = int(t0_us)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        whole = None
+    if whole is None or abs(whole) > LATEST_US:
+        raise ValueError(f"t0_us is {str(t0_us)[:40]}, expected microseconds of clip time, such as 5_100_000")
+    return whole
+
+
 def read_times(table: pd.DataFrame, name: str, kind: type[DataError]) -> np.ndarray:
     """The column `timestamp` as i64[T], in microseconds. `name` is for messages: "the egomotion of clip X".
 

@@ -14,7 +14,7 @@ from alpamayo_r1.core.notes import Note
 from alpamayo_r1.core.types import DT, F, H, Trajectory
 from alpamayo_r1.data.calibration import POSITION, QUATERNION
 from alpamayo_r1.data.clock import GAP_US, MAX_GAP_US, gaps_within, known_at, read_times
-from alpamayo_r1.data.errors import BadEgomotion
+from alpamayo_r1.data.errors import BadEgomotion, OutOfRange
 from alpamayo_r1.data.tables import numbers, reading
 
 if TYPE_CHECKING:
@@ -59,22 +59,25 @@ class Egomotion:
         pose = self.pose(np.array([t0_us]))
         return pose.translation[0], pose.rotation.as_matrix()[0]
 
-    def history(self, t0_us: int) -> tuple[Trajectory, tuple[Note, ...]]:
-        """The 16 poses up to t0, and a note where a gap of the log was bridged.
+    def history(self, t0_us: int, steps: int = H) -> tuple[Trajectory, tuple[Note, ...]]:
+        """The poses up to t0, 16 or more, and a note where a gap of the log was bridged.
 
         Raises:
-            BadEgomotion: a gap over MAX_GAP_US, or a motion that no car makes.
+            OutOfRange: the log begins later. BadEgomotion: a gap over MAX_GAP_US, or a motion that no car makes.
         """
-        gap, begins = gaps_within(self.times_us, t0_us + int(PAST_US[0]), t0_us)
+        first_us = t0_us - STEP_US * (steps - 1)
+        if first_us < self.start_us or t0_us > self.end_us:
+            raise self._out_of_range(t0_us, f"{steps} poses up to", "choose a later t0, or fewer steps.")
+        gap, begins = gaps_within(self.times_us, first_us, t0_us)
         if gap > MAX_GAP_US:
             raise BadEgomotion(
                 f"egomotion of clip {self.clip_id} has no rows for {gap / 1e6:.2f} s from {begins / 1e6:.3f} s on, in the history.",
                 f"gaps of at most {MAX_GAP_US / 1e6:g} s",
                 "choose another t0, or leave this clip out.",
             )
-        path = self.path(t0_us, PAST_US)
+        path = self.path(t0_us, STEP_US * np.arange(1 - steps, 1))
         try:
-            check_history(path)
+            check_history(path, steps)
         except ValueError as error:
             raise BadEgomotion(
                 f"egomotion of clip {self.clip_id} before t0 = {t0_us / 1e6:g} s is no car's: {error}.",
@@ -95,6 +98,23 @@ class Egomotion:
         xyz, rot = torch.full((F, 3), torch.nan), torch.full((F, 3, 3), torch.nan)
         xyz[known], rot[known] = path.xyz, path.rot
         return Trajectory(xyz, rot)
+
+    def whole_future(self, t0_us: int, steps: int = F) -> Trajectory:
+        """That many poses after t0, all of them known. Raises OutOfRange where the log ends earlier or has a gap over MAX_GAP_US."""
+        if t0_us + STEP_US * steps > self.end_us:
+            raise self._out_of_range(t0_us, f"{steps} steps after", "choose an earlier t0, or fewer steps.")
+        after_us = STEP_US * np.arange(1, steps + 1)
+        if not known_at(self.times_us, t0_us + after_us).all():
+            raise OutOfRange(
+                f"the ego motion of clip {self.clip_id} has a gap in the {steps * DT:g} s after t0 = {t0_us / 1e6:g} s.",
+                f"gaps of at most {MAX_GAP_US / 1e6:g} s",
+                "choose another t0, or fewer steps.",
+            )
+        return self.path(t0_us, after_us)
+
+    def _out_of_range(self, t0_us: int, what: str, do: str) -> OutOfRange:
+        reach = f"a log that has them, within {self.start_us / 1e6:.3f} s .. {self.end_us / 1e6:.3f} s"
+        return OutOfRange(f"the ego motion of clip {self.clip_id} does not have {what} t0 = {t0_us / 1e6:g} s.", reach, do)
 
 
 def read_egomotion(data: pd.DataFrame, clip_id: str) -> Egomotion:

@@ -47,5 +47,9 @@ class BadEgomotion(DataError):
     """Poses that are not numbers, or times that do not increase."""
 
 
+class BadSurroundings(DataError):
+    """A table of lanes and vehicles around the car that can't be read."""
+
+
 class BadCalibration(DataError):
     """A lens, a pose of a camera or a size of the car that can't be."""

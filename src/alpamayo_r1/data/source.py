@@ -26,6 +26,7 @@ MARKER = "world/labels.parquet"
 _LAYOUT = "features.csv, clip_index.parquet and metadata/ of the PhysicalAI-AV layout"
 PRESENCE, LEGACY_PRESENCE = "metadata/feature_presence.parquet", "metadata/sensor_presence.parquet"
 _INDEX = ("features.csv", "clip_index.parquet", PRESENCE, "metadata/data_collection.parquet")
+_USED = ("clip_index", "features", "feature_presence", "data_collection", "get_clip_chunk", "is_file_cached", "open_file")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -214,10 +215,27 @@ def _open_hub(repo: str, revision: str | None, cache_dir, token, maybe_stream: b
         ) from error
     except (HTTPError, OSError) as error:
         raise _unreachable(repo, revision, cache, error) from error
-    check_index(interface, repo)
-    synthetic = interface.is_file_cached(MARKER) or "synthetic" in repo
+    return source_of(interface, maybe_stream=maybe_stream)
+
+
+def source_of(interface: PhysicalAIAVDatasetInterface, *, maybe_stream: bool = False) -> Source:
+    """The data set of a devkit's interface that is open already. Raises SourceError."""
+    from alpamayo_r1.data.plain import PlainFolder
+
+    missing = [name for name in _USED if not hasattr(interface, name)]
+    if missing:
+        raise SourceError(
+            f"the interface, of type {type(interface).__name__}, has no {', '.join(missing)}.",
+            "a physical_ai_av.PhysicalAIAVDatasetInterface, or what has the same attributes",
+            'give one, a folder in the layout of the data set, or "sample" for the bundled clips.',
+        )
+    repo = str(getattr(interface, "repo_id", "the given interface"))
+    root = interface.root if isinstance(interface, PlainFolder) else None
+    name = f"{repo}@{getattr(interface, 'revision', 'unknown')}" if root is None else f"the folder {root}"
+    check_index(interface, name)
+    synthetic = interface.is_file_cached(MARKER) or (root is None and "synthetic" in repo)
     kind = "physical-ai-av" if repo == NVIDIA else kind_of(interface, synthetic)
-    return Source(Origin(interface, f"{repo}@{interface.revision}", kind, maybe_stream=maybe_stream))
+    return Source(Origin(interface, name, kind, root, maybe_stream))
 
 
 def _commit(repo: str, revision: str, cache: str | None, token) -> str:

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 MAX_ROWS, MAX_TABLE = 5_000_000, 256 * 2**20
 """Rows and uncompressed bytes of the largest table that is read; the index of the released data set has 306,152 rows."""
 
-MAX_MEMBER = {"video": 256 * 2**20, "frame_timestamps": 16 * 2**20, "egomotion": 64 * 2**20}
-"""Bytes of the largest zip member that is read; released ones have about 21 MB, 10 kB and 1 MB."""
+MAX_VALUES = 100_000_000
+"""Cells of the largest table that is read, those within lists included: many equal ones take few bytes until they are read."""
+
+MAX_MEMBER = {"video": 256 * 2**20, "frame_timestamps": 16 * 2**20, "egomotion": 64 * 2**20, "surroundings": 16 * 2**20}
+"""Bytes of the largest zip member that is read; ours and released ones have about 21 MB, 10 kB, 1 MB and 0.03 MB."""
 
 WHOLE = "download the file again, or leave this clip out."
 
@@ -37,8 +40,8 @@ def reading(kind: type[DataError], what: str, expected: str, do: str = WHOLE) ->
         raise kind(f"{what} can't be read ({type(error).__name__}: {said}).", expected, do) from error
 
 
-def read_parquet(content: bytes | Path, name: str, kind: type[DataError]) -> pd.DataFrame:
-    """A parquet table of at most MAX_ROWS rows and MAX_TABLE bytes. Raises an error of that kind."""
+def read_parquet(content: bytes | Path, name: str, kind: type[DataError], most_values: int = MAX_VALUES) -> pd.DataFrame:
+    """A parquet table of at most MAX_ROWS rows, MAX_TABLE bytes and that many values. Raises an error of that kind."""
     import pandas as pd
     import pyarrow.parquet as pq
 
@@ -47,10 +50,14 @@ def read_parquet(content: bytes | Path, name: str, kind: type[DataError]) -> pd.
 
     with reading(kind, name, "a whole parquet file"):
         about = pq.read_metadata(opened())
-        size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-        if about.num_rows > MAX_ROWS or size > MAX_TABLE:
+        groups = [about.row_group(i) for i in range(about.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
+        values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+        if about.num_rows > MAX_ROWS or size > MAX_TABLE or values > most_values:
             raise kind(
-                f"{name} has {about.num_rows:,} rows in {size:,} bytes.", f"at most {MAX_ROWS:,} rows and {MAX_TABLE:,} bytes", WHOLE
+                f"{name} has {about.num_rows:,} rows of {values:,} values in {size:,} bytes.",
+                f"at most {MAX_ROWS:,} rows, {most_values:,} values and {MAX_TABLE:,} bytes",
+                WHOLE,
             )
         return pd.read_parquet(opened())
 

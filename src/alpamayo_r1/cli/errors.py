@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
@@ -25,6 +26,7 @@ class Verbs(TyperGroup):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Runs the command line and leaves with its exit code; standalone_mode False: returns the code instead."""
+        print_what_fits()
         try:
             code = super().main(*args, standalone_mode=False, **extra)
         except _Usage as error:
@@ -106,6 +108,12 @@ def show_warning(
         typer.secho(f"warning: {message}", fg="yellow", err=True)
     elif sys.stderr is not None:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+def print_what_fits() -> None:
+    """Lets the output show "?" for signs that its encoding lacks (the locale C knows ASCII alone), where it would fail."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def visible(text: str) -> str:

@@ -152,7 +152,8 @@ def begin(config: EvalConfig, store: Store, command: str) -> tuple[list[Item], l
     write_text(files, json.dumps(stored | inputs, indent=1) + "\n")
     if not settings.exists():
         record = {"config": asdict(config), "identity": depends, "source": kind, "versions": versions(), "command": command}
-        write_text(settings, json.dumps(record, indent=2) + "\n")
+        typed = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape")  # the locale C decodes ASCII alone
+        write_text(settings, typed.decode("utf-8", "replace") + "\n")
     return items, store.admit(items, evaluation_digest(depends))
 
 

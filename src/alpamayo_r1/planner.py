@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
@@ -14,6 +16,7 @@ import torch
 from alpamayo_r1.core.answer import answer_prompt, ask
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.hub import checkpoint_folder
+from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.options import AskKeywords, AskOptions, PlanKeywords, PlanOptions, ScenePlanKeywords
 from alpamayo_r1.core.plan import plan, plan_prompt, plan_scene
 from alpamayo_r1.core.prompt import Prompt
@@ -163,10 +166,28 @@ def load(
     """
     where = pick_device(device)
     dtype = pick_dtype(dtype, where)
+    if where.type == "cpu":
+        note_spinning()
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     folder = checkpoint_folder(checkpoint, revision=revision, **hub)
     model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, **hub)
     return Planner.of(model, vocabulary, fast)
+
+
+@cache
+def note_spinning() -> None:
+    """Warns once (NoteWarning "threads-spin") where OpenMP's threads spin while they wait.
+
+    `import alpamayo_r1` asks them to sleep, by OMP_WAIT_POLICY, unless torch is there already, which has read it by then.
+    """
+    settled = any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"))
+    if settled or torch.get_num_threads() == 1:
+        return
+    text = (
+        "torch was imported before alpamayo_r1, so that its threads spin while they wait: on busy cores a plan takes 6 to 30 s instead of "
+        "0.7. Import alpamayo_r1 before torch, or set OMP_WAIT_POLICY=PASSIVE before Python starts (ACTIVE says that you know)"
+    )
+    tell([Note("threads-spin", text)], stacklevel=3)
 
 
 def runs_fast(device: torch.device, fast: bool | None = None) -> bool:

@@ -34,7 +34,8 @@ AHEAD = 8
 READERS = max(2, min(8, (os.cpu_count() or 1) // 4))
 """Threads that read clips; each uses one more a camera."""
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)

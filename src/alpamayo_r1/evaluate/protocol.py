@@ -235,4 +235,5 @@ def read_settings(out: Path) -> dict[str, Any]:
 def read_config(path: Path) -> EvalConfig:
     """The protocol of a folder's config.json."""
     stored = read_settings(path.parent)["config"]
-    return EvalConfig(**{f.name: stored[f.name] for f in fields(EvalConfig)} | {"plan": PlanOptions(**stored["plan"])})
+    plain = {field.name: stored[field.name] for field in fields(EvalConfig) if field.name != "plan"}
+    return EvalConfig(**plain, plan=PlanOptions(**stored["plan"]))

@@ -275,7 +275,8 @@ def test_a_plan_that_never_fits_ends_the_evaluation():
 def test_the_running_mean_counts_rows_with_a_known_future():
     progress = Progress(0, 4, 0, 0, float("nan"))
     for value in (1.0, float("nan"), None, 3.0):
-        progress = advance(progress, {"min_ade": value, "error": None if value is not None else "broken"})
+        progress = advance(progress, {"min_ade": value, "error": None if value is not None else "broken", "known_steps": 64})
+    progress = dataclasses.replace(advance(progress, {"min_ade": 0.1, "error": None, "known_steps": 31}), done=4)
     assert (progress.done, progress.failed, progress.scored, progress.min_ade) == (4, 1, 2, 2.0)
 
 

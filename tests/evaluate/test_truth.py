@@ -318,6 +318,27 @@ def test_summaries_count_notes_and_partial_truths_and_name_clips(out):
     assert "over 2 clips (4 rows)" in over(summary) and "clip-invalid 2" in over(summary)
 
 
+def test_rows_that_know_less_than_half_of_the_truth_enter_no_mean_over_the_whole_horizon(out):
+    """Of four rows one knows 31 steps: figures over 6.4 s, and those of the sample that is best over them, are means of three."""
+    table = pq.read_table(out / "results.parquet").to_pandas()
+    before = summarise(out)["figures"]
+    unknown = np.array(table["gt_xyz"][2]).reshape(F, 3)
+    unknown[31:] = np.nan
+    table.at[2, "gt_xyz"], table.at[2, "known_steps"] = unknown.ravel().tolist(), 31
+    table.loc[2, ["min_ade", "ade", "cv_min_ade", "min_ade_0.5s", "ade_5s", "ade_3s"]] = 0.001
+    table.at[2, "sample_ade"] = [0.001, 0.001]
+    table.to_parquet(out / "results.parquet", index=False)
+    summary, others = summarise(out), table.drop(index=2)
+    for name in ("min_ade", "ade", "cv_min_ade", "min_ade_0.5s", "min_ade_6.4s", "heading_error", "corner_distance"):
+        found = summary["figures"][name]
+        assert (found["count"], found["masked"], found["mean"]) == (3, 1, pytest.approx(others[name].mean())), name
+    assert summary["figures"]["ade_5s"]["count"] == 4, "31 of its 50 steps are known"
+    assert summary["figures"]["ade_3s"]["mean"] == pytest.approx(table["ade_3s"].mean())
+    assert summary["figures"]["jerk"]["count"] == before["jerk"]["count"] == 4, "no truth is needed"
+    assert summary["min_ade_by_k"][-1] == pytest.approx(others["min_ade"].mean())
+    assert (summary["partial"], summary["mostly_unknown"]) == (1, 1) and "1 of them over half of it" in over(summary)
+
+
 # --------------------------------------------------------------------------------------------------------------------------- A against B
 
 

@@ -21,6 +21,7 @@ import torch
 
 from alpamayo_r1.core.files import write_bytes, write_text
 from alpamayo_r1.core.notes import Note, tell
+from alpamayo_r1.core.types import F
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate.inputs import fingerprints, index_digest
 from alpamayo_r1.evaluate.protocol import EvalConfig, Item, check_inputs, check_same, evaluation_digest, identity, read_settings, work
@@ -40,7 +41,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is: rows on the disk, rows in all, how many failed, how many have a minADE, its mean (or NaN), newest row."""
+    """How far an evaluation is: rows on the disk, rows in all, how many failed, how many are in the mean minADE (or NaN), newest row."""
 
     done: int
     total: int
@@ -174,7 +175,8 @@ def read_inputs(path: Path) -> dict[str, str]:
 def resumed(store: Store, total: int) -> Progress:
     """How far a folder is."""
     table = store.read()
-    values = pc.drop_null(table["min_ade"].filter(pc.is_finite(table["min_ade"])))
+    counts = pc.and_(pc.is_finite(table["min_ade"]), pc.greater_equal(table["known_steps"], -(-F // 2)))
+    values = pc.drop_null(table["min_ade"].filter(counts))
     failed = len(table) - table["error"].null_count
     return Progress(len(table), total, failed, len(values), pc.mean(values).as_py() if len(values) else float("nan"))
 
@@ -183,7 +185,7 @@ def advance(progress: Progress, row: dict[str, Any]) -> Progress:
     """The progress after one more row."""
     failed = progress.failed + (row.get("error") is not None)
     scored, mean, value = progress.scored, progress.min_ade, row.get("min_ade")
-    if value is not None and value == value:
+    if value is not None and value == value and 2 * row["known_steps"] >= F:
         scored, mean = scored + 1, (mean * scored + value) / (scored + 1) if scored else value
     return Progress(progress.done + 1, progress.total, failed, scored, mean, row)
 

@@ -21,7 +21,7 @@ from alpamayo_r1.core.files import write_text
 from alpamayo_r1.data.source import Source, open_source
 from alpamayo_r1.evaluate.protocol import Item
 from alpamayo_r1.evaluate.score import HORIZONS, SHORT, UNITS, as_plan
-from alpamayo_r1.evaluate.summary import FIGURES, column, number, planned_rows, read, span
+from alpamayo_r1.evaluate.summary import FIGURES, column, number, planned_rows, read, scored_rows, span
 from alpamayo_r1.evaluate.worker import describe, read_item
 from alpamayo_r1.metrics.intervals import FEWEST
 
@@ -67,7 +67,7 @@ def write_report(out: Path, summary: dict[str, Any]) -> Path:
     parts = [
         _head(summary, table),
         _figures(summary["figures"]),
-        _distributions(planned_rows(table), summary["min_ade_by_k"]),
+        _distributions(scored_rows(table), summary["min_ade_by_k"]),
         _buckets(summary["buckets"]),
         _pages(summary, planned_rows(table), shown),
         _errors(summary),

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alpamayo_r1.core.files import write_text
-from alpamayo_r1.core.types import F
+from alpamayo_r1.core.types import DT, F
 from alpamayo_r1.data.notices import notice
 from alpamayo_r1.evaluate.protocol import read_settings
-from alpamayo_r1.evaluate.score import PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
+from alpamayo_r1.evaluate.score import HORIZONS, PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
 from alpamayo_r1.evaluate.store import SCHEMA, SEALS
 from alpamayo_r1.metrics.intervals import Interval, intervals
 
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 FIGURES = (*PATH_SCORES, "spread", *WORD_SCORES)
 BASELINES = tuple(f"{short}_{name}" for short in SHORT.values() for name in PATH_SCORES)
 
+STEPS = {
+    **{name: (F,) for name in ("min_ade", "ade", "corner_distance", "heading_error")},
+    **{f"ade_{h:g}s": (round(h / DT),) for h in HORIZONS},
+    **{f"min_ade_{h:g}s": (F, round(h / DT)) for h in HORIZONS},
+}
+"""Figure along the truth -> numbers of first steps, of each of which half must be known."""
+
 SPEEDS = ((-0.5, "reversing"), (0.5, "standing"), (5.0, "below 5 m/s"), (10.0, "5 to 10 m/s"), (math.inf, "over 10 m/s"))
 BENDS = ((0.002, "straight"), (0.01, "bend"), (math.inf, "tight bend"))
 """Upper ends and names of the buckets: speed at t0 in m/s, mean curvature driven in 1/m (radius 500 m, 100 m)."""
@@ -36,12 +44,14 @@ BENDS = ((0.002, "straight"), (0.01, "bend"), (math.inf, "tight bend"))
 def summarise(out: Path) -> dict[str, Any]:
     """Reads results.parquet of a finished evaluation, and writes and returns summary.json.
 
-    {"rows", "failed", "clips", "notes": {code: rows}, "partial": rows that lack some steps of the future,
+    {"rows", "failed", "clips", "notes": {code: rows}, "partial": rows that lack some steps of the future, "mostly_unknown": rows of these
+    that know less than half, and enter no figure over the whole horizon,
     "figures": {name: Interval as dict}, "min_ade_by_k": [...], "buckets": {kind: {name: {"figures": ...}}}, ...}.
     """
     table = read(out)
     settings = read_settings(Path(out))
-    good = planned_rows(table)
+    good, scored = planned_rows(table), scored_rows(table)
+    partial = [steps for steps in good["known_steps"].to_pylist() if steps is not None and 0 < steps < F]
     timing = _table(Path(out) / "timing.parquet", ["index", "clip_id", "t0_us", *TIMINGS])
     summary = {
         "rows": len(table),
@@ -49,10 +59,11 @@ def summarise(out: Path) -> dict[str, Any]:
         "errors": errors(table),
         "clips": len(set(good["clip_id"].to_pylist())),
         "notes": notes(good),
-        "partial": sum(0 < steps < F for steps in good["known_steps"].to_pylist() if steps is not None),
-        "figures": figures(good),
-        "min_ade_by_k": min_ade_by_k(good),
-        "buckets": {kind: {name: figures(part) for name, part in parts(good, of).items()} for kind, of in KINDS.items()},
+        "partial": len(partial),
+        "mostly_unknown": sum(2 * steps < F for steps in partial),
+        "figures": figures(scored),
+        "min_ade_by_k": min_ade_by_k(scored),
+        "buckets": {kind: {name: figures(part) for name, part in parts(scored, of).items()} for kind, of in KINDS.items()},
         "throughput": throughput(timing),
         "source": settings["source"],
         "notice": notice(settings["source"]),
@@ -96,6 +107,30 @@ def _table(path: Path, names: Sequence[str]) -> pa.Table:
 def planned_rows(table: pa.Table) -> pa.Table:
     """The rows that hold a plan."""
     return table.filter(table["error"].is_null())
+
+
+def scored_rows(table: pa.Table) -> pa.Table:
+    """The rows that hold a plan, for means: figures along the truth are null where less than half of the steps they are over is known.
+
+    The error of a path grows with time, so that the first steps alone would make a mean better than it is. The same holds for the best
+    sample, which is chosen over all steps: figures of it need half of all steps, those up to h seconds half of these too. Figures at the
+    last step are known or not. What the row itself holds is not changed.
+    """
+    table = planned_rows(table)
+    paths = [path or [math.nan] * 3 * F for path in table["gt_xyz"].to_pylist()]
+    known = np.isfinite(np.array(paths, np.float64).reshape(len(table), F, 3)[..., :2].sum(-1))
+    for name, steps in STEPS.items():
+        enough = np.stack([2 * known[:, :n].sum(1) >= n for n in steps]).min(0)
+        for whose in ("", *(f"{short}_" for short in SHORT.values())):
+            table = _where(table, enough, whose + name)
+    return _where(table, 2 * known.sum(1) >= F, "sample_ade")
+
+
+def _where(table: pa.Table, kept: np.ndarray, name: str) -> pa.Table:
+    """The table with null in a column where not kept."""
+    place = table.schema.get_field_index(name)
+    values = pc.if_else(pa.array(kept), table[name], pa.scalar(None, table.schema.field(name).type))
+    return table.set_column(place, table.schema.field(name), values)
 
 
 def column(table: pa.Table, name: str) -> np.ndarray:
@@ -172,7 +207,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     Raises:
         ValueError: a folder without a finished evaluation, or no clip and t0 in common.
     """
-    tables = [planned_rows(read(out)) for out in (first, second)]
+    tables = [scored_rows(read(out)) for out in (first, second)]
     settings = [read_settings(Path(out)) for out in (first, second)]
     keys = [list(zip(t["clip_id"].to_pylist(), t["t0_us"].to_pylist())) for t in tables]
     places = [{key: i for i, key in enumerate(k)} for k in keys]
@@ -256,7 +291,9 @@ def over(summary: Mapping[str, Any]) -> str:
         f"{summary['rows']} rows, {summary['failed']} failed; means and 95 % intervals over {clips_and_rows(summary['clips'], summary)}"
     ]
     if summary["partial"]:
-        parts.append(f"{summary['partial']} rows lack a part of the future")
+        few = summary["mostly_unknown"]
+        over_half = f", {few} of them over half of it: these are in no mean over the whole horizon" if few else ""
+        parts.append(f"{summary['partial']} rows lack a part of the future{over_half}")
     if summary["notes"]:
         parts.append("notes: " + ", ".join(f"{code} {count}" for code, count in summary["notes"].items()))
     return "\n".join(parts)

@@ -71,10 +71,11 @@ def quiet():
 
 
 def equal(got, want) -> None:
-    """Equal words; paths, of up to 140 m, within 1e-4 m."""
+    """Equal words; paths, of up to 140 m, within 1e-4 m: on a GPU within what fp32 can tell of random weights (checks/fp32.py)."""
+    bound = 2.3e-4 if torch.cuda.is_available() else 1e-4
     assert got.tokens == want.tokens and got.ended == want.ended and got.reasoning == want.reasoning
-    torch.testing.assert_close(got.xyz, want.xyz, atol=1e-4, rtol=0)
-    torch.testing.assert_close(got.rot, want.rot, atol=1e-4, rtol=0)
+    torch.testing.assert_close(got.xyz, want.xyz, atol=bound, rtol=0)
+    torch.testing.assert_close(got.rot, want.rot, atol=bound, rtol=0)
 
 
 @pytest.mark.parametrize("name", PIPELINES)

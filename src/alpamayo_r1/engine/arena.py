@@ -108,7 +108,7 @@ class Arena:
         self.limit = zeros(1)
         self.guidance = zeros(1, dtype=torch.float32)
         pinned = device.type == "cuda"
-        self._host = torch.zeros(rows, STATE + c.tokens, dtype=torch.long, pin_memory=pinned)
+        self._host = torch.zeros(2, rows, STATE + c.tokens, dtype=torch.long, pin_memory=pinned)
         self.crowded_host = torch.zeros(c.read_at_once, dtype=torch.uint8, pin_memory=pinned)
         self._drafts = torch.zeros(rows, LONGEST_BLOCK - 1, dtype=torch.long, pin_memory=pinned)
 
@@ -151,8 +151,9 @@ class Arena:
             logits=self._logits[: rows * block_length(rows)],
             **{
                 name: getattr(self, f"_{name}")[:rows]
-                for name in ("uniform", "forced", "block", "drafts", "state", "host", "next", "noise", "actions")
+                for name in ("uniform", "forced", "block", "drafts", "state", "next", "noise", "actions")
             },
+            host=(self._host[0, :rows], self._host[1, :rows]),
         )
 
     @staticmethod
@@ -197,7 +198,7 @@ class Buffers:
     block: torch.Tensor  # (R, K) i64: the token said last, then its drafts
     drafts: torch.Tensor  # (R, K - 1) i64, on the host: the drafts that the next pass reads
     state: torch.Tensor  # (R, 4 + N) i64: length, cached, over, ended, ids; see Said
-    host: torch.Tensor  # (R, 4 + N) i64, on the host: the state after the last pass
+    host: tuple[torch.Tensor, torch.Tensor]  # (R, 4 + N) i64, on the host: the state after the last pass, and after the one before
     next: torch.Tensor  # (R,) i64: the position of the first token said
     noise: torch.Tensor  # (R, F, 2) f32
     actions: torch.Tensor  # (R, F, 2) f32, normalised

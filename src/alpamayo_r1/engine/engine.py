@@ -185,7 +185,7 @@ class Engine:
         notes = [prompt.notes for prompt in prompts]
         buffers = self._read(prompts, how, clock)
         with clock("reasoning"):
-            passes = self._speak(how, buffers, rows)
+            said, passes = self._speak(how, buffers, rows)
         with clock("flow"):
             positions, shape = self._positions, (len(buffers.prompt), how.samples)
             flow = partial(forward.flow, self.model, buffers, how.steps, positions, guided)
@@ -194,7 +194,6 @@ class Engine:
             normalised = buffers.actions[:rows].to("cpu", non_blocking=True)
         if self.stream is not None:
             self.stream.synchronize()
-        said = Said.of(buffers.host[:rows])
         ended = said.ended.bool()
         plans = []
         with clock("kinematics"), torch.inference_mode(False), torch.no_grad():  # a Plan's tensors are the caller's, who may change them
@@ -224,8 +223,7 @@ class Engine:
         notes = [prompt.notes for prompt in prompts]
         buffers = self._read(prompts, how, clock)
         with clock("reasoning"):
-            self._speak(how, buffers, rows)
-        said = Said.of(buffers.host[:rows])
+            said, _ = self._speak(how, buffers, rows)
         tokens, timing = tokens_of(said.ids, said.length), clock.timing
         return [
             to_answers(self.vocabulary, question, tokens[i * how.samples : (i + 1) * how.samples], how, timing, notes[i])
@@ -236,8 +234,8 @@ class Engine:
     def _scale(self):
         return self.model.vla.action_space.scale()
 
-    def _speak(self, how: Request, buffers: Buffers, rows: int) -> int:
-        """Writes every row's words; rows behind the first `rows` hear the same. Returns the passes it took."""
+    def _speak(self, how: Request, buffers: Buffers, rows: int) -> tuple[Said, int]:
+        """Writes every row's words; rows behind the first `rows` hear the same. What was said, in how many passes."""
         turn, v = how.turn, self.vocabulary
         if turn not in self._masks:
             self._masks[turn] = blocked_tokens(turn, self.config.tokens, self.device)

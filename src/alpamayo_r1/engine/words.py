@@ -47,8 +47,10 @@ class Speaker:
     table: Table
     wide: int = 0  # passes for which tokens are drawn as from flat distributions, since some were flat
 
-    def speak(self, how: Request, rules: Rules, buffers: Buffers, rows: int, positions: int, last: Sequence[Sequence[int]] = ()) -> int:
-        """Writes the words of the first `rows` rows until all are over, and the others repeat them; how many passes that took.
+    def speak(
+        self, how: Request, rules: Rules, buffers: Buffers, rows: int, positions: int, last: Sequence[Sequence[int]] = ()
+    ) -> tuple[Said, int]:
+        """Writes the words of the first `rows` rows until all are over, and the others repeat them: what was said, in how many passes.
 
         last: what each row said a step ago.
         """
@@ -56,44 +58,45 @@ class Speaker:
         drafting = Drafting(how, rules, buffers, rows, self.table, last) if how.drafts else None
         key = len(buffers.prompt), len(buffers.state), rows, how.sampling, how.turn
 
-        def pass_on(count: int) -> None:
+        def pass_on(count: int, side: int) -> None:
             wide = self.wide > 0
 
             def work() -> None:
                 if count:
                     read_words(self.model, buffers, count, positions)
-                say(buffers, rows, max(count, 1), rules, how, wide)
+                say(buffers, rows, max(count, 1), rules, how, side, wide)
 
             if drafting is not None and count > 1:
                 buffers.block[:rows, 1:count].copy_(buffers.drafts[:rows, : count - 1], non_blocking=True)
                 buffers.block.view(-1, rows, buffers.block.shape[1])[1:] = buffers.block[:rows]
-            self.graphs.run(("words", *key, count, wide), work)
+            self.graphs.run(("words", *key, count, side, wide), work)
             self.wide -= wide
 
-        pass_on(0)
+        pass_on(0, 0)
         passes, ahead = 0, drafting is None and arrived is not None
         while True:
+            side = passes % 2 if ahead else 0
             if arrived is not None:
                 arrived.record()
             if ahead:  # without drafts the next pass runs while the state travels; the last one makes the keys that are wanted
-                pass_on(1)
+                pass_on(1, 1 - side)
             if arrived is not None:
                 arrived.synchronize()
             if buffers.crowded[1].any():
                 self.wide = FLAT
                 for flags in buffers.crowded:
                     flags.zero_()
-            said = Said.of(buffers.host[:rows])
+            said = Said.of(buffers.host[side][:rows])
             wanted = said.length if rules.whole else said.length - 1 + said.ended
             if said.over.all() and (ahead or bool((said.cached >= wanted).all())):
                 break
             if not ahead:
-                pass_on(1 if drafting is None else drafting.block(said))
+                pass_on(1 if drafting is None else drafting.block(said), 0)
             passes += 1
         if how.forced is None:
             for ids, length in zip(said.ids, said.length, strict=True):
                 self.table.learn(ids[: int(length)].tolist())
-        return passes + ahead
+        return Said.of(buffers.host[side][:rows].clone()), passes + ahead
 
 
 class Drafting:
@@ -128,10 +131,10 @@ class Drafting:
         return self.longest
 
 
-def say(buffers: Buffers, rows: int, count: int, rules: Rules, how: Request, wide: bool = False) -> None:
+def say(buffers: Buffers, rows: int, count: int, rules: Rules, how: Request, side: int, wide: bool) -> None:
     """Draws what follows each of `count` tokens read per row, accepts what was drafted rightly, and brings the state to the host.
 
-    wide: distributions are expected to be flat.
+    side: of the two states on the host, the one to write: the other may still be read. wide: distributions are expected to be flat.
     """
     b, length = buffers, buffers.said.length[:rows]
     at = (length[:, None] + torch.arange(count, device=length.device)).clamp_max(b.uniform.shape[1] - 1)
@@ -140,7 +143,7 @@ def say(buffers: Buffers, rows: int, count: int, rules: Rules, how: Request, wid
     accept(drawn.view(rows, count), b, rules)
     for shared in (b.state, b.block):
         shared.view(-1, rows, shared.shape[1])[1:] = shared[:rows]
-    b.host.copy_(b.state, non_blocking=True)
+    b.host[side].copy_(b.state, non_blocking=True)
     b.crowded[1].copy_(b.crowded[0], non_blocking=True)
 
 

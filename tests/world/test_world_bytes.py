@@ -36,3 +36,24 @@ def test_equal_pictures_give_equal_videos_at_every_size(size):
             seen.add(tuple(pool.map(encode, pictures)))
         [generator.bytes(9000) for _ in range(50)]
     assert len(seen) == 1
+
+
+def test_nothing_is_written_through_links(tmp_path):
+    """A link to a file is replaced, one to a folder refused; `out` itself may be one."""
+    (tmp_path / "mine").mkdir()
+    targets = ["features.csv", "labels/egomotion/egomotion.chunk_0000.zip", "clip_index.part"]
+    for number, name in enumerate(targets):
+        (tmp_path / f"kept{number}").write_text("mine", encoding="utf-8")
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).symlink_to(tmp_path / f"kept{number}")
+    (tmp_path / "out").symlink_to(tmp_path / "mine")
+    options = {"width": 32, "height": 18, "seconds": 0.4, "t_start": 4.8, "supersample": 1}
+    write_clips([3], tmp_path / "out", **options)
+    assert {(tmp_path / f"kept{n}").read_text(encoding="utf-8") for n in range(len(targets))} == {"mine"}
+    assert not any(path.is_symlink() for path in (tmp_path / "mine").rglob("*"))
+    (tmp_path / "other/camera").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "other/camera/camera_front_tele_30fov").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is a link to"):
+        write_clips([3], tmp_path / "other", **options)
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 from scipy.spatial.transform import Rotation
 
+from alpamayo_r1.core.files import own_folder
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.world.around import surroundings_table
 from alpamayo_r1.world.render import render_at
@@ -60,14 +61,18 @@ def write_clips(
 
     The video covers [t_start, t_start + seconds] of clip time at 30 fps, the egomotion 0 s .. the end of the video + 6.4 s or more;
     t0 (seconds) is the moment of the label stored in world/labels.parquet. families: a name per seed, or None for the seed's own.
-    rendered: told the share of a clip that was just rendered. Raises ValueError for pictures that can't be encoded.
+    rendered: told the share of a clip that was just rendered.
+
+    Raises:
+        ValueError: pictures that can't be encoded, or a link or a file where one of the folders has to be.
     """
     from alpamayo_r1.world.simulate import simulate
 
     if width % 2 or height % 2 or width < 2 or height < 2:
         raise ValueError(f"pictures of {width} x {height} were asked for, expected even numbers: H.264 shares colours between pixels")
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    for folder in _folders():
+        own_folder(out / folder)
     index = _read(out / "clip_index.parquet")
     known = set() if index is None else set(index.index)
     named = dict(zip(seeds, families)) if families is not None else {}
@@ -86,6 +91,12 @@ def write_clips(
 def write_world(seed: int, clips: int, out: str | Path, *, width: int = 640, height: int = 360, **options) -> list[str]:
     """`alpamayo-r1 world --seed N --clips M --out DIR`: the scenes of seeds N .. N+M-1. Options: see write_clips."""
     return write_clips(range(seed, seed + clips), out, width=width, height=height, **options)
+
+
+def _folders() -> list[str]:
+    """Every folder that is written to, parents first."""
+    above = ["labels", "camera", "calibration", "world", "metadata", "splits"]
+    return [*above, "labels/egomotion", *(f"camera/{name}" for name in CAMERAS), *(f"calibration/{name}" for name in _CALIBRATION)]
 
 
 # -------------------------------------------------------------------------------------------------------------------------- a chunk
@@ -144,10 +155,9 @@ def _render_clip(
 ) -> np.ndarray:
     """u8 (C, frames, height, width, 3), a few frames at once."""
     few = max(1, 2**18 // (width * height))
-    options = {"width": width, "height": height, "supersample": supersample}
     parts = []
     for part in steps.split(few):
-        parts.append(render_at(scene, part[None], **options)[0])
+        parts.append(render_at(scene, part[None], width=width, height=height, supersample=supersample)[0])
         rendered(len(part) / len(steps))
     return torch.cat(parts, 1).permute(0, 1, 3, 4, 2).contiguous().numpy()
 
@@ -261,7 +271,7 @@ def _write_indices(scene: SceneBatch, ids: Sequence[str], out: Path, chunk: int,
     """Adds the clips to the indices; clip_index.parquet, which makes them visible, comes last."""
     index = pd.Index(ids, name="clip_id")
     features = _features()
-    features.to_csv(out / "features.csv", index=False)
+    features.to_csv(_fresh(out / "features.csv"), index=False, lineterminator="\n", encoding="utf-8")
     presence = pd.DataFrame(True, index=index, columns=list(features["feature"]))
     collection = pd.DataFrame(
         {"country": "synthetic", "month": 1, "hour_of_day": 12, "platform_class": "synthetic", "radar_config": None}, index=index
@@ -285,8 +295,13 @@ def _labels(scene: SceneBatch, index: pd.Index, step: int) -> pd.DataFrame:
 
 
 def _zip(path: Path) -> zipfile.ZipFile:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+    return zipfile.ZipFile(_fresh(path), "w", zipfile.ZIP_STORED)
+
+
+def _fresh(path: Path) -> Path:
+    """A path where nothing is: a link in its place is removed, never written through."""
+    path.unlink(missing_ok=True)
+    return path
 
 
 def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -306,8 +321,7 @@ def _read(path: Path) -> pd.DataFrame | None:
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     """Writes beside the file and renames, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
+    beside = _fresh(path.with_suffix(".part"))
     table.to_parquet(beside)
     beside.replace(path)
 

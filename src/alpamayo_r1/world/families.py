@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from alpamayo_r1.world.scene import Kind
 
@@ -83,7 +84,7 @@ class Draw:
             z = z[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0xBF58476D1CE4E5B9)
         return _mix(z)
 
-    def uniform(self, name: str, low=0.0, high=1.0, count: int | None = None) -> np.ndarray:
+    def uniform(self, name: str, low: float | np.ndarray = 0.0, high: float | np.ndarray = 1.0, count: int | None = None) -> np.ndarray:
         """float64 in [low, high)."""
         return low + (high - low) * ((self.bits(name, count) >> np.uint64(11)) * 2.0**-53)
 
@@ -220,7 +221,7 @@ def blank(draw: Draw) -> Script:
     """An empty road: lanes, width and mild bends; the ego drives along at target speed."""
     count = len(draw.state)
 
-    def full(value, *shape, dtype=np.float64):
+    def full(value: object, *shape: int, dtype: DTypeLike = np.float64) -> np.ndarray:
         return np.full((count, *shape), value, dtype)
 
     zero = [full(0.0, ACTORS) for _ in range(10)]

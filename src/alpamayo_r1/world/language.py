@@ -257,7 +257,7 @@ class _Choice:
         self.decision, self.cause = np.full(count, "", object), np.full(count, "", object)
         self.side, self.at = np.zeros(count), np.full((count, 2), np.nan)
 
-    def say(self, where, decision: str, cause: str, *, side=0.0, at=None) -> None:
+    def say(self, where, decision: str, cause: str, *, side: float | np.ndarray = 0.0, at=None) -> None:
         free = where & (self.decision == "")
         self.decision[free], self.cause[free] = decision, cause
         self.side[free] = np.broadcast_to(side, free.shape)[free]

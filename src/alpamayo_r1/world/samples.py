@@ -81,7 +81,7 @@ def sample_batch(
         Sample(
             observation=Observation(pictures[b], tuple(cameras), Trajectory(history_xyz[b], history_rot[b]), int(step[b]) * 100_000),
             future=Trajectory(future_xyz[b], future_rot[b]),
-            clip_id=clip_id(scene.seeds[b]),
+            clip_id=clip_id(int(scene.seeds[b])),
             meta={
                 **shared,
                 "seed": int(scene.seeds[b]),

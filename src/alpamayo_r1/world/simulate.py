@@ -37,7 +37,7 @@ _CHUNK = 512  # scenes played at once, so that a step's arrays stay in the cache
 
 
 def simulate(
-    seeds: Sequence[int] | torch.Tensor,
+    seeds: Sequence[int] | np.ndarray | torch.Tensor,
     *,
     seconds: float = 12.0,
     families: Sequence[str] | None = None,
@@ -48,12 +48,14 @@ def simulate(
     `families` names each scene's family (otherwise it follows from the seed); `directive` tells each driver to do one of DIRECTIVES
     instead, from step T0_STEP on: the world, and all that came before, stay the same to the bit.
     """
-    seeds = np.asarray(seeds, np.int64)
+    numbers = np.asarray(seeds, np.int64)
     steps = round(seconds / DT) + 1 + FUTURE
-    family = fam.family_of(seeds) if families is None else np.array([FAMILIES.index(name) for name in families], np.int64)
-    orders = np.array([DIRECTIVES.index(d) + 1 if d else 0 for d in directive]) if directive is not None else np.zeros(len(seeds), np.int64)
-    chunks = [slice(i, i + _CHUNK) for i in range(0, len(seeds), _CHUNK)]
-    return _concatenate([_play(seeds[rows], family[rows], orders[rows], steps) for rows in chunks])
+    family = fam.family_of(numbers) if families is None else np.array([FAMILIES.index(name) for name in families], np.int64)
+    orders = (
+        np.array([DIRECTIVES.index(d) + 1 if d else 0 for d in directive]) if directive is not None else np.zeros(len(numbers), np.int64)
+    )
+    chunks = [slice(i, i + _CHUNK) for i in range(0, len(numbers), _CHUNK)]
+    return _concatenate([_play(numbers[rows], family[rows], orders[rows], steps) for rows in chunks])
 
 
 def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int) -> SceneBatch:

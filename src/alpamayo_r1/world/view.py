@@ -51,8 +51,9 @@ def view_of(camera: str, width: int, height: int, supersample: int, device: torc
     record = RIG[camera]
     lens = record.lens.resized(width, height)
     scale = max(1.0, math.sqrt(width * height / (224 * 128)) * 0.8)
-    tiles = tuple(max(1, round(size / (t * scale))) for size, t in zip((height, width), TILE.get(device.type, TILE["cuda"])))
-    tile = tuple(-(-size // n) for size, n in zip((height, width), tiles))
+    tall, wide = TILE.get(device.type, TILE["cuda"])
+    tiles = max(1, round(height / (tall * scale))), max(1, round(width / (wide * scale)))
+    tile = -(-height // tiles[0]), -(-width // tiles[1])
 
     fine, centre = _rays(lens, tiles, tile, supersample).flatten(1, 2), _rays(lens, tiles, tile, 1)[:, :, 0]
     axis = torch.nn.functional.normalize(fine.mean(1), dim=-1)

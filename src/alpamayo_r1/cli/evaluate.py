@@ -14,6 +14,7 @@ from alpamayo_r1.cli.options import (
     Data,
     Device,
     Fast,
+    Guidance,
     MaxTokens,
     OutFigures,
     OutFolder,
@@ -61,6 +62,10 @@ def evaluate(
     top_k: TopK = None,
     max_tokens: MaxTokens = PlanOptions.max_tokens,
     steps: Steps = None,
+    navigation: Annotated[
+        str | None, typer.Option(callback=maybe_text, help="FILE of what the driver is told: `clip_id text` on each line, or .json.")
+    ] = None,
+    guidance: Guidance = None,
     device: Device = "auto",
     fast: Fast = None,
     threads: Threads = None,
@@ -85,7 +90,7 @@ def evaluate(
     options = PlanOptions(
         samples=samples, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens, steps=steps or PROTOCOL.steps
     )
-    config = EvalConfig(checkpoint, data, clips, t0, options, device, fast, threads)
+    config = EvalConfig(checkpoint, data, clips, t0, options, navigation, guidance, device, fast, threads)
     last = follow(evaluate_clips(config, out, command=command, retry_failed=retry_failed, ray=ray, workers=workers))
     finish(out, report)
     if last.failed:

@@ -20,6 +20,7 @@ from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.evaluate.lists import microseconds, read_list
+from alpamayo_r1.evaluate.navigation import read_navigation
 
 GRID_US = 1_000_000
 """Step of `t0="grid"`."""
@@ -37,7 +38,8 @@ class EvalConfig:
 
     clips: FILE.parquet or FILE.txt, "gold644", a number (the first N of the data set), or None: gold644 of the real data set, all of a
     synthetic one. t0: seconds, "grid" (every whole second that has its history and future), or a FILE with clip ids and times.
-    device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their last bits.
+    navigation: a FILE of what the driver is told in each clip (see navigation.read_navigation), by default for its clips alone; guidance:
+    the weight of it. device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their last bits.
 
     Raises:
         ValueError: a plan that would draw without a seed.
@@ -48,6 +50,8 @@ class EvalConfig:
     clips: str | None = None
     t0: str = "5.1"
     plan: PlanOptions = PROTOCOL
+    navigation: str | None = None
+    guidance: float | None = None
     device: str = "auto"
     fast: bool | None = None
     threads: int | None = None
@@ -55,6 +59,8 @@ class EvalConfig:
     def __post_init__(self):
         if self.plan.seed is None or self.plan.noise is not None:
             raise ValueError("an evaluation draws from a seed: give plan=PlanOptions(seed=...) without noise=")
+        if self.guidance is not None and self.navigation is None:
+            raise ValueError(f"guidance is {self.guidance}, but there is no navigation for it to weigh: give navigation= too")
 
     @property
     def device_type(self) -> str:
@@ -69,6 +75,7 @@ class Item:
     index: int
     clip_id: str
     t0_us: int
+    navigation: str | None = None
 
 
 def work(config: EvalConfig, source: Source) -> list[Item]:
@@ -77,8 +84,9 @@ def work(config: EvalConfig, source: Source) -> list[Item]:
     Raises:
         ValueError: a list that can't be read, an unknown word, or no clip of it in the source.
     """
-    times = _times(config.t0)
-    clips = clip_list(config.clips, source) if config.clips or not isinstance(times, dict) else list(times)
+    times, texts = _times(config.t0), {} if config.navigation is None else read_navigation(Path(config.navigation))
+    named = list(texts) or (list(times) if isinstance(times, dict) else None)
+    clips = clip_list(config.clips, source) if config.clips or named is None else named
     known = set(source.clip_ids)
     if not known.intersection(clips):
         raise ValueError(
@@ -96,7 +104,7 @@ def work(config: EvalConfig, source: Source) -> list[Item]:
     else:
         moments: list[list[int]] = [[times] for _ in clips]
     pairs = dict.fromkeys((clip_id, t0) for clip_id, at in zip(clips, moments) for t0 in at)
-    return [Item(i, clip_id, t0) for i, (clip_id, t0) in enumerate(pairs)]
+    return [Item(i, clip_id, t0, texts.get(clip_id)) for i, (clip_id, t0) in enumerate(pairs)]
 
 
 def clip_list(spec: str | None, source: Source) -> list[str]:
@@ -152,7 +160,7 @@ def _grid(source: Source, clip_id: str) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------------- the same protocol?
 
 
-ROWS = 2
+ROWS = 3
 """Version of what a row holds for the same inputs: raise it with every change of a figure, so that no folder mixes two."""
 
 
@@ -161,11 +169,11 @@ def identity(config: EvalConfig, items: Sequence[Item], data: str) -> dict[str, 
 
     data: the digest of the data set's index. Which of several GPUs plans does not matter, nor where the data set lies.
     """
-    listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us}" for item in items).encode()).hexdigest()
+    listed = hashlib.sha256("\n".join(f"{item.clip_id} {item.t0_us} {item.navigation or ''}" for item in items).encode()).hexdigest()
     checkpoint = fingerprint(checkpoint_folder(config.checkpoint))
     described = asdict(config) | asdict(config.plan) | {"checkpoint": checkpoint, "rows": len(items), "clips": listed, "draws": DRAWS}
     described |= {"device": config.device_type, "data": data, "row_version": ROWS}
-    for name in ("t0", "plan"):
+    for name in ("t0", "plan", "navigation"):
         del described[name]
     return described
 

@@ -217,7 +217,8 @@ def _page(source: Source, table: pa.Table, place: int, summary: dict[str, Any]) 
     if read_again.sample is None:
         return f"<figure><figcaption>{caption}</figcaption><p class=note>{_e(read_again.error or '')}</p></figure>"
     plan = as_plan(row, {})
-    picture = jpeg(page(read_again.sample, plan, result(read_again.sample, plan, summary["config"]["plan"]["seed"])))
+    asked = {"navigation": row["navigation"]} if row["navigation"] else None
+    picture = jpeg(page(read_again.sample, plan, result(read_again.sample, plan, summary["config"]["plan"]["seed"], asked)))
     encoded = base64.b64encode(picture).decode()
     image = f'<img alt="{caption}" src="data:image/jpeg;base64,{encoded}">'
     return (
@@ -256,7 +257,9 @@ def _rows(table: pa.Table, summary: dict[str, Any]) -> str:
     """Every row; a click on a heading sorts, a click on a row opens it: paths from above, words and error of each sample, its page."""
     names = [("clip", True), ("t0", False), ("says", True), *((n, False) for n, _ in COLUMNS), ("reasoning of the best sample", True)]
     head = "".join(f"<th class={'l' if left else 'r'} tabindex=0 role=button>{name}" for name, left in names)
-    keep = table.select(["index", "clip_id", "t0_us", "decision", "error", "reasoning", "sample_ade", *(name for _, name in COLUMNS)])
+    keep = table.select(
+        ["index", "clip_id", "t0_us", "navigation", "decision", "error", "reasoning", "sample_ade", *(name for _, name in COLUMNS)]
+    )
     body = []
     for row in keep.to_pylist():
         said = f"<span class=bad>{_e(row['error'].splitlines()[0])}</span>" if row["error"] else _e(row["reasoning"][best(row)]) or "(none)"
@@ -265,6 +268,7 @@ def _rows(table: pa.Table, summary: dict[str, Any]) -> str:
         clip_id, t0_us, index = _e(row["clip_id"]), row["t0_us"], row["index"]
         link = f'<a class=open href="#row-{index}">{_e(row["clip_id"][:8])}</a>'
         clip = f'<td class="l id" title="{clip_id}">{link}</td><td data-v={t0_us}>{t0_us / 1e6:.10g}</td>'
+        said = f"<i>told: {_e(row['navigation'])}</i> · {said}" if row["navigation"] else said
         body.append(f"<tr id=row-{index}>{clip}<td class=l>{decision}</td>{numbers}<td class=l>{said}</td></tr>")
     rows = f"<table id=rows><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     note = "<p class=note>Click a heading to sort. Click a row, or its clip's name, to see its paths and every sample's words.</p>"

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         ("index", pa.int64()),
         ("clip_id", pa.string()),
         ("t0_us", pa.int64()),
+        ("navigation", pa.string()),
         ("source", pa.string()),
         ("error", pa.string()),
         ("reasoning", pa.list_(pa.string())),

@@ -42,8 +42,8 @@ def read_item(source: Source, item: Item) -> Read:
 class Worker:
     """A loaded model that turns what was read into rows."""
 
-    def __init__(self, planner: Planner, options: PlanOptions):
-        self.planner, self.options = planner, options
+    def __init__(self, planner: Planner, options: PlanOptions, guidance: float | None = None):
+        self.planner, self.options, self.guidance = planner, options, guidance
 
     def row(self, item: Item, read: Read) -> dict[str, Any]:
         """The row of an item; a plan that fails becomes a row with its error."""
@@ -52,7 +52,8 @@ class Worker:
         plan_ms = None
         if read.sample is not None:
             try:
-                plan = self.planner.plan(read.sample.observation, self.options)
+                told = {"navigation": item.navigation, "guidance": self.guidance} if item.navigation is not None else {}
+                plan = self.planner.plan(read.sample.observation, self.options.updated(told))
                 plan_ms = 1e3 * (time.perf_counter() - began)
                 found = score(read.sample, plan)
             except Exception as problem:
@@ -63,8 +64,11 @@ class Worker:
 
 
 def load_worker(config: EvalConfig) -> Worker:
-    """A worker with the config's checkpoint."""
-    return Worker(load(config.checkpoint, device=config.device, fast=config.fast), config.plan)
+    """A worker with the config's checkpoint. Raises ValueError where that was trained without navigation, and there is some."""
+    planner = load(config.checkpoint, device=config.device, fast=config.fast)
+    if config.navigation is not None:
+        planner.model.config.family.needs_navigation("--navigation")
+    return Worker(planner, config.plan, config.guidance)
 
 
 def describe(problem: Exception) -> str:

@@ -39,7 +39,8 @@ class EvalConfig:
     clips: FILE.parquet or FILE.txt, "gold644", a number (the first N of the data set), or None: gold644 of the real data set, all of a
     synthetic one. t0: seconds, "grid" (every whole second that has its history and future), or a FILE with clip ids and times.
     navigation: a FILE of what the driver is told in each clip (see navigation.read_navigation), by default for its clips alone; guidance:
-    the weight of it. device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their last bits.
+    the weight of it. device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their
+    last bits.
 
     Raises:
         ValueError: a plan that would draw without a seed.

@@ -241,6 +241,6 @@ def pick_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.d
     if not isinstance(dtype, torch.dtype | str):
         raise TypeError(f"dtype is {dtype!r}, expected a torch.dtype or one of {', '.join(DTYPES)}")
     wanted = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-    if wanted not in DTYPES.values():
+    if wanted is None or wanted not in DTYPES.values():
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     return wanted

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def read_surroundings(interface: PhysicalAIAVDatasetInterface, clip_id: str) -> 
             return None
         with interface.open_file(path) as file:
             content = zip_members(file, {"surroundings": f"{clip_id}.surroundings.parquet"}, path, BadSurroundings)["surroundings"]
-        table = read_parquet(content, where, BadSurroundings, MAX_POINTS)[["kind", *SIZES, "x", "y", "yaw"]]
+        table = cast("pd.DataFrame", read_parquet(content, where, BadSurroundings, MAX_POINTS)[["kind", *SIZES, "x", "y", "yaw"]])
         _check(table)
     return table
 
@@ -43,7 +44,7 @@ def surroundings_at(table: pd.DataFrame, t0_us: int, xyz: np.ndarray, rot: np.nd
     """The table at t0 in the ego frame there; xyz [3] and rot [3, 3] are the car's pose at t0 in the table's frame."""
     heading = np.arctan2(rot[1, 0], rot[0, 0])
     lines, boxes = [], []
-    for row in table.itertuples():
+    for row in _tuples(table):
         local = (np.stack([row.x, row.y], -1).astype(np.float64) - xyz[:2]) @ rot[:2, :2]
         if not len(row.yaw):
             lines.append(Marking(row.kind, torch.from_numpy(local).float()))
@@ -53,9 +54,14 @@ def surroundings_at(table: pd.DataFrame, t0_us: int, xyz: np.ndarray, rot: np.nd
     return Surroundings(tuple(lines), tuple(boxes))
 
 
+def _tuples(table: pd.DataFrame) -> Iterable[Any]:
+    """The table's rows, each with its columns as attributes."""
+    return table.itertuples()
+
+
 def _check(table: pd.DataFrame) -> None:
     """ValueError unless every row is a line or a box, of numbers."""
-    for row in table.itertuples():
+    for row in _tuples(table):
         box = len(row.yaw) > 0
         same = len(row.x) == len(row.y) and (len(row.yaw) == len(row.x) or not box) and len(row.x) > 0
         numbers = np.concatenate([row.x, row.y, row.yaw, [row.length, row.width, row.height] * box]).astype(np.float64)

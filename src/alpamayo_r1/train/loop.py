@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -303,7 +303,7 @@ class Group:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 
-    def share(self, parameters: list[torch.Tensor]) -> None:
+    def share(self, parameters: Sequence[torch.Tensor]) -> None:
         """Replaces gradients by their mean over the group."""
         if self.size > 1:
             flat = torch.cat([p.grad.flatten() for p in parameters])

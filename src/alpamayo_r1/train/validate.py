@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -97,13 +98,13 @@ def validate(
     batch: int = 64,
     t0: float = T0_STEP / 10,
     **options,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Mean ADE of the first sample, minADE of all, baselines, decisions by family, malformed words, steering; all at t0 seconds.
 
     Options: render's.
     """
     layout = make_layout(model.config, vocabulary)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for first in range(0, len(seeds), batch):
         rows += judge(model, vocabulary, layout, seeds[first : first + batch], samples, round(10 * t0), options)
     return {"t0_s": round(10 * t0) / 10} | summary(rows)
@@ -111,7 +112,7 @@ def validate(
 
 def judge(
     model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], samples: int, at_step: int, options
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """One row of figures per scene."""
     seen = read_scenes(model, vocabulary, layout, seeds, at_step, **options)
     asked = PlanOptions(samples=samples, seed=SEED, max_tokens=MAX_TOKENS)
@@ -161,11 +162,11 @@ def moved(order: str, natural: torch.Tensor, steered: torch.Tensor) -> bool:
     }[order]
 
 
-def summary(rows: list[dict[str, object]]) -> dict[str, object]:
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over scenes, by family, and the steering share by order."""
     keys = ("ade", "min_ade", *BASELINES, "decision", "cause", "malformed", "steered")
 
-    def means(some: list[dict[str, object]]) -> dict[str, float]:
+    def means(some: list[dict[str, Any]]) -> dict[str, float]:
         return {key: sum(float(row[key]) for row in some) / len(some) for key in keys} | {"scenes": len(some)}
 
     families = sorted({row["family"] for row in rows})
@@ -177,7 +178,7 @@ def summary(rows: list[dict[str, object]]) -> dict[str, object]:
     }
 
 
-def table(result: dict[str, object]) -> str:
+def table(result: dict[str, Any]) -> str:
     """The summary as text."""
     head = f"{'family':<14}{'scenes':>7}{'ADE':>8}{'minADE':>8}{'CV':>8}{'CTRA':>8}{'decision':>10}{'malformed':>10}{'steered':>9}"
     rows = [("all", result), *result["by_family"].items()]
@@ -192,7 +193,7 @@ def table(result: dict[str, object]) -> str:
     )
 
 
-def rounded(result: dict[str, object], digits: int = 4) -> dict[str, object]:
+def rounded(result: dict[str, Any], digits: int = 4) -> dict[str, Any]:
     """The summary with rounded numbers, for JSON."""
     return {
         key: rounded(value, digits) if isinstance(value, dict) else round(value, digits) if isinstance(value, float) else value

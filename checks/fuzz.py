@@ -1,169 +1,52 @@
-"""Strangers' input, seeded: mutated histories, pictures, configs, tokenizer files, indices, batches, options and messages.
+"""Strangers' input, seeded: mutated motions, pictures, configs, tokenizers, data sets, evaluations, lists and command lines.
 
     python checks/fuzz.py --cases 10000 --seed 1
 
 Every case must work, be noted, or end in a typed error: a class of ours, ValueError / TypeError / KeyError raised by this package, or an
-OSError that names its file. Reports untyped errors and cases over 20 s of CPU; exits with 1 if there are any. A kind is one function of a
-random generator and a scratch folder, listed in KINDS.
+OSError that names its file. Counted as wrong, by kind: other errors (untyped), what should have been refused or noted and was not (silent),
+over 20 s of CPU (slow), over 1 GB more memory (memory; where the system tells), anything written outside the case's folder (outside), and
+any name looked up or address connected to (network). Exits with 1 if there are any. The kinds are in strangers.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import gc
+import os
 import random
-import shutil
+import socket
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
-import torch
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "tests")]
 
-import alpamayo_r1
-from alpamayo_r1 import helper
-from alpamayo_r1.core.checkpoint import INDEX, inspect
-from alpamayo_r1.core.config import read_config
-from alpamayo_r1.core.gate.observation import check_observation
-from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.vocab import load_vocabulary
-from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
-from alpamayo_r1.models.base import read_scenes
-from alpamayo_r1.testing import random_observation, tiny_checkpoint
+import alpamayo_r1  # noqa: E402
+from checks.strangers import KINDS, Kind, prepare  # noqa: E402
 
-ROOT = str(Path(alpamayo_r1.__file__).parent)
-ODD: tuple[Any, ...] = (
-    None, True, 0, -1, 1.5, 10**9, 2**70, float("nan"), float("inf"),
-    "", "5", "é\ud800", "../x", "/x", [], [0], [[]], {}, {"a": None}, b"x",
-)  # fmt: skip
-SECONDS = 20.0
+HOME = str(Path(alpamayo_r1.__file__).parent)
+SECONDS, BYTES = 20.0, 10**9
+JUDGES = ("untyped", "silent", "slow", "memory", "outside", "network")
 
 
-@cache
-def checkpoint() -> Path:
-    return tiny_checkpoint(Path(tempfile.mkdtemp()))
+@dataclass(frozen=True)
+class Wrong:
+    """A case that failed: its kind and number, who judged so, and what was seen."""
 
-
-@cache
-def model() -> AlpamayoR1:
-    return AlpamayoR1.from_pretrained(checkpoint())
-
-
-@cache
-def scene() -> alpamayo_r1.Observation:
-    return random_observation(0, 64, 96)
-
-
-def odd_tensor(draw: random.Random, value: torch.Tensor) -> Any:
-    """A tensor with other numbers, another shape or another type."""
-    return draw.choice([
-        lambda: value * draw.choice([0, -1, 1e3, 1e30, float("nan")]), lambda: value[: draw.randrange(3)], lambda: value.long(),
-        lambda: value.flatten(), lambda: value.double(), lambda: value.flip(0), lambda: value.mT, lambda: value[..., :1],
-        lambda: value + draw.choice([1, 100, 1e9]), lambda: value.tolist(), lambda: draw.choice(ODD),
-    ])()  # fmt: skip
-
-
-def history(draw: random.Random, folder: Path) -> None:
-    past = scene().history
-    name = draw.choice(["xyz", "rot", "dt"])
-    given = draw.choice(ODD) if name == "dt" else odd_tensor(draw, getattr(past, name))
-    check_observation(replace(scene(), history=replace(past, **{name: given})), model().model.config)
-
-
-def pictures(draw: random.Random, folder: Path) -> None:
-    if draw.random() < 0.3:
-        changed = replace(scene(), cameras=draw.choice([*ODD, scene().cameras[::-1], scene().cameras[:2]]))
-    else:
-        changed = replace(scene(), frames=odd_tensor(draw, scene().frames))
-    check_observation(changed, model().model.config)
-
-
-def mutated(draw: random.Random, value: Any) -> Any:
-    """A JSON value with one part of it replaced, removed or doubled."""
-    if isinstance(value, dict) and value and draw.random() < 0.9:
-        key = draw.choice(list(value))
-        if draw.random() < 0.15:
-            return {k: v for k, v in value.items() if k != key}
-        return value | {key: mutated(draw, value[key])}
-    if isinstance(value, list) and value and draw.random() < 0.6:
-        i = draw.randrange(len(value))
-        return [*value[:i], mutated(draw, value[i]), *value[i + draw.randrange(2) :]]
-    return draw.choice([v for v in ODD if not isinstance(v, bytes)])
-
-
-def spoil(draw: random.Random, file: Path) -> None:
-    """Mutates a file: its JSON, its bytes or its length."""
-    data = file.read_bytes()
-    if file.suffix == ".json" and draw.random() < 0.7:
-        data = json.dumps(mutated(draw, json.loads(data))).encode()
-    elif draw.random() < 0.5:
-        data = data[: draw.randrange(len(data))]
-    else:
-        place = draw.randrange(len(data))
-        data = data[:place] + draw.randbytes(draw.randrange(1, 9)) + data[place + draw.randrange(9) :]
-    file.unlink()
-    file.write_bytes(data)
-
-
-def copied(folder: Path) -> Path:
-    return Path(shutil.copytree(checkpoint(), folder / "checkpoint"))
-
-
-def config(draw: random.Random, folder: Path) -> None:
-    made = copied(folder)
-    spoil(draw, draw.choice(sorted(made.rglob("config.json"))))
-    read_config(made)
-
-
-def tokenizer(draw: random.Random, folder: Path) -> None:
-    made = copied(folder)
-    found = read_config(made)
-    files = [made / found.vlm / name for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")]
-    spoil(draw, draw.choice([file for file in files if file.is_file()]))
-    load_vocabulary(made / found.vlm, found.tokens, found.family)
-
-
-def shards(draw: random.Random, folder: Path) -> None:
-    made = copied(folder)
-    spoil(draw, draw.choice([file for file in (made / INDEX, *sorted(made.glob("*.safetensors"))) if file.is_file()]))
-    inspect(made)
-
-
-@cache
-def batch() -> dict[str, Any]:
-    tokenized = helper.get_processor(model().tokenizer).apply_chat_template(helper.create_message(scene().frames.flatten(0, 1)))
-    past = scene().history
-    return {"tokenized_data": dict(tokenized), "ego_history_xyz": past.xyz[None, None], "ego_history_rot": past.rot[None, None]}
-
-
-def facade(draw: random.Random, folder: Path) -> None:
-    data = batch() | {"tokenized_data": dict(batch()["tokenized_data"])}
-    place = draw.choice([data, data["tokenized_data"]])
-    key = draw.choice(list(place))
-    place[key] = odd_tensor(draw, place[key]) if isinstance(place[key], torch.Tensor) else draw.choice(ODD)
-    read_scenes(data, model().model, model().vocabulary)
-
-
-def options(draw: random.Random, folder: Path) -> None:
-    PlanOptions(**{draw.choice(["samples", "seed", "temperature", "top_p", "top_k", "max_tokens", "steps", "reasoning"]): draw.choice(ODD)})
-
-
-def messages(draw: random.Random, folder: Path) -> None:
-    said = [
-        {"role": "system", "content": "hi"},
-        {"role": "user", "content": [{"type": "text", "text": "go"}, {"type": "image", "image": 1}]},
-    ]
-    helper.get_processor(model().tokenizer).apply_chat_template(mutated(draw, said))
-
-
-KINDS: tuple[Callable[[random.Random, Path], None], ...] = (history, pictures, config, tokenizer, shards, facade, options, messages)
+    kind: str
+    case: int
+    judge: str
+    what: str
 
 
 def is_typed(error: BaseException) -> bool:
@@ -173,30 +56,102 @@ def is_typed(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.filename is not None
     raised = traceback.extract_tb(error.__traceback__)[-1]
-    return isinstance(error, ValueError | TypeError | KeyError) and raised.filename.startswith(ROOT) and "raise" in (raised.line or "raise")
+    return isinstance(error, ValueError | TypeError | KeyError) and raised.filename.startswith(HOME) and "raise" in (raised.line or "raise")
 
 
-def run(cases: int, seed: int) -> list[str]:
-    """What went wrong in so many cases: kind, seed of the case, and the error."""
+def memory(name: str) -> int:
+    """VmRSS (now) or VmHWM (at most so far) of this process in bytes; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def forget_peak() -> None:
+    """Sets VmHWM to VmRSS."""
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+@contextmanager
+def no_network() -> Iterator[list[str]]:
+    """Refuses every look-up and connection, and lists them."""
+    tried: list[str] = []
+
+    def refuse(*given: Any, **more: Any) -> NoReturn:
+        tried.append(str(given or more)[:100])
+        raise OSError(101, "no network in this check", "network")
+
+    with patch("socket.socket.connect", refuse), patch("socket.getaddrinfo", refuse):
+        assert socket.getaddrinfo is refuse
+        yield tried
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, every other entry with None."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def judged(kind: Kind, case: int, seed: int, watch: Path) -> Iterator[tuple[str, str]]:
+    """Runs one case; judge and what was seen, for everything that is wrong with it."""
+    (watch / "beside").mkdir()
+    (watch / "beside" / "x").write_text("as it was", encoding="utf-8")
+    here = watch / "a" / "case"
+    here.mkdir(parents=True)
+    forget_peak()
+    before, begun = memory("VmRSS"), time.process_time()
+    with no_network() as tried, chdir(here):
+        try:
+            silent = kind(random.Random(f"{seed} {case}"), here)
+            if silent is not None:
+                yield "silent", silent
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            if not is_typed(error):
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                yield "untyped", f"{type(error).__name__}: {str(error)[:100]} ({Path(last.filename).name}:{last.lineno})"
+    seconds, grown = time.process_time() - begun, memory("VmHWM") - before
+    if seconds > SECONDS:
+        yield "slow", f"{seconds:.0f} s"
+    if grown > BYTES:
+        yield "memory", f"{grown / 1e9:.2f} GB"
+    if tried:
+        yield "network", ", ".join(tried)
+    outside = {path: what for path, what in contents(watch).items() if not path.startswith("a")}
+    if outside != {"beside": None, "beside/x": b"as it was"}:
+        yield "outside", f"{sorted(outside)}"
+
+
+def order(cases: int) -> list[Kind]:
+    """The kinds of so many cases: each once, then by their shares."""
+    draw = random.Random(0)
+    kinds = list(KINDS)
+    return kinds[:cases] + draw.choices(kinds, list(KINDS.values()), k=max(cases - len(kinds), 0))
+
+
+def run(cases: int, seed: int) -> list[Wrong]:
+    """What went wrong in so many cases."""
     wrong = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for i in range(cases):
-            kind, begun = KINDS[i % len(KINDS)], time.process_time()
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    kind(random.Random(f"{seed} {i}"), Path(folder))
-                except (KeyboardInterrupt, SystemExit):
-                    raise
-                except BaseException as error:
-                    if not is_typed(error):
-                        last = traceback.extract_tb(error.__traceback__)[-1]
-                        wrong.append(
-                            f"{kind.__name__} {i}: {type(error).__name__}: {str(error)[:100]} ({Path(last.filename).name}:{last.lineno})"
-                        )
-            if time.process_time() - begun > SECONDS:
-                wrong.append(f"{kind.__name__} {i}: {time.process_time() - begun:.0f} s")
+        prepare()
+        for case, kind in enumerate(order(cases)):
+            with tempfile.TemporaryDirectory() as watch:
+                wrong += [Wrong(kind.__name__, case, judge, what) for judge, what in judged(kind, case, seed, Path(watch))]
+            if case % 500 == 0:
+                gc.collect()
     return wrong
+
+
+def table(cases: int, wrong: list[Wrong]) -> Iterator[str]:
+    """Cases and failures by kind and judge."""
+    ran, failed = Counter(kind.__name__ for kind in order(cases)), Counter((one.kind, one.judge) for one in wrong)
+    yield f"{'kind':<16}{'cases':>7}" + "".join(f"{judge:>9}" for judge in JUDGES)
+    for kind in ran:
+        yield f"{kind:<16}{ran[kind]:>7}" + "".join(f"{failed[kind, judge]:>9}" for judge in JUDGES)
+    yield f"{'all':<16}{cases:>7}" + "".join(f"{sum(one.judge == judge for one in wrong):>9}" for judge in JUDGES)
 
 
 if __name__ == "__main__":
@@ -205,6 +160,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     found = run(given.cases, given.seed)
-    print(*found[:40], sep="\n")
-    print(f"{given.cases} cases, {len(found)} wrong: {dict(Counter(line.split()[0] for line in found))}")
+    for one in found[:100]:
+        print(f"{one.kind} {one.case} {one.judge}: {one.what}")
+    print(*table(given.cases, found), sep="\n")
     sys.exit(bool(found))

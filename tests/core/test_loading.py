@@ -23,7 +23,7 @@ from alpamayo_r1.core.checkpoint import (
     split,
 )
 from alpamayo_r1.core.config import ConfigError, parse_config, read_config, read_json
-from alpamayo_r1.core.hub import HubError
+from alpamayo_r1.core.hub import HubError, fetch
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
 from alpamayo_r1.planner import load
 from conftest import GOLDEN
@@ -230,6 +230,13 @@ def test_a_network_that_breaks_off_is_said(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", breaks_off)
     with pytest.raises(HubError, match=r"read timeout.*pass the folder"):
         AlpamayoR1.from_pretrained("a/b")
+
+
+@pytest.mark.parametrize("name", ["0", "smal", "./ckpt", "../x/y", "~/x", "a/b/c", ""])
+def test_a_name_that_is_no_repository_is_never_asked_for(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **options: pytest.fail("the Hub was asked"))
+    with pytest.raises(HubError, match="neither a folder"):
+        fetch(name)
 
 
 def test_hub_arguments_reach_the_hub(monkeypatch):

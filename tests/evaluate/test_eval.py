@@ -397,3 +397,15 @@ def test_reading_overlaps_and_keeps_order():
             time.sleep(0.05)
             assert value == n and len(begun) <= n + 4
             assert n == 0 or waited < 15, "the next one was not read ahead"
+
+
+def test_a_flipped_bit_in_the_results_is_never_published(done, tmp_path):
+    out = Path(shutil.copytree(done, tmp_path / "out"))
+    good, content, refused = repr(summarise(out)["figures"]), (out / "results.parquet").read_bytes(), 0
+    for place in range(4, len(content), len(content) // 60):
+        (out / "results.parquet").write_bytes(content[:place] + bytes([content[place] ^ 8]) + content[place + 1 :])
+        try:
+            assert repr(summarise(out)["figures"]) == good
+        except ValueError:
+            refused += 1
+    assert refused > 10

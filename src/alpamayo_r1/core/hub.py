@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 SMALL = Path(__file__).parents[1] / "assets" / "small"
 """The bundled checkpoint."""
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
+"""OWNER/NAME: nothing else is asked for over the network, so that a folder's name typed wrongly stays here."""
 
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
@@ -35,8 +39,10 @@ def fetch(
     """A snapshot folder of a model repository. From the cache where it is complete, else from the network.
 
     Raises:
-        HubError: unknown or gated repository, no login, offline and not in the cache.
+        HubError: no name of a repository, an unknown or gated one, no login, offline and not in the cache.
     """
+    if not REPOSITORY.fullmatch(repo):
+        raise HubError(f"{repo!r} is neither a folder here nor a repository name like 'nvidia/Alpamayo-R1-10B'")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -52,8 +58,8 @@ def fetch(
         reason = (
             "no such folder here, no such repository (or a private one and you are not logged in): check the name, then `hf auth login`"
         )
-    except HFValidationError:
-        reason = "it is neither a folder here nor a repository name like 'nvidia/Alpamayo-R1-10B'"
+    except HFValidationError as error:
+        reason = f"it is no repository name ({error})"
     except LocalEntryNotFoundError:
         reason = (
             f"no folder here, not in the local cache, and the network was not used or not reached: run `hf download {repo}` where it is"

@@ -6,6 +6,7 @@ out/work.parquet        every (clip, t0) in order
 out/rows/000017.parquet one finished row, which knows its place, clip, evaluation and checksum; the folder is a parquet data set
 out/results.parquet     all rows in order, without times of day or durations: equal runs give equal bytes
 out/timing.parquet      how long each row took
+out/digests.json        SHA-256 of results.parquet and timing.parquet
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from alpamayo_r1.core.files import own_folder, remove_unfinished, write_bytes
+from alpamayo_r1.core.files import own_folder, remove_unfinished, write_bytes, write_text
 from alpamayo_r1.core.notes import Note
 from alpamayo_r1.evaluate.protocol import Item
 from alpamayo_r1.evaluate.score import SCORES, TIMINGS
@@ -63,6 +64,10 @@ known_steps: steps of the future that are known. evaluation: the digest of what 
 
 SEALS = ("evaluation", "checksum")
 """Columns that are checked in rows/ and left out of results.parquet."""
+
+
+DIGESTS = "digests.json"
+"""Says what results.parquet and timing.parquet are, so that a damaged one is not published; a folder of an older version has none."""
 
 
 class Store:
@@ -124,8 +129,14 @@ class Store:
         if flaws:
             raise ValueError(f"rows of {self.folder} were changed while it was being written: {flaws[0]}. Give the same command again")
         table = self.read()
-        write_bytes(self.folder / "results.parquet", _parquet(table.drop_columns([*TIMINGS, *SEALS])))
-        write_bytes(self.folder / "timing.parquet", _parquet(table.select(["index", "clip_id", "t0_us", *TIMINGS])))
+        written = {
+            "results.parquet": _parquet(table.drop_columns([*TIMINGS, *SEALS])),
+            "timing.parquet": _parquet(table.select(["index", "clip_id", "t0_us", *TIMINGS])),
+        }
+        for name, content in written.items():
+            write_bytes(self.folder / name, content)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in written.items()}
+        write_text(self.folder / DIGESTS, json.dumps(digests, indent=1) + "\n")
         return table
 
     def _parts(self) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -16,11 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alpamayo_r1.core.files import write_text
+from alpamayo_r1.core.gate.files import read_object
 from alpamayo_r1.core.types import DT, F
 from alpamayo_r1.data.notices import notice
 from alpamayo_r1.evaluate.protocol import read_settings
 from alpamayo_r1.evaluate.score import HORIZONS, PATH_SCORES, SHORT, TIMINGS, UNITS, WORD_SCORES
-from alpamayo_r1.evaluate.store import SCHEMA, SEALS
+from alpamayo_r1.evaluate.store import DIGESTS, SCHEMA, SEALS
 from alpamayo_r1.metrics.intervals import Interval, intervals
 
 if TYPE_CHECKING:
@@ -91,8 +93,9 @@ def _table(path: Path, names: Sequence[str]) -> pa.Table:
         raise ValueError(f"{out} holds no finished evaluation (no {path.name}): run `alpamayo-r1 eval --out {out}` to its end")
     schema = pa.schema([SCHEMA.field(name) for name in names])
     try:
-        with path.open("rb") as file:
-            table = pq.read_table(file)
+        content = path.read_bytes()
+        check_digest(path, content)
+        table = pq.read_table(pa.BufferReader(content))
         for name in names:
             if name not in table.column_names:
                 table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
@@ -102,6 +105,13 @@ def _table(path: Path, names: Sequence[str]) -> pa.Table:
             f"{path} is not what an evaluation wrote ({type(error).__name__}: {str(error)[:200]}): give the evaluation's "
             "command again, which writes it anew from its rows"
         ) from None
+
+
+def check_digest(path: Path, content: bytes) -> None:
+    """Raises ValueError unless a file's content is what digests.json says, where the folder has one."""
+    digests = path.parent / DIGESTS
+    if digests.is_file() and read_object(digests).get(path.name) != hashlib.sha256(content).hexdigest():
+        raise ValueError(f"its SHA-256 is not the one in {DIGESTS}: it was changed after it was written")
 
 
 def planned_rows(table: pa.Table) -> pa.Table:

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ from alpamayo_r1.core.checkpoint import INDEX, inspect
 from alpamayo_r1.core.config import read_config
 from alpamayo_r1.core.gate.history import check_history
 from alpamayo_r1.core.gate.observation import check_observation
+from alpamayo_r1.core.notes import NoteWarning
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import CAMERAS, Trajectory
 from alpamayo_r1.core.vocab import load_vocabulary
@@ -508,14 +510,17 @@ def evaluation(draw: random.Random, folder: Path) -> str | None:
 
 
 def results(draw: random.Random, folder: Path) -> str | None:
-    """A finished folder that was changed, summarised: the same figures, or an error."""
+    """A finished folder that was changed, summarised: the same figures, a warning, or an error."""
     out = Path(shutil.copytree(finished()[0], folder / "out"))
     file = out / draw.choice(["config.json", "results.parquet", "timing.parquet", "digests.json"])
     if file.suffix == ".parquet" and draw.random() < 0.5:
         rewrite(file, table_spoilt(draw, file.read_bytes()))
     else:
         spoil(draw, file)
-    return None if repr(summarise(out)["figures"]) == summarised() else f"a change of {file.name} gives other figures"
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", NoteWarning)
+        found = repr(summarise(out)["figures"])
+    return None if found == summarised() or noted else f"a change of {file.name} gives other figures"
 
 
 def lists(draw: random.Random, folder: Path) -> None:

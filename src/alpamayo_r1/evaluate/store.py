@@ -67,7 +67,7 @@ SEALS = ("evaluation", "checksum")
 
 
 DIGESTS = "digests.json"
-"""Says what results.parquet and timing.parquet are, so that a damaged one is not published; a folder of an older version has none."""
+"""Says what results.parquet and timing.parquet are, so that a damaged one is noted; a folder of an older version has none."""
 
 
 class Store:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.gate.files import read_object
+from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.types import DT, F
 from alpamayo_r1.data.notices import notice
 from alpamayo_r1.evaluate.protocol import read_settings
@@ -94,7 +95,7 @@ def _table(path: Path, names: Sequence[str]) -> pa.Table:
     schema = pa.schema([SCHEMA.field(name) for name in names])
     try:
         content = path.read_bytes()
-        check_digest(path, content)
+        tell(changed(path, content), stacklevel=4)
         table = pq.read_table(pa.BufferReader(content))
         for name in names:
             if name not in table.column_names:
@@ -107,11 +108,17 @@ def _table(path: Path, names: Sequence[str]) -> pa.Table:
         ) from None
 
 
-def check_digest(path: Path, content: bytes) -> None:
-    """Raises ValueError unless a file's content is what digests.json says, where the folder has one."""
+def changed(path: Path, content: bytes) -> list[Note]:
+    """A note where a file's content is not what digests.json says; none where the folder has no digests.
+
+    Raises:
+        ValueError: digests.json is no JSON object.
+    """
     digests = path.parent / DIGESTS
-    if digests.is_file() and read_object(digests).get(path.name) != hashlib.sha256(content).hexdigest():
-        raise ValueError(f"its SHA-256 is not the one in {DIGESTS}: it was changed after it was written")
+    if not digests.is_file() or read_object(digests).get(path.name) == hashlib.sha256(content).hexdigest():
+        return []
+    text = f"{path} is not as it was written (its SHA-256 is another one than in {DIGESTS}): the evaluation's command writes it anew"
+    return [Note("results-changed", text)]
 
 
 def planned_rows(table: pa.Table) -> pa.Table:

@@ -19,6 +19,7 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check src tests bench checks
 	$(BIN)/ruff format --check src tests bench checks
+	$(BIN)/basedpyright
 
 test: lint
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --durations=15

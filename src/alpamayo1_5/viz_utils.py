@@ -63,7 +63,7 @@ def plot_bev_comparison(
         panels.append(("swapped", nav_text_swapped or "", pred_counterfactual))
     figure = Figure(figsize=figsize, layout="constrained")
     figure.suptitle(title)
-    rows = figure.subfigures(2, 1, height_ratios=[1, 1.3]) if camera_images is not None else [figure]
+    rows = figure.subfigures(2, 1, height_ratios=[1, 1.3], squeeze=False)[:, 0] if camera_images is not None else [figure]
     if camera_images is not None:
         axes = rows[0].subplots()
         axes.imshow(make_camera_grid(camera_images) if camera_images.ndim == 5 else camera_images.cpu())

@@ -65,7 +65,7 @@ def random_model(config: ModelConfig, device: torch.device | str, dtype: torch.d
                 parameter.zero_()
             else:
                 parameter.normal_(0, std, generator=generator)
-    model.action_in_proj.encoder.trunk[0].weight[:, : 2 * config.projection.features] *= SMOOTH
+    model.get_parameter("action_in_proj.encoder.trunk.0.weight")[:, : 2 * config.projection.features] *= SMOOTH
     for name, _ in list(model.named_buffers()):
         set_tensor(model, name, derived_value(config, name).to(device=device, dtype=dtype))
     return model.eval().requires_grad_(False)

@@ -12,8 +12,9 @@ import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,7 +30,7 @@ from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -76,7 +77,8 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, device: torch.
     stored = inspect(folder)
     model = build_meta(config)
     check(model, stored)
-    dtype, device = dtype or DTYPES[config.dtype], torch.device(device)
+    dtype = DTYPES[config.dtype] if dtype is None else dtype
+    device = torch.device(device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())  # of this thread: those that read have one of their own
     read_tensors(model, stored, dtype, device)
@@ -215,7 +217,7 @@ def read_shard(model: VLA, file: Path, stored: Mapping[str, TensorInfo], dtype: 
             set_tensor(model, name, read_tensor(stream, stored[name], device, buffer).to(dtype))
 
 
-def read_tensor(stream: BinaryIO, info: TensorInfo, device: torch.device, buffer: torch.Tensor | None = None) -> torch.Tensor:
+def read_tensor(stream: FileIO, info: TensorInfo, device: torch.device, buffer: torch.Tensor | None = None) -> torch.Tensor:
     """One tensor in its stored dtype, in memory of its own (a mapped file would stay open); through `buffer` where one is given."""
     tensor = torch.empty(info.shape, dtype=info.dtype, device="cpu" if buffer is None else device)
     target = tensor.view(-1).view(torch.uint8)
@@ -228,9 +230,9 @@ def read_tensor(stream: BinaryIO, info: TensorInfo, device: torch.device, buffer
     return tensor.to(device)
 
 
-def fill(stream: BinaryIO, window: torch.Tensor) -> None:
+def fill(stream: FileIO, window: torch.Tensor) -> None:
     """Reads len(window) bytes into a u8 tensor on the CPU."""
-    view = memoryview(window.numpy())
+    view = window.numpy().data
     while view:
         count = stream.readinto(view)
         if not count:
@@ -310,7 +312,7 @@ def resave(source: Path, target: Path, model: VLA) -> None:
     target.mkdir(parents=True, exist_ok=True)
     stored = inspect(source)
     constants = {name: read_stored(stored[name]) for name in derived_buffers(model) & stored.keys()}
-    tensors = {name: constants.get(name, tensor) for name, tensor in model.state_dict().items() if name in stored}
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name in stored} | constants
     weight_map = {name: info.file.name for name, info in stored.items()}
     write_shards(target, tensors, weight_map)
     if (source / INDEX).is_file():

@@ -46,10 +46,11 @@ def fetch(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    only = None if patterns is None else list(patterns)
     try:
         return Path(
             snapshot_download(
-                repo, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, allow_patterns=patterns
+                repo, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only, allow_patterns=only
             )
         )
     except GatedRepoError:

@@ -23,6 +23,8 @@ Images = tuple[torch.Tensor, list[torch.Tensor]]
 class Fourier(nn.Module):
     """sqrt(2) [sin(2 pi f u), cos(2 pi f u)] at log-spaced frequencies f from 1 to `max_frequency`; u [...] -> [..., features], in fp32."""
 
+    freqs: torch.Tensor
+
     def __init__(self, features: int, max_frequency: float):
         super().__init__()
         self.register_buffer("freqs", torch.logspace(0, math.log10(max_frequency), features // 2)[None])
@@ -45,7 +47,7 @@ class Trunk(nn.Module):
         self.trunk = nn.Sequential(*blocks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.trunk(x.to(self.trunk[0].weight.dtype))
+        return self.trunk(x.to(self.trunk.get_parameter("0.weight").dtype))
 
 
 class ActionIn(nn.Module):
@@ -68,6 +70,11 @@ class ActionIn(nn.Module):
 class ActionSpace(nn.Module):
     """The four scalars that normalise actions, as buffers: loading in bf16 rounds them, and the original runs with the rounded values."""
 
+    accel_mean: torch.Tensor
+    accel_std: torch.Tensor
+    curvature_mean: torch.Tensor
+    curvature_std: torch.Tensor
+
     def __init__(self, config: ActionConfig):
         super().__init__()
         for name in ("accel_mean", "accel_std", "curvature_mean", "curvature_std"):
@@ -78,15 +85,31 @@ class ActionSpace(nn.Module):
         return Scale((self.accel_mean.item(), self.curvature_mean.item()), (self.accel_std.item(), self.curvature_std.item()))
 
 
+class Backbone(nn.Module):
+    """Vision tower and language model, by the release's names."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.visual = Vision(config.vision)
+        self.language_model = Decoder(config.text)
+
+
+class VLM(nn.Module):
+    """The vision-language model: backbone and head, by the release's names."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.model = Backbone(config)
+        self.lm_head = nn.Linear(config.text.hidden, config.tokens.vocab, bias=False)
+
+
 class VLA(nn.Module):
     """Vision-language-action model. `encode`, `prefill`, `next_logits` and `velocity` are the whole of its forward arithmetic."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        backbone = nn.ModuleDict({"visual": Vision(config.vision), "language_model": Decoder(config.text)})
-        head = nn.Linear(config.text.hidden, config.text.vocab, bias=False)
-        self.vlm = nn.ModuleDict({"model": backbone, "lm_head": head})
+        self.vlm = VLM(config)
         self.expert = Decoder(config.expert)
         self.action_in_proj = ActionIn(config.projection, config.expert.hidden)
         self.action_out_proj = nn.Linear(config.expert.hidden, 2)
@@ -95,12 +118,12 @@ class VLA(nn.Module):
     @property
     def vision(self) -> Vision:
         """The vision tower."""
-        return self.vlm["model"]["visual"]
+        return self.vlm.model.visual
 
     @property
     def language(self) -> Decoder:
         """The language model without its head."""
-        return self.vlm["model"]["language_model"]
+        return self.vlm.model.language_model
 
     @property
     def device(self) -> torch.device:
@@ -165,7 +188,7 @@ class VLA(nn.Module):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., hidden] -> logits [..., vocab]."""
-        return self.vlm["lm_head"](hidden)
+        return self.vlm.lm_head(hidden)
 
     def next_logits(self, ids: torch.Tensor, position: int, past: Sequence[KV]) -> tuple[torch.Tensor, list[KV]]:
         """One token further: ids [S] at one position -> logits [S, vocab] and past with that token's keys and values."""

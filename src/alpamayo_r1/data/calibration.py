@@ -36,13 +36,13 @@ def read_calibration(lens: pd.Series, pose: pd.Series, name: str = "a camera") -
     return Calibration(FTheta(int(width), int(height), cx, cy, fw, bw), (x, y, z), rot)
 
 
-def read_vehicle(body: pd.Series, name: str = "a vehicle") -> dict[str, float]:
-    """A row of vehicle_dimensions -> {name: metres}. Raises BadCalibration."""
+def read_vehicle(body: pd.DataFrame | pd.Series, name: str = "a vehicle") -> dict[str, float]:
+    """A row of vehicle_dimensions -> {name: metres}. Raises BadCalibration, of several rows too."""
     bounds = {str(column): VEHICLE.get(str(column), (-30.0, 30.0)) for column in body.index}
     return dict(zip(bounds, _within(body, bounds | VEHICLE, name)))
 
 
-def _within(row: pd.Series, bounds: dict[str, tuple[float, float]], name: str) -> list[float]:
+def _within(row: pd.DataFrame | pd.Series, bounds: dict[str, tuple[float, float]], name: str) -> list[float]:
     values = numbers(row, bounds, name, BadCalibration).tolist()
     for (column, (low, high)), value in zip(bounds.items(), values):
         if not low <= value <= high:

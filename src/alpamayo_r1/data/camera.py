@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from alpamayo_r1.data.tables import reading
 if TYPE_CHECKING:
     import av
     import pandas as pd
+    from av.container import InputContainer
 
 MAX_SIDE = 8192
 """Pixels of the longest side of a picture."""
@@ -40,7 +41,9 @@ class Camera:
         self.period_us = float(np.median(np.diff(self.timestamps)))
         with reading(BadVideo, f"the video of {name} can't be opened: it", "an mp4 with one video stream"):
             self._reader = SeekVideoReader(io.BytesIO(video), self.timestamps)
-            self._check_stream(self._reader.stream)
+            self._container = cast("InputContainer", self._reader.container)
+            self._stream = cast("av.VideoStream", self._reader.stream)
+            self._check_stream()
             self._check_frames()
 
     def frames(self, times_us: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, tuple[Note, ...]]:
@@ -86,16 +89,15 @@ class Camera:
 
     def _decode(self, numbers: np.ndarray) -> np.ndarray:
         """The frames of these numbers u8[K, h, w, 3], upright; each key frame is sought once. Raises ValueError for a damaged one."""
-        reader, found = self._reader, {}
-        stream = reader.stream
+        reader, stream, found = self._reader, self._stream, {}
         if not stream.codec_context.is_open:
             stream.codec_context.options = {"err_detect": "explode"}
         pts = self._pts[np.unique(numbers)]
         keys = reader._key_pts[np.searchsorted(reader._key_pts, pts, side="right") - 1]
         for key in np.unique(keys):
             wanted = set(pts[keys == key].tolist())
-            reader.container.seek(int(key), any_frame=False, backward=True, stream=stream)
-            for frame in reader.container.decode(stream):
+            self._container.seek(int(key), any_frame=False, backward=True, stream=stream)
+            for frame in self._container.decode(stream):
                 if frame.is_corrupt:
                     raise ValueError(f"the frame at {frame.time} s of the video is damaged")
                 if frame.pts in wanted:
@@ -105,8 +107,8 @@ class Camera:
                     break
         return np.stack([found[p] for p in self._pts[numbers].tolist()])
 
-    def _check_stream(self, stream: av.VideoStream) -> None:
-        streams = self._reader.container.streams
+    def _check_stream(self) -> None:
+        stream, streams = self._stream, self._container.streams
         if streams.best("video") is not stream or len(streams.video) > 1:
             raise BadVideo(
                 f"the video of {self.name} has {len(streams.video)} video streams.", "one", "write it again: ffmpeg -i IN -map 0:v:0 OUT."
@@ -120,8 +122,8 @@ class Camera:
     def _check_frames(self) -> None:
         """A frame for every row, at a constant rate from pts 0, as the devkit numbers them. Raises BadVideo."""
         reader, numbers = self._reader, self._numbers
-        reader.container.seek(0, any_frame=True, backward=True, stream=reader.stream)
-        self._pts = np.sort(np.array([p.pts for p in reader.container.demux(reader.stream) if p.pts is not None], dtype=np.int64))
+        self._container.seek(0, any_frame=True, backward=True, stream=self._stream)
+        self._pts = np.sort(np.array([p.pts for p in self._container.demux(self._stream) if p.pts is not None], dtype=np.int64))
         count = len(self._pts)
         if count != numbers[-1] + 1:
             ends = "is truncated" if count <= numbers[-1] else "goes on after its clock"
@@ -140,7 +142,7 @@ class Camera:
         if (number != np.arange(count)).any():
             first = int(np.argmax(number != np.arange(count)))
             raise BadVideo(
-                f"the clock of the video of {self.name} (time base {reader.time_base}, {float(reader.fps):.3f} frames/s) drifts: "
+                f"the clock of the video of {self.name} (time base {reader.time_base}, {float(reader.fps or 0):.3f} frames/s) drifts: "
                 f"from frame {first} on the reader would give another frame without notice.",
                 "a constant frame rate, and a time base that divides the frame time (mp4's usual 1/15360 or 1/90000)",
                 "write it again, e.g. ffmpeg -i IN -r 30 -video_track_timescale 15360 OUT.mp4.",
@@ -149,10 +151,8 @@ class Camera:
 
 def upright(frame: av.VideoFrame) -> np.ndarray:
     """A decoded frame as u8[h, w, 3], turned as its display matrix says. Raises ValueError where that is no turn by 90 degrees."""
-    from av.sidedata.sidedata import Type
-
     picture = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return picture
     a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5] / 2**16

@@ -78,7 +78,7 @@ def integers(table: pd.DataFrame, column: str, name: str, kind: type[DataError])
             "convert the column, e.g. table.timestamp = (1e6 * seconds).round().astype('int64').",
         )
     with reading(kind, f"the column {column!r} of {name}", "whole numbers (int64)"):
-        if values.dtype.kind == "u" and int(values.max()) > 2**62:
+        if values.dtype.kind == "u" and int(values.to_numpy().max()) > 2**62:
             raise OverflowError(f"{values.max()} is beyond int64")
         return values.to_numpy(dtype=np.int64, copy=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alpamayo_r1.data.errors import SourceError
 from alpamayo_r1.data.tables import MAX_TABLE, reading
@@ -37,7 +37,7 @@ def check_index(interface: PhysicalAIAVDatasetInterface, name: str) -> None:
     with reading(SourceError, f"the index of {name}", "clip_index.parquet and features.csv of the PhysicalAI-AV layout", "write it again."):
         _check_clips(interface.clip_index, name)
         for feature, row in interface.features.features_df.iterrows():
-            members = row["clip_files_in_zip"]
+            members: Any = row["clip_files_in_zip"]
             paths = {} if members is None or members != members else dict(members)
             flaw = _flaw(str(row["chunk_path"]), paths)
             if flaw:
@@ -49,12 +49,13 @@ def check_index(interface: PhysicalAIAVDatasetInterface, name: str) -> None:
 
 
 def _check_clips(index: pd.DataFrame, name: str) -> None:
-    if "chunk" not in index.columns or index["chunk"].dtype.kind not in "iu" or bool(index["chunk"].isna().any()):
-        given = index["chunk"].dtype if "chunk" in index.columns else "not there"
+    chunk = index["chunk"].to_numpy() if "chunk" in index.columns else None
+    if chunk is None or chunk.dtype.kind not in "iu":
+        given = "not there" if chunk is None else chunk.dtype
         raise SourceError(f"the column chunk in clip_index.parquet of {name} is {given}.", "whole numbers", "write the index again.")
-    if len(index) and not 0 <= int(index["chunk"].min()) <= int(index["chunk"].max()) <= LARGEST_CHUNK:
+    if len(chunk) and not 0 <= int(chunk.min()) <= int(chunk.max()) <= LARGEST_CHUNK:
         raise SourceError(
-            f"clip_index.parquet of {name} names the chunks {index['chunk'].min()} to {index['chunk'].max()}.",
+            f"clip_index.parquet of {name} names the chunks {chunk.min()} to {chunk.max()}.",
             f"0 to {LARGEST_CHUNK:,}",
             "write the index again.",
         )

@@ -246,7 +246,10 @@ def _commit(repo: str, revision: str, cache: str | None, token) -> str:
     if _COMMIT.fullmatch(revision):
         return revision
     try:
-        return huggingface_hub.HfApi(token=token).dataset_info(repo, revision=revision).sha
+        commit = huggingface_hub.HfApi(token=token).dataset_info(repo, revision=revision).sha
+        if commit is None:
+            raise SourceError(f"the Hub names no commit for {repo}@{revision}.", "a commit", f"give one: {repo}@COMMIT.")
+        return commit
     except HfHubHTTPError:
         raise
     except (HTTPError, OSError) as error:

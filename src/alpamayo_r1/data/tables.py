@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def numbers(table: pd.DataFrame | pd.Series, columns: Iterable[str], name: str, 
             f"it has {', '.join(map(str, there[:20]))}: rename or add what is missing.",
         )
     with reading(kind, f"a column of {name}", f"numbers in {', '.join(columns)}"):
-        chosen = table[columns]
+        chosen = cast("pd.DataFrame | pd.Series", table[columns])
         text = [c for c in columns if table.ndim == 2 and chosen[c].dtype.kind not in "iuf"]
         if text:
             raise kind(f"{name} has {text[0]} of type {chosen[text[0]].dtype}.", f"numbers in {', '.join(columns)}", WHOLE)

@@ -197,7 +197,7 @@ def _car(axes: Axes, sample: Sample) -> None:
 def _frame(axes: Axes, xyz: torch.Tensor, extent: float) -> None:
     """Limits that hold all points and fill the axes at one scale."""
     right, ahead = _up(xyz[xyz.isfinite().all(-1)])
-    w, h = axes.get_position().size * axes.figure.get_size_inches()
+    w, h = axes.bbox.size
     low, high = min(float(ahead.min()), -6.0) - 3, max(float(ahead.max()), 24.0) + 6
     aside = max(extent, 1.12 * max(float(right.max()), -float(right.min())))
     scale = max((high - low) / h, 2 * aside / w)

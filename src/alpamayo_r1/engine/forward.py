@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import cast
 
 import torch
 import torch.nn.functional as nnf
@@ -13,7 +14,7 @@ import torch.nn.functional as nnf
 from alpamayo_r1.core.flow import integrate
 from alpamayo_r1.core.prompt import Prompt
 from alpamayo_r1.core.transformer import KV, RMSNorm, rope_table
-from alpamayo_r1.core.vision import Grid, Vision, interpolate_positions
+from alpamayo_r1.core.vision import Grid, Vision, VisionBlock, interpolate_positions
 from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
@@ -57,7 +58,7 @@ class Model:
     @cached_property
     def head(self) -> torch.Tensor:
         """The language model's head [vocab, hidden]."""
-        return self.vla.vlm["lm_head"].weight
+        return self.vla.vlm.lm_head.weight
 
     def grid_tables(self, grid: Grid) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Position embeddings [places, hidden] and rotary tables [places, d] of one grid, kept."""
@@ -88,13 +89,13 @@ def encode(model: Model, x: torch.Tensor, grids: Sequence[Grid]) -> list[torch.T
 def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
     """Images of one grid: embedded patches [N * places, hidden], changed in place -> [tokens [N * places / 4, out], DeepStack features]."""
     tower: Vision = model.vla.vision
-    c = tower.config
+    c, blocks = tower.config, cast(Sequence[VisionBlock], tower.blocks)
     positions, rope = model.grid_tables(grid)
     x = x.view(-1, *positions.shape)
     x += positions
     deep = []
-    normed = tower.blocks[0].norm1(x)
-    for i, block in enumerate(tower.blocks):
+    normed = blocks[0].norm1(x)
+    for i, block in enumerate(blocks):
         qkv = block.attn.qkv(normed).view(*x.shape[:2], 3, c.heads, -1)
         del normed
         q, k, v = vision_rope(qkv, rope).permute(2, 0, 3, 1, 4)
@@ -102,8 +103,8 @@ def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor
         normed = add_layer_norm(x, block.attn.proj(attended), block.norm2)
         del qkv, q, k, v, attended
         delta = block.mlp.linear_fc2(linear_gelu(normed, block.mlp.linear_fc1))
-        if i + 1 < len(tower.blocks):
-            normed = add_layer_norm(x, delta, tower.blocks[i + 1].norm1)
+        if i + 1 < len(blocks):
+            normed = add_layer_norm(x, delta, blocks[i + 1].norm1)
         else:
             x += delta
         if i in c.deepstack:
@@ -125,7 +126,7 @@ def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: B
     x.index_copy_(0, image, images.pop(0).to(x.dtype))
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
-        cache = tuple(cached[scene : scene + 1, :, : len(prompt)] for cached in buffers.prefix[i])
+        cache = scene_cache(buffers.prefix[i], scene, len(prompt))
         last = i + 1 == len(stack.layers) and not images
         x, normed = attend_prompt(model, layer, x, normed, rope, at, cache, last)
         delta = mlp(layer, normed)
@@ -148,7 +149,7 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
     x = nnf.embedding(prompt.ids[n:].to(vla.device), model.embedding)
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
-        cache = tuple(cached[scene : scene + 1, :, : len(prompt)] for cached in buffers.prefix[i])
+        cache = scene_cache(buffers.prefix[i], scene, len(prompt))
         for into, keys in zip(cache, known.kv[i], strict=True):
             into[:, :, :n].copy_(keys[:, :, :n])
         q = rope_write(linear(normed, layer.qkv, words=True), layer.head_norms, rope, at, cache, slot, stack.heads)
@@ -158,6 +159,12 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
         normed = add_rms_norm(x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps)
         normed = add_rms_norm(x, mlp(layer, normed, words=True), stack.norm_after(i), stack.eps)
     return linear(normed[-1:], model.head, final=True)[0]
+
+
+def scene_cache(prefix: KV, scene: int, length: int) -> KV:
+    """One scene's part of a layer's prefix, each [1, Hkv, length, d]: a view."""
+    keys, values = (cached[scene : scene + 1, :, :length] for cached in prefix)
+    return keys, values
 
 
 def attend_prompt(

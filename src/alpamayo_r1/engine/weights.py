@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ def fuse_stack(decoder: Decoder) -> Stack:
     """Fuses a decoder in place, layer by layer, so that at most one layer's weights exist twice at any time."""
     c = decoder.config
     layers = []
-    for layer in decoder.layers:
+    for layer in cast(Sequence[Layer], decoder.layers):
         layers.append(fuse_layer(layer))
         if decoder.norm.weight.is_cuda:
             torch.cuda.empty_cache()

@@ -100,7 +100,7 @@ def _from_parquet(path: Path) -> list[Row]:
     columns = [name for name in table.columns if name in (*ID_COLUMNS, "t0", "t0_us")]
     if not any(name in ID_COLUMNS for name in columns):
         raise ValueError(f"{path} has the columns {', '.join(map(str, table))[:300]}: expected key or clip_id")
-    records: Iterable[dict[Any, Any]] = table[columns].to_dict("records")
+    records: Iterable[dict[Any, Any]] = table.filter(items=columns).to_dict(orient="records")
     return [_row(record, f"row {number} of {path}") for number, record in enumerate(records)]
 
 

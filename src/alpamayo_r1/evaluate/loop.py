@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -26,6 +26,7 @@ from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate.inputs import fingerprints, index_digest
 from alpamayo_r1.evaluate.protocol import EvalConfig, Item, check_inputs, check_same, evaluation_digest, identity, read_settings, work
 from alpamayo_r1.evaluate.store import Store, opened
+from alpamayo_r1.evaluate.summary import column
 from alpamayo_r1.evaluate.worker import Worker, load_worker, read_item, threads
 from alpamayo_r1.planner import pick_device, runs_fast
 
@@ -175,10 +176,10 @@ def read_inputs(path: Path) -> dict[str, str]:
 def resumed(store: Store, total: int) -> Progress:
     """How far a folder is."""
     table = store.read()
-    counts = pc.and_(pc.is_finite(table["min_ade"]), pc.greater_equal(table["known_steps"], -(-F // 2)))
-    values = pc.drop_null(table["min_ade"].filter(counts))
+    values, known = column(table, "min_ade"), column(table, "known_steps")
+    values = values[np.isfinite(values) & (2 * known >= F)]
     failed = len(table) - table["error"].null_count
-    return Progress(len(table), total, failed, len(values), pc.mean(values).as_py() if len(values) else float("nan"))
+    return Progress(len(table), total, failed, len(values), float(values.mean()) if len(values) else float("nan"))
 
 
 def advance(progress: Progress, row: dict[str, Any]) -> Progress:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alpamayo_r1.core.files import write_text
@@ -146,8 +145,8 @@ def scored_rows(table: pa.Table) -> pa.Table:
 def _where(table: pa.Table, kept: np.ndarray, name: str) -> pa.Table:
     """The table with null in a column where not kept."""
     place = table.schema.get_field_index(name)
-    values = pc.if_else(pa.array(kept), table[name], pa.scalar(None, table.schema.field(name).type))
-    return table.set_column(place, table.schema.field(name), values)
+    field, values = table.schema.field(name), table[name].to_pylist()
+    return table.set_column(place, field, pa.array([v if keep else None for v, keep in zip(values, kept, strict=True)], field.type))
 
 
 def column(table: pa.Table, name: str) -> np.ndarray:

@@ -70,8 +70,8 @@ def _number(value: torch.Tensor) -> float | None:
     return round(number, 6) if math.isfinite(number) else None
 
 
-def _numbers(value: torch.Tensor | float) -> Any:
-    """Nested lists, micrometre precision, None for what is not a number."""
+def _numbers(value: Any) -> Any:
+    """A tensor or a number as nested lists, micrometre precision, None for what is not a number."""
     if isinstance(value, torch.Tensor):
         value = value.detach().double().cpu().tolist()
     if isinstance(value, list):

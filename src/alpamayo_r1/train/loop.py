@@ -223,7 +223,8 @@ class Pool:
     """The latest scenes, as a ring."""
 
     def __init__(self, size: int):
-        self.size, self.rows, self.written = size, None, 0
+        self.size, self.written = size, 0
+        self.rows: Rows | None = None
 
     def add(self, new: Rows) -> None:
         """Writes rows over the oldest ones."""
@@ -236,7 +237,9 @@ class Pool:
         self.written += count
 
     def draw(self, count: int, generator: torch.Generator) -> Rows:
-        """Random rows."""
+        """Random rows. Raises ValueError where there are none."""
+        if self.rows is None:
+            raise ValueError("the pool is empty, expected rows: add some first")
         at = torch.randint(min(self.written, self.size), (count,), generator=generator, device=generator.device)
         return self.rows.map(lambda x: x[at])
 
@@ -306,11 +309,12 @@ class Group:
     def share(self, parameters: Sequence[torch.Tensor]) -> None:
         """Replaces gradients by their mean over the group."""
         if self.size > 1:
-            flat = torch.cat([p.grad.flatten() for p in parameters])
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            flat = torch.cat([g.flatten() for g in gradients])
             dist.all_reduce(flat)
-            parts = (flat / self.size).split([p.numel() for p in parameters])
-            for p, part in zip(parameters, parts, strict=True):
-                p.grad.copy_(part.view_as(p))
+            parts = (flat / self.size).split([g.numel() for g in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def agree(self, value: float, device: torch.device) -> float:
         """The first process's value."""
@@ -361,7 +365,7 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
         if device.type == "cuda":
             torch.cuda.synchronize()
         rendered = time.monotonic()
-        sums = torch.zeros(5, device=device)
+        sums, rate = torch.zeros(5, device=device), 0.0
         steps = config.reuse * config.fresh // config.batch
         for _ in range(steps):
             rate = config.rate * schedule(step - first_step, share, config)

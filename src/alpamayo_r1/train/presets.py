@@ -202,7 +202,7 @@ def write_vlm_folder(folder: Path, preset: Preset) -> int:
     """Writes Qwen3-VL's config, tokenizer and processor files; returns the number of base tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     backend = build_backend(corpus(), preset.words)
-    ids = {token: backend.token_to_id(token) for token in QWEN_SPECIAL}
+    ids = {token: number for token, number in backend.get_vocab(with_added_tokens=True).items() if token in QWEN_SPECIAL}
     full = backend.get_vocab(with_added_tokens=False)
     base = len(full) + len(QWEN_SPECIAL)
     backend.save(str(folder / "tokenizer.json"))
@@ -210,7 +210,7 @@ def write_vlm_folder(folder: Path, preset: Preset) -> int:
     write_json(folder / "vocab.json", full)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     write_text(folder / "merges.txt", "#version: 0.2\n" + "\n".join(merges) + "\n")
-    write_json(folder / "config.json", {**vlm_config(preset, {**dict.fromkeys(full), **ids})})
+    write_json(folder / "config.json", {**vlm_config(preset, full | ids)})
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     tokenizer = {
         "add_prefix_space": False,

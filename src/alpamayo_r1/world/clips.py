@@ -77,7 +77,7 @@ def write_clips(
     known = set() if index is None else set(index.index)
     named = dict(zip(seeds, families)) if families is not None else {}
     new = [s for s in dict.fromkeys(int(s) for s in seeds) if clip_id(s) not in known]
-    first_chunk = 0 if index is None else int(index["chunk"].max()) + 1
+    first_chunk = 0 if index is None else int(index["chunk"].to_numpy().max()) + 1
     length = max(12.0, t_start + seconds)
     for number in range(0, len(new), CHUNK):
         part = new[number : number + CHUNK]

@@ -75,12 +75,12 @@ def nearest_dense(hit, slots, valid, ray, fuse) -> tuple[torch.Tensor, torch.Ten
     best, which = step(best, torch.zeros_like(best, dtype=torch.int32), 0, slots, valid, ray)
     pictures, tiles = best.shape[:2]
     busy = valid.sum(-1).flatten().topk(math.ceil(pictures * tiles * BUSY), sorted=False).indices
-    part = [v.flatten(0, 1)[None, busy] for v in (best, which)]
+    near, slot = (v.flatten(0, 1)[None, busy] for v in (best, which))
     slots, valid = (v.flatten(0, 1)[None, busy] for v in (slots, valid))
     ray = tuple(v[busy % tiles] for v in ray)
     for j in range(STRIDE, slots.shape[2], STRIDE):
-        part = step(*part, j, slots, valid, ray)
-    best, which = (v.flatten(0, 1).index_copy(0, busy, p[0]).view(v.shape) for v, p in zip((best, which), part))
+        near, slot = step(near, slot, j, slots, valid, ray)
+    best, which = (v.flatten(0, 1).index_copy(0, busy, p[0]).view(v.shape) for v, p in ((best, near), (which, slot)))
     return best, which
 
 

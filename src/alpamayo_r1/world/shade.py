@@ -51,7 +51,7 @@ class _Look(NamedTuple):
     colour: Colour
     emit: torch.Tensor
     shine: torch.Tensor
-    opacity: torch.Tensor | float
+    opacity: torch.Tensor
 
 
 def shade(p: Sequence[torch.Tensor], ray, t, is_round, air: Air, axes, pixel: torch.Tensor) -> tuple[Colour, torch.Tensor]:
@@ -61,7 +61,7 @@ def shade(p: Sequence[torch.Tensor], ray, t, is_round, air: Air, axes, pixel: to
     face = _faces(point, half, p[15:18])
     normal = _normal(p, point, face, is_round)
     hit = _Hit(point, half, p[17], point[2] + half[2], face, dot(normal, ray), t * pixel, tuple(p[19:22]), p[22], p[23], p[24])
-    look = _Look(hit.own, 0.0 * t, 0.0 * t, 1.0)
+    look = _Look(hit.own, 0.0 * t, 0.0 * t, torch.ones_like(t))
     for material in _MATERIALS:
         look = material(hit, look)
     world = tuple(dot(a, normal) for a in axes)

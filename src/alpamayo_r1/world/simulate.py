@@ -7,6 +7,7 @@ The ego obeys the unicycle of the action space exactly, with (acceleration a, cu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def _concatenate(parts: list[SceneBatch]) -> SceneBatch:
     if len(parts) == 1:
         return parts[0]
 
-    def join(records):
+    def join(records: list[Any]) -> Any:
         first = records[0]
         if isinstance(first, torch.Tensor):
             return torch.cat(records)

@@ -65,6 +65,10 @@ def view_of(camera: str, width: int, height: int, supersample: int, device: torc
     def put(t: torch.Tensor) -> torch.Tensor:
         return t.to(device, torch.float32).contiguous()
 
+    def put3(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x, y, z = (put(v) for v in t.unbind(-1))
+        return x, y, z
+
     return View(
         width=width,
         height=height,
@@ -72,8 +76,8 @@ def view_of(camera: str, width: int, height: int, supersample: int, device: torc
         tiles=tiles,
         q=supersample**2,
         pixel=put(torch.tensor(1 / lens.fw[1])),
-        ray=tuple(put(v) for v in fine.unbind(-1)),
-        look=tuple(put(v) for v in look.unbind(-1)),
+        ray=put3(fine),
+        look=put3(look),
         axis=put(axis),
         angle=put(angle),
         ground=falling.any(1).nonzero()[:, 0].to(device),

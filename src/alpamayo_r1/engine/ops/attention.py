@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -76,7 +77,7 @@ def attend(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
     return _attend_parts(q, context, heads)
 
 
-def _attention_arguments(q: torch.Tensor, context: Context, heads: Heads) -> tuple[tuple, tuple, dict[str, int | bool]]:
+def _attention_arguments(q: torch.Tensor, context: Context, heads: Heads) -> tuple[tuple, tuple, dict[str, Any]]:
     """What both kernels of attention take: tensors, numbers, and constants."""
     scenes, rows = len(context.prompt), len(context.seen)
     tensors = q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0)
@@ -122,7 +123,8 @@ def _attend_parts(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tens
     launch(
         kernels("attention").attend_kernel,
         (tiles * splits + samples * tail_tiles, scenes * heads.keys),
-        *(*tensors, acc, lse, *numbers, len(q), splits, tiles, tail_tiles),
+        q,
+        *(*tensors[1:], acc, lse, *numbers, len(q), splits, tiles, tail_tiles),
         **constants,
     )
     out = torch.empty(len(q), heads.queries * d, device=q.device, dtype=q.dtype)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as nnf
 from torch import nn
 
-from alpamayo_r1.core.vla import ActionIn
+from alpamayo_r1.core.vla import ActionIn, Fourier
 from alpamayo_r1.engine.ops.launch import PROGRAMS, THIN, WORDS, ceil_div, kernels, launch, on_gpu, power
 
 
@@ -164,7 +165,7 @@ def linear_gelu(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
 
 def action_features(x: torch.Tensor, t: float, projection: ActionIn, dtype: torch.dtype) -> torch.Tensor:
     """What the action projection's trunk reads of x f32[R, F, 2] and the time t: [R F, 3 features]."""
-    parts = (*projection.sinus, projection.timestep_fourier_encoder)
+    parts = cast(tuple[Fourier, ...], (*projection.sinus, projection.timestep_fourier_encoder))
     if not on_gpu(x):
         features = [part(u) for part, u in zip(parts, (x[..., 0], x[..., 1], torch.full(x.shape[:2], t, device=x.device)), strict=True)]
         return torch.cat(features, -1).flatten(0, 1).to(dtype)

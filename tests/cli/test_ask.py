@@ -30,6 +30,18 @@ def test_answers_as_json_of_one_camera():
     assert one["question"] == "Why?" and one["ended"] == [False] and one["clip_id"].startswith(CLIP)
 
 
+def test_answers_on_a_page(tmp_path):
+    from PIL import Image
+
+    heights = []
+    for number, questions in enumerate((["Why?"], ["Why?", "Is it safe?", "What is on the left?"])):
+        file = tmp_path / "new" / f"{number}.png"
+        done = invoke("ask", CLIP, *questions, "--checkpoint", TINY, "--max-tokens", "3", "--page", str(file))
+        assert done.exit_code == 0, done.output
+        heights.append(Image.open(file).height)
+    assert heights[1] > heights[0] + 100  # two more questions with their answers
+
+
 def test_a_plan_with_navigation_is_in_its_record(tmp_path):
     given = ("--checkpoint", TINY, "--clip", CLIP, "--out", str(tmp_path), "--max-tokens", "3", "--samples", "1")
     done = invoke("run", *given, "--navigation", "Turn left in 30m", "--guidance", "1.5")

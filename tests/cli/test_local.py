@@ -19,6 +19,7 @@ from alpamayo_r1 import bench
 from alpamayo_r1.cli.__main__ import VERBS, app
 from alpamayo_r1.testing import random_observation
 from alpamayo_r1.train import loop
+from support.golden15 import GOLDEN15
 
 FEW = ["--samples", "1", "--max-tokens", "8", "--steps", "1", "--device", "cpu"]
 
@@ -86,9 +87,10 @@ def test_no_verb_asks_the_network_for_local_things(place, tmp_path, monkeypatch)
     asked.clear()
     monkeypatch.setattr(bench, "random_observation", lambda seed: random_observation(seed, 72, 128))
     monkeypatch.setattr(loop, "TrainConfig", partial(loop.TrainConfig, fresh=8))
-    validating = ({"measure", "validate"} & set(VERBS)).pop()
-    checked = [validating, "--checkpoint", str(place / "tiny"), "--scenes", "2", "--samples", "1", "--device", "cpu"]
-    every = lines(place, tmp_path) | {validating: checked}
+    every = lines(place, tmp_path) | {
+        "validate": ["validate", "--checkpoint", str(place / "tiny"), "--scenes", "2", "--samples", "1", "--device", "cpu"],
+        "ask": ["ask", "de5c9638", "Why?", "--checkpoint", str(GOLDEN15 / "checkpoint"), "--max-tokens", "3", "--device", "cpu"],
+    }
     assert set(every) == set(VERBS)
     for verb, words in every.items():
         done = CliRunner().invoke(app, words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from alpamayo_r1.cli.options import (
     Temperature,
     TopK,
     TopP,
+    file_to_write,
     microseconds,
     text,
     texts,
@@ -43,6 +45,7 @@ def ask(
     max_tokens: MaxTokens = AskOptions.max_tokens,
     device: Device = "auto",
     fast: Fast = None,
+    page: Annotated[Path | None, typer.Option(parser=file_to_write, metavar="FILE", help="PNG to draw cameras and answers to.")] = None,
     as_json: Json = False,
 ) -> None:
     """Ask about what the cameras of a clip see at t0: `alpamayo-r1 ask 026c0758 "Describe the scene."` (Alpamayo 1.5)."""
@@ -58,6 +61,13 @@ def ask(
         with metered(Meter(f"loading {checkpoint}", None, "")):
             planner = load(checkpoint, device=device, fast=fast)
         answers = planner.ask(sample.observation, question, options)
+    if page is not None:
+        from alpamayo_r1.core.files import write_bytes
+        from alpamayo_r1.data.notices import notice
+        from alpamayo_r1.draw import answers_page, png
+
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(page, png(answers_page(sample, answers, notice(sample.meta.get("source")))))
     if as_json:
         shown = [
             {"clip_id": clip_id, "question": one.question, "answers": one.answers, "ended": one.ended, "timing_ms": one.timing}

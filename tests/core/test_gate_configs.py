@@ -184,3 +184,11 @@ def test_damaged_tokenizer_files_are_config_errors(folder, edit):
 def test_requests_are_bounded(option):
     with pytest.raises(ValueError, match=f"{next(iter(option))} is 1,000,000,000, expected .*at most"):
         PlanOptions(**option)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff b", "東\ud83d", "\ud83d\ude00"])
+def test_half_a_surrogate_pair_is_no_text(text):
+    folder = GOLDEN / "checkpoint"
+    config = read_config(folder)
+    with pytest.raises(ValueError, match="no text that can be written as UTF-8"):
+        load_vocabulary(folder / config.vlm, config.tokens).encode(text)

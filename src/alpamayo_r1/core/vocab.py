@@ -107,7 +107,7 @@ class QwenVocabulary:
             raise TypeError(f"a {type(text).__name__} was given to encode, expected a text")
         try:
             return self.backend.encode(text, add_special_tokens=False).ids
-        except UnicodeEncodeError:  # half of a surrogate pair
+        except (UnicodeEncodeError, TypeError):  # half of a surrogate pair, by version of tokenizers
             raise ValueError(f"{text!r} is no text that can be written as UTF-8: replace what stands for no character") from None
 
     def plain_ids(self, text: str, what: str) -> list[int]:

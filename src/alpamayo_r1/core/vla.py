@@ -100,7 +100,7 @@ class VLM(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.model = Backbone(config)
-        self.lm_head = nn.Linear(config.text.hidden, config.tokens.vocab, bias=False)
+        self.lm_head = nn.Linear(config.text.hidden, self.model.language_model.embed_tokens.num_embeddings, bias=False)
 
 
 class VLA(nn.Module):

@@ -154,7 +154,9 @@ def main(arguments: argparse.Namespace) -> int:
         model = ("--checkpoint", str(ROOT / "tests/golden/checkpoint"), "--data", str(folder / "clips/out"), "--threads", "1")
         plan = ("--device", "cpu", "--samples", "6", "--max-tokens", "48")
         verbs = {
-            "eval": Verb("eval", (*model, *plan), "rows/0*.parquet", ("rows/", "timing.parquet", "summary.json", "report.html")),
+            "eval": Verb(
+                "eval", (*model, *plan), "rows/0*.parquet", ("rows/", "timing.parquet", "digests.json", "summary.json", "report.html")
+            ),
             "world": Verb("world", ("--seed", "820000", "--clips", "3", *SMALL), "**/*.zip"),
         }
         counts = [kill(verb, getattr(arguments, name), folder / name, chance) for name, verb in verbs.items() if getattr(arguments, name)]

@@ -115,13 +115,9 @@ def spoil(draw: random.Random, file: Path) -> None:
     data = file.read_bytes()
     if file.suffix == ".json" and draw.random() < 0.7:
         data = json.dumps(mutated(draw, json.loads(data))).encode()
-    elif draw.random() < 0.5:
-        data = data[: draw.randrange(len(data))]
     else:
-        place = draw.randrange(len(data))
-        data = data[:place] + draw.randbytes(draw.randrange(1, 9)) + data[place + draw.randrange(9) :]
-    file.unlink()
-    file.write_bytes(data)
+        data = bytes_spoilt(draw, data)
+    rewrite(file, data)
 
 
 def copied(folder: Path) -> Path:

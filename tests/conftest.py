@@ -15,6 +15,14 @@ from alpamayo_r1.core.types import CAMERAS, Observation, Trajectory
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 SHARED = Path(__file__).parents[2] / "shared"
+HOW = {
+    "tokenize": True,
+    "add_generation_prompt": False,
+    "continue_final_message": True,
+    "return_dict": True,
+    "return_tensors": "pt",
+}
+"""How clients call `apply_chat_template`."""
 
 
 def golden(case: str) -> dict[str, torch.Tensor]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Threads sleep where they would spin: a plan takes 0.7 s on two busy cores instead of 6 to 30. OpenMP reads it when torch is imported.
+    # Threads sleep where they would spin: a plan takes 0.7 s on two busy cores, not 6 to 30. OpenMP reads it when torch is imported.
 
 __version__ = "0.1.0"
 __all__ = ["Observation", "Plan", "PlanOptions", "Planner", "Sample", "Trajectory", "load", "metrics", "open_source"]

@@ -157,8 +157,8 @@ def load(
     """Loads "small" (bundled), a checkpoint folder or a Hub repository.
 
     device "auto": cuda where there is one, else cpu. dtype: a torch.dtype or its name, "bfloat16" or "float32" (None: bf16 on cuda, fp32
-    on the CPU). fast None: the engine on cuda, plan.py
-    elsewhere. revision, cache_dir, token, local_files_only: as in `huggingface_hub.snapshot_download`.
+    on the CPU). fast None: the engine on cuda, plan.py elsewhere. revision, cache_dir, token, local_files_only: as in
+    `huggingface_hub.snapshot_download`.
 
     Raises:
         ValueError, TypeError: a device that is not here, a dtype that is none.

@@ -9,7 +9,8 @@ import torch
 
 from alpamayo1_5 import helper, nav_utils
 from alpamayo1_5.models.alpamayo1_5 import Alpamayo1_5
-from support.golden15 import CASES15, GOLDEN15, HOW, inputs_of, recording
+from conftest import HOW
+from support.golden15 import CASES15, GOLDEN15, inputs_of, recording
 
 PLANS = [case for case, facts in CASES15.items() if "frames_per_camera" in facts and facts["question"] is None]
 QUESTIONS = ["vqa_greedy", "vqa_forced"]

@@ -12,17 +12,10 @@ from PIL import Image
 
 from alpamayo_r1 import helper
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
-from conftest import CASES, GOLDEN, golden
+from conftest import CASES, GOLDEN, HOW, golden
 
 PIPELINES = ["forced_1", "forced_2_ragged", "forced_5_steps", "greedy_no_end", "stationary"]
 TEXTS = ["Keep distance to the lead vehicle since it is ahead in the lane.", "Nudge to the left", "stop", "turn right"]
-HOW = {
-    "tokenize": True,
-    "add_generation_prompt": False,
-    "continue_final_message": True,
-    "return_dict": True,
-    "return_tensors": "pt",
-}
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from alpamayo1_5.models.alpamayo1_5 import Alpamayo1_5
 from alpamayo_r1.core.vocab import load_vocabulary
 from alpamayo_r1.data.errors import MissingCamera
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
-from conftest import GOLDEN
-from support.golden15 import GOLDEN15, HOW, inputs_of, recording
+from conftest import GOLDEN, HOW
+from support.golden15 import GOLDEN15, inputs_of, recording
 
 TEXTS = ["Yield.", "Nudge left to clear the cones.", "Keep distance.", "Stop for the red light."]
 GUIDED = {"use_classifier_free_guidance": True, "inference_guidance_weight": 2.0}

@@ -9,17 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from alpamayo1_5 import helper
+from conftest import HOW
 
 GOLDEN15 = Path(__file__).parents[1] / "golden15"
 RECORDED = json.loads((GOLDEN15 / "cases.json").read_text(encoding="utf-8"))
 CASES15 = RECORDED["cases"]
-HOW = {
-    "tokenize": True,
-    "add_generation_prompt": False,
-    "continue_final_message": True,
-    "return_dict": True,
-    "return_tensors": "pt",
-}
 
 
 def recording(case: str) -> dict[str, torch.Tensor]:

@@ -12,7 +12,17 @@ import torch
 from alpamayo_r1.core.family import ALPAMAYO_15, Family
 from alpamayo_r1.core.options import AskOptions, PlanOptions
 from alpamayo_r1.core.request import prepare_answers
-from alpamayo_r1.models.base import Pretrained, check_rows, flow_settings, read_questions, refuse, words
+from alpamayo_r1.models.base import (
+    Predicted,
+    Pretrained,
+    check_rows,
+    flow_settings,
+    picked,
+    plan_options,
+    read_questions,
+    refuse,
+    words,
+)
 
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 """Names of attention that callers may give; ours is PyTorch's own on every device."""
@@ -20,8 +30,6 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 GUIDANCE = ("use_classifier_free_guidance", "inference_guidance_weight")
 FLOW = ("inference_step", "temperature", *GUIDANCE)
 """What diffusion_kwargs may hold beside int_method."""
-
-Predicted = tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]
 
 
 class Alpamayo1_5(Pretrained):
@@ -150,24 +158,3 @@ class Alpamayo1_5(Pretrained):
         said = words([ids for one in answers for ids in one.tokens], shape, self.vocabulary, ("cot", "meta_action", "answer"))
         unfinished = ["" if whole else text for one in answers for whole, text in zip(one.ended, one.answers, strict=True)]
         return said | {"unfinished": np.array(unfinished).reshape(shape)}
-
-
-def plan_options(
-    seed: int | None, temperature: float, top_p: float, top_k: int | None, max_tokens: int, settings: Mapping[str, Any]
-) -> PlanOptions:
-    """The original's arguments as ours."""
-    flow = settings.get("temperature")
-    return PlanOptions(
-        seed=seed,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        max_tokens=max_tokens,
-        steps=settings.get("inference_step"),
-        flow_temperature=1.0 if flow is None else flow,
-    )
-
-
-def picked(predicted: tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]], return_extra: bool) -> Predicted:
-    """What the caller wants of a prediction."""
-    return predicted if return_extra else predicted[:2]

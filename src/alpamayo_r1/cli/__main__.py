@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -10,9 +9,6 @@ import typer
 from alpamayo_r1 import __version__
 from alpamayo_r1.cli import ask, doctor, evaluate, make, run
 from alpamayo_r1.cli.errors import Verb, Verbs
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-"""Threads sleep where they would spin: a plan takes 0.7 s on two busy cores instead of 6 to 30, and 0.65 s on idle ones instead of 0.5."""
 
 VERBS = {
     "doctor": doctor.doctor,

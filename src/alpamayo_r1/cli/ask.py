@@ -51,6 +51,7 @@ def ask(
     """Ask about what the cameras of a clip see at t0: `alpamayo-r1 ask 026c0758 "Describe the scene."` (Alpamayo 1.5)."""
     options = AskOptions(samples=samples, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens)
 
+    from alpamayo_r1.core.files import writable_file, write_bytes
     from alpamayo_r1.core.types import CAMERAS
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.planner import load
@@ -58,15 +59,15 @@ def ask(
     with open_source(data) as source:
         clip_id = source.find(clip)
         sample = source.clip(clip_id).sample(microseconds(t0), cameras=tuple(camera or CAMERAS), need_future=False)
+        if page is not None:
+            writable_file(page)
         with metered(Meter(f"loading {checkpoint}", None, "")):
             planner = load(checkpoint, device=device, fast=fast)
         answers = planner.ask(sample.observation, question, options)
     if page is not None:
-        from alpamayo_r1.core.files import write_bytes
         from alpamayo_r1.data.notices import notice
         from alpamayo_r1.draw import answers_page, png
 
-        page.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(page, png(answers_page(sample, answers, notice(sample.meta.get("source")))))
     if as_json:
         shown = [

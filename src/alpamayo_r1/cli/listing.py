@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import pandas as pd
-
-from alpamayo_r1.data.errors import DataError
+from alpamayo_r1.data.errors import DataError, SourceError
 from alpamayo_r1.data.source import MARKER, Source
+from alpamayo_r1.data.tables import read_parquet
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,11 @@ def listed(source: Source, match: str | None = None) -> list[Row]:
 
 
 def world_labels(source: Source) -> dict[str, dict[str, str]]:
-    """Clip id -> {"family", "text"} of our synthetic world's clips; empty for others."""
+    """Clip id -> {"family", "text"} of our synthetic world's clips; empty for others. Raises SourceError."""
     root = source.origin.root
     if root is None or not (root / MARKER).is_file():
         return {}
-    table = pd.read_parquet(root / MARKER)
+    table = read_parquet(root / MARKER, f"{MARKER} of {source.name}", SourceError)
     columns = [name for name in ("family", "text") if name in table]
     return {str(clip_id): {name: str(row[name]) for name in columns} for clip_id, row in table.iterrows()}
 

@@ -156,18 +156,23 @@ class AskOptions(Saying):
         return None if self.answers is None else one_per_sample("answers", self.answers, self.samples)
 
 
-class ScenePlanKeywords(TypedDict, total=False):
-    """The names and types of PlanOptions as keywords, but for the navigation."""
+class SayingKeywords(TypedDict, total=False):
+    """The names and types of Saying as keywords, for editors and type checkers."""
 
     samples: int
     seed: int | None
-    noise: torch.Tensor | None
-    reasoning: str | Sequence[str] | None
     temperature: float
     top_p: float
     top_k: int | None
     max_tokens: int
     drafts: bool
+
+
+class ScenePlanKeywords(SayingKeywords, total=False):
+    """The names and types of PlanOptions as keywords, but for the navigation."""
+
+    noise: torch.Tensor | None
+    reasoning: str | Sequence[str] | None
     steps: int | None
     flow_temperature: float
     guidance: float | None
@@ -179,16 +184,9 @@ class PlanKeywords(ScenePlanKeywords, total=False):
     navigation: str | None
 
 
-class AskKeywords(TypedDict, total=False):
+class AskKeywords(SayingKeywords, total=False):
     """The names and types of AskOptions as keywords, for editors and type checkers."""
 
-    samples: int
-    seed: int | None
-    temperature: float
-    top_p: float
-    top_k: int | None
-    max_tokens: int
-    drafts: bool
     answers: str | Sequence[str] | None
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from physical_ai_av import PhysicalAIAVDatasetInterface
 
+from alpamayo_r1.core.gate.files import inside
 from alpamayo_r1.data.errors import SourceError
 
 
@@ -29,19 +30,14 @@ class PlainFolder(PhysicalAIAVDatasetInterface):
         path = self.root / filename
         if not path.is_file():
             return None
-        if not path.resolve().is_relative_to(self._allowed):
+        try:
+            return str(inside(self.root, filename))
+        except ValueError:
             raise SourceError(
                 f"{filename} of the folder {self.root} lies outside it, at {path.resolve()}.",
                 "files within the folder, and no links that lead out of it",
                 "copy the file to its place; in features.csv, write paths without '..'.",
-            )
-        return str(path)
-
-    @property
-    def _allowed(self) -> Path:
-        """The folder that files may lie in: the root, or the repository's folder where the root is a snapshot in a cache of the Hub."""
-        root = self.root.resolve()
-        return root.parent.parent if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir() else root
+            ) from None
 
     def _has_file(self, filename: str) -> bool:
         return self.is_file_cached(filename)

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alpamayo_r1.core.hub import REPOSITORY
 from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.errors import AccessDenied, DataError, SourceError, UnknownClip
 from alpamayo_r1.data.ids import check_clip_id, check_clip_ids
@@ -28,7 +29,6 @@ PRESENCE, LEGACY_PRESENCE = "metadata/feature_presence.parquet", "metadata/senso
 _INDEX = ("features.csv", "clip_index.parquet", PRESENCE, "metadata/data_collection.parquet")
 _USED = ("clip_index", "features", "feature_presence", "data_collection", "get_clip_chunk", "is_file_cached", "open_file")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def open_source(
@@ -50,7 +50,7 @@ def open_source(
     if Path(text).is_dir():
         return _open_folder(Path(text), f"the folder {text}")
     repo, _, pinned = text.partition("@")
-    if not _REPO.fullmatch(repo) or text.startswith((".", "/", "~")):
+    if not REPOSITORY.fullmatch(repo):
         raise SourceError(
             f'there is no folder "{text}", and it is no name of a data set on the Hub.',
             f'"sample", a folder with {_LAYOUT}, or "{NVIDIA}@REVISION"',

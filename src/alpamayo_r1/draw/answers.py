@@ -34,7 +34,7 @@ def answers_page(sample: Sample, answers: Sequence[Answers], notice: str = "") -
         axes = style.box(figure, EDGE + i * (wide + GAP), 0.6, wide, wide * aspect)
         panels.picture(axes, observation.frames[i, -1].permute(1, 2, 0).cpu().numpy(), panels.TITLES.get(name, name))
     for i, (line, colour, weight) in enumerate(text):
-        style.write(figure, EDGE, top + LINE * i, line, style.HEAD, colour, weight=weight)
+        style.write(figure, EDGE, top + LINE * i, line, style.HEAD, colour, weight=weight, room=room)
     style.write(figure, WIDTH - EDGE, top + LINE * len(text) + 0.1, notice, style.SMALL, style.FAINT, align="right", room=room)
     return figure
 

@@ -18,7 +18,7 @@ from alpamayo_r1.core.vision import Grid, Vision, VisionBlock, interpolate_posit
 from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
-from alpamayo_r1.engine.memory import Known
+from alpamayo_r1.engine.memory import Known, scene_cache
 from alpamayo_r1.engine.ops import (
     Context,
     action_features,
@@ -159,12 +159,6 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
         normed = add_rms_norm(x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps)
         normed = add_rms_norm(x, mlp(layer, normed, words=True), stack.norm_after(i), stack.eps)
     return linear(normed[-1:], model.head, final=True)[0]
-
-
-def scene_cache(prefix: KV, scene: int, length: int) -> KV:
-    """One scene's part of a layer's prefix, each [1, Hkv, length, d]: a view."""
-    keys, values = (cached[scene : scene + 1, :, :length] for cached in prefix)
-    return keys, values
 
 
 def attend_prompt(

@@ -53,7 +53,13 @@ def known_from(first: Prompt, prompt: Prompt, buffers: Buffers, scene: int) -> K
 
 def scene_kv(buffers: Buffers, scene: int, count: int) -> tuple[KV, ...]:
     """The first `count` keys and values of a scene's prefix: per layer [1, Hkv, count, d] each."""
-    return tuple((k[scene : scene + 1, :, :count], v[scene : scene + 1, :, :count]) for k, v in buffers.prefix)
+    return tuple(scene_cache(layer, scene, count) for layer in buffers.prefix)
+
+
+def scene_cache(prefix: KV, scene: int, count: int) -> KV:
+    """The first `count` keys and values of a scene in one layer's prefix, each [1, Hkv, count, d]: views."""
+    keys, values = prefix
+    return keys[scene : scene + 1, :, :count], values[scene : scene + 1, :, :count]
 
 
 def shared_tokens(ids: torch.Tensor, prompt: Prompt) -> int:

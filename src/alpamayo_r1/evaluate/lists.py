@@ -37,16 +37,19 @@ def read_list(path: Path) -> list[Row]:
     Raises:
         ValueError: no such file, one too large or of another form, an id that can't be one, a t0 that is no time, or nothing in it.
     """
-    if not path.is_file():
-        raise ValueError(
-            f"there is no file '{path}': give FILE.parquet or FILE.txt (and for --clips: gold644 or a number, for --t0: seconds or grid)"
-        )
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} has {path.stat().st_size / 2**20:.0f} MB, expected a list of clips of at most {LARGEST / 2**20:.0f} MB")
+    check_file(path, "a list of clips", "FILE.parquet or FILE.txt (and for --clips: gold644 or a number, for --t0: seconds or grid)")
     rows = _from_parquet(path) if path.suffix == ".parquet" else _from_text(path)
     if not rows:
         raise ValueError(f"{path} holds no clip: write one clip id on each line")
     return rows
+
+
+def check_file(path: Path, what: str, forms: str) -> None:
+    """Raises ValueError unless there is such a file, of at most LARGEST bytes. what: it should hold; forms: that it may have."""
+    if not path.is_file():
+        raise ValueError(f"there is no file '{path}': give {forms}")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} has {path.stat().st_size / 2**20:.0f} MB, expected {what} of at most {LARGEST / 2**20:.0f} MB")
 
 
 def microseconds(seconds: Any, where: str) -> int:

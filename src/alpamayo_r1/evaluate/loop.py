@@ -10,23 +10,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from alpamayo_r1.core.files import write_bytes, write_text
+from alpamayo_r1.core.gate.files import read_object
 from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.types import F
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate.inputs import fingerprints, index_digest
 from alpamayo_r1.evaluate.protocol import EvalConfig, Item, check_inputs, check_same, evaluation_digest, identity, read_settings, work
-from alpamayo_r1.evaluate.store import Store, opened
-from alpamayo_r1.evaluate.summary import column
+from alpamayo_r1.evaluate.store import Store, as_parquet, opened
 from alpamayo_r1.evaluate.worker import Worker, load_worker, read_item, threads
 from alpamayo_r1.planner import pick_device, runs_fast
 
@@ -149,9 +148,7 @@ def begin(config: EvalConfig, store: Store, command: str) -> tuple[list[Item], l
         check_same(read_settings(store.folder)["identity"], depends, store.folder)
     stored = read_inputs(files)
     check_inputs(stored, inputs, store.folder)
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([asdict(item) for item in items]), buffer)
-    write_bytes(listed, buffer.getvalue().to_pybytes())
+    write_bytes(listed, as_parquet(pa.Table.from_pylist([asdict(item) for item in items])))
     write_text(files, json.dumps(stored | inputs, indent=1) + "\n")
     if not settings.exists():
         record = {"config": asdict(config), "identity": depends, "source": kind, "versions": versions(), "command": command}
@@ -165,21 +162,18 @@ def read_inputs(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        stored = read_object(path)
+    except ValueError as error:
         raise ValueError(f"{path} can't be read ({error}): it was changed after it was written; begin anew with another --out") from None
-    if not isinstance(stored, dict) or not all(isinstance(value, str) for value in stored.values()):
+    if not all(isinstance(value, str) for value in stored.values()):
         raise ValueError(f"{path} holds no fingerprints: it was changed after it was written; begin anew with another --out")
-    return stored
+    return dict(stored)
 
 
 def resumed(store: Store, total: int) -> Progress:
     """How far a folder is."""
-    table = store.read()
-    values, known = column(table, "min_ade"), column(table, "known_steps")
-    values = values[np.isfinite(values) & (2 * known >= F)]
-    failed = len(table) - table["error"].null_count
-    return Progress(len(table), total, failed, len(values), float(values.mean()) if len(values) else float("nan"))
+    rows = store.read().select(["error", "min_ade", "known_steps"]).to_pylist()
+    return replace(reduce(advance, rows, Progress(0, total, 0, 0, float("nan"))), row=None)
 
 
 def advance(progress: Progress, row: dict[str, Any]) -> Progress:

@@ -8,7 +8,7 @@ from typing import Any
 
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.ids import check_clip_id
-from alpamayo_r1.evaluate.lists import LARGEST
+from alpamayo_r1.evaluate.lists import check_file
 
 
 def read_navigation(path: Path) -> dict[str, str]:
@@ -20,10 +20,7 @@ def read_navigation(path: Path) -> dict[str, str]:
     Raises:
         ValueError: no such file, one of another form, an id that can't be one, a clip with two texts, or nothing in it.
     """
-    if not path.is_file():
-        raise ValueError(f"there is no file '{path}': give a text with `clip_id text` on each line, or a .json of clip_id and nav_text")
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} has {path.stat().st_size / 2**20:.0f} MB, expected at most {LARGEST / 2**20:.0f} MB of navigation texts")
+    check_file(path, "navigation texts", "a text with `clip_id text` on each line, or a .json of clip_id and nav_text")
     try:
         content = path.read_text(encoding="utf-8-sig")
         pairs = _from_json(json.loads(content)) if path.suffix == ".json" else _from_text(content)

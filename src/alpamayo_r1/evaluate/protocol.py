@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alpamayo_r1.core.checkpoint import shards
+from alpamayo_r1.core.gate.files import read_object
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.sampling import DRAWS
@@ -227,13 +228,13 @@ def read_settings(out: Path) -> dict[str, Any]:
     """
     path = Path(out) / "config.json"
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = dict(read_object(path))
     except FileNotFoundError:
         raise ValueError(f"{out} holds no evaluation (no config.json): give the --out folder of an `alpamayo-r1 eval`") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} can't be read ({error}): it was changed after it was written; begin anew with another --out") from None
     expected = {"config": dict, "identity": dict, "source": str, "versions": dict, "command": str}
-    wrong = [name for name, kind in expected.items() if not isinstance(stored, dict) or not isinstance(stored.get(name), kind)]
+    wrong = [name for name, kind in expected.items() if not isinstance(stored.get(name), kind)]
     if not wrong and not isinstance(stored["config"].get("plan"), dict):
         wrong = ["config.plan"]
     if wrong:

@@ -71,7 +71,7 @@ def write_report(out: Path, summary: dict[str, Any]) -> Path:
         _buckets(summary["buckets"]),
         _pages(summary, planned_rows(table), shown),
         _errors(summary),
-        _notes(table),
+        _notes(summary),
         _rows(table, summary),
         _protocol(summary),
     ]
@@ -310,9 +310,9 @@ def _path(xyz: np.ndarray) -> list[list[float]]:
     return picked[np.isfinite(picked).all(1)].round(2).tolist()
 
 
-def _notes(table: pa.Table) -> str:
-    """How many rows have which note."""
-    counts = Counter(code for codes in table["notes"].to_pylist() for code in codes or [])
+def _notes(summary: dict[str, Any]) -> str:
+    """How many rows have which note, the most frequent first."""
+    counts = Counter(summary["notes"])
     if not counts:
         return ""
     listed = "".join(f"<li>{count} × <code>{_e(code)}</code></li>" for code, count in counts.most_common())

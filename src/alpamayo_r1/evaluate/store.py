@@ -100,7 +100,7 @@ class Store:
         sealed = {name: row.get(name) for name in SCHEMA.names} | {"evaluation": self.evaluation, "checksum": None}
         table = pa.Table.from_pylist([sealed], schema=SCHEMA)
         table = table.set_column(len(SCHEMA) - 1, SCHEMA.field("checksum"), pa.array([checksum(table.to_pylist()[0])]))
-        write_bytes(self.rows / f"{row['index']:06d}.parquet", _parquet(table))
+        write_bytes(self.rows / f"{row['index']:06d}.parquet", as_parquet(table))
 
     def done(self) -> set[int]:
         """The indices of the finished rows."""
@@ -130,8 +130,8 @@ class Store:
             raise ValueError(f"rows of {self.folder} were changed while it was being written: {flaws[0]}. Give the same command again")
         table = self.read()
         written = {
-            "results.parquet": _parquet(table.drop_columns([*TIMINGS, *SEALS])),
-            "timing.parquet": _parquet(table.select(["index", "clip_id", "t0_us", *TIMINGS])),
+            "results.parquet": as_parquet(table.drop_columns([*TIMINGS, *SEALS])),
+            "timing.parquet": as_parquet(table.select(["index", "clip_id", "t0_us", *TIMINGS])),
         }
         for name, content in written.items():
             write_bytes(self.folder / name, content)
@@ -192,7 +192,8 @@ def _read_row(path: Path) -> pa.Table:
         return pq.read_table(file, schema=SCHEMA)
 
 
-def _parquet(table: pa.Table) -> bytes:
+def as_parquet(table: pa.Table) -> bytes:
+    """A table as the bytes of a file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

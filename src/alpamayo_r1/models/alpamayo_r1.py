@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.models.base import Pretrained, flow_settings, refuse
+from alpamayo_r1.models.base import Predicted, Pretrained, flow_settings, picked, plan_options, refuse
 
 
 class AlpamayoR1(Pretrained):
@@ -31,7 +30,7 @@ class AlpamayoR1(Pretrained):
         noise: torch.Tensor | None = None,
         reasoning: Sequence[str] | None = None,
         **unknown: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
+    ) -> Predicted:
         """Reasons and drives: B scenes, `sets` times S samples each. Rows stand scene by scene, then set by set.
 
         data: "tokenized_data" (what a processor gives), "ego_history_xyz" [B, 1, 16, 3] and "ego_history_rot" [B, 1, 16, 3, 3]; left as
@@ -46,10 +45,6 @@ class AlpamayoR1(Pretrained):
             ValueError, TypeError, KeyError: arguments or data that do not fit, before any heavy work.
         """
         refuse("sample_trajectories_from_data_with_vlm_rollout", unknown)
-        steps = flow_settings(diffusion_kwargs, ("inference_step",)).get("inference_step")
-        shared = PlanOptions(
-            seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_generation_length,
-            steps=steps,
-        )  # fmt: skip
-        xyz, rot, said = self._sample(data, shared, (num_traj_sets, num_traj_samples), noise, reasoning)
-        return (xyz, rot, said) if return_extra else (xyz, rot)
+        settings = flow_settings(diffusion_kwargs, ("inference_step",))
+        shared = plan_options(seed, temperature, top_p, top_k, max_generation_length, settings)
+        return picked(self._sample(data, shared, (num_traj_sets, num_traj_samples), noise, reasoning), return_extra)

@@ -202,6 +202,31 @@ def flow_settings(diffusion_kwargs: Mapping[str, Any] | None, known: Sequence[st
     return settings
 
 
+def plan_options(
+    seed: int | None, temperature: float, top_p: float, top_k: int | None, max_tokens: int, settings: Mapping[str, Any]
+) -> PlanOptions:
+    """The original's arguments, and what `flow_settings` gave, as ours."""
+    flow = settings.get("temperature")
+    return PlanOptions(
+        seed=seed,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        max_tokens=max_tokens,
+        steps=settings.get("inference_step"),
+        flow_temperature=1.0 if flow is None else flow,
+    )
+
+
+Predicted = tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]
+"""pred_xyz and pred_rot, and with return_extra what was said."""
+
+
+def picked(predicted: tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]], return_extra: bool) -> Predicted:
+    """What the caller wants of a prediction."""
+    return predicted if return_extra else predicted[:2]
+
+
 def check_rows(shape: tuple[int, int, int], noise: torch.Tensor | None, reasoning: Sequence[str] | None) -> None:
     """Raises ValueError unless sets and S are at least 1 and noise and reasoning have a row for each of B * sets * S."""
     scenes, sets, samples = shape

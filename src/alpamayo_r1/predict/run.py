@@ -13,7 +13,7 @@ from alpamayo_r1.core.files import write_bytes
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import Sample
 from alpamayo_r1.data.clips import T0_US
-from alpamayo_r1.data.source import Source, open_source
+from alpamayo_r1.data.source import Source
 from alpamayo_r1.draw import page, png
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.predict.record import result, write_result
@@ -112,6 +112,3 @@ def means(done: Sequence[Done]) -> dict[str, float]:
     for name in known[0]["baselines"]:
         rows[name] = [r["baselines"][name] for r in known]
     return {name: statistics.fmean(values) for name, values in rows.items()}
-
-
-__all__ = ["Done", "Failed", "choose", "means", "open_source", "read", "run"]

@@ -68,8 +68,7 @@ def write_clips(
     """
     from alpamayo_r1.world.simulate import simulate
 
-    if width % 2 or height % 2 or width < 2 or height < 2:
-        raise ValueError(f"pictures of {width} x {height} were asked for, expected even numbers: H.264 shares colours between pixels")
+    check_size(width, height)
     out = Path(out)
     for folder in _folders():
         own_folder(out / folder)
@@ -91,6 +90,12 @@ def write_clips(
 def write_world(seed: int, clips: int, out: str | Path, *, width: int = 640, height: int = 360, **options) -> list[str]:
     """`alpamayo-r1 world --seed N --clips M --out DIR`: the scenes of seeds N .. N+M-1. Options: see write_clips."""
     return write_clips(range(seed, seed + clips), out, width=width, height=height, **options)
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ValueError for pictures that can't be encoded."""
+    if width % 2 or height % 2 or width < 2 or height < 2:
+        raise ValueError(f"pictures of {width} x {height} were asked for, expected even numbers: H.264 shares colours between pixels")
 
 
 def _folders() -> list[str]:

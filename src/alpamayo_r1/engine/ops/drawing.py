@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
@@ -50,10 +51,7 @@ def _draw_from_candidates(
 ) -> torch.Tensor:
     rows, vocab = logits.shape
     blocks, bits = ceil_div(vocab, DRAW_BLOCK), 16 if logits.dtype == torch.bfloat16 else 32
-
-    def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(*shape, device=logits.device, dtype=dtype)
-
+    empty = partial(torch.empty, device=logits.device)
     peaks, masses = empty(rows, blocks, dtype=torch.long), empty(rows, blocks, dtype=torch.float64)
     counts, found = empty(rows, blocks, dtype=torch.int32), empty(rows, blocks, CAP, dtype=torch.int32)
     values, ids = empty(rows, blocks, CAP, dtype=torch.float32), empty(rows, MOST, dtype=torch.int32)
@@ -72,10 +70,7 @@ def _draw_from_candidates(
 def _draw_by_ranges(logits: torch.Tensor, blocked: torch.Tensor, uniform: torch.Tensor, config: Sampling) -> torch.Tensor:
     rows, vocab = logits.shape
     blocks, bits = ceil_div(vocab, DRAW_BLOCK), 16 if logits.dtype == torch.bfloat16 else 32
-
-    def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(*shape, device=logits.device, dtype=dtype)
-
+    empty = partial(torch.empty, device=logits.device)
     peaks, ties = empty(rows, blocks, dtype=torch.long), empty(rows, blocks, dtype=torch.int32)
     weights, above = empty(rows, vocab, dtype=torch.float64), empty(rows, blocks, dtype=torch.float64)
     drawing, grid, given, size = kernels("drawing"), (rows, blocks), (logits, blocked), (vocab, blocks)

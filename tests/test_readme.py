@@ -17,6 +17,7 @@ VERBS = "|".join(typer.main.get_command(app).commands)
 COMMANDS = [line.split("#")[0].strip() for line in re.findall(rf"alpamayo-r1 (?:{VERBS}) [^`\n]*", README)]
 
 
+@pytest.mark.slow
 def test_the_python_runs():
     block = re.search(r"```python\n(.*?)```", README, re.S).group(1)
     names: dict = {}

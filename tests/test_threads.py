@@ -11,6 +11,7 @@ import pytest
 from conftest import GOLDEN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code, given, expected",
     [
@@ -38,6 +39,7 @@ print([(warning.message.note.code, warning.filename) for warning in given if isi
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first, given, expected",
     [

@@ -18,12 +18,14 @@ def invoke(*words: str):
     return CliRunner().invoke(app, list(words))
 
 
+@pytest.mark.slow
 def test_questions_are_answered():
     done = invoke("ask", CLIP, "Describe the scene.", "Is it safe?", "--checkpoint", TINY, "--max-tokens", "4", "--samples", "2")
     assert done.exit_code == 0, done.output
     assert done.stdout.count("(cut off)") == 4 and "Is it safe?" in done.stdout and "answer-unfinished" in done.stderr
 
 
+@pytest.mark.slow
 def test_answers_as_json_of_one_camera():
     done = invoke("ask", CLIP, "Why?", "--checkpoint", TINY, "--max-tokens", "3", "--camera", "camera_front_wide_120fov", "--json")
     (one,) = json.loads(done.stdout)
@@ -42,6 +44,7 @@ def test_answers_on_a_page(tmp_path):
     assert heights[1] >= heights[0] + 2 * 4 * 24  # two more questions, each with an answer, a note and a gap: lines of 24 pixels
 
 
+@pytest.mark.slow
 def test_a_plan_with_navigation_is_in_its_record(tmp_path):
     given = ("--checkpoint", TINY, "--clip", CLIP, "--out", str(tmp_path), "--max-tokens", "3", "--samples", "1")
     done = invoke("run", *given, "--navigation", "Turn left in 30m", "--guidance", "1.5")
@@ -50,6 +53,7 @@ def test_a_plan_with_navigation_is_in_its_record(tmp_path):
     assert record["request"]["navigation"] == "Turn left in 30m" and record["request"]["guidance"] == 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words,said",
     [

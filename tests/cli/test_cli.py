@@ -9,6 +9,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments,words",
     [
@@ -87,6 +88,7 @@ def test_words_are_shown_as_they_are():
     assert "Stop [red light] ahead [/x]" in shown and "[b]clip" in shown and "[/here]" in shown
 
 
+@pytest.mark.slow
 def test_a_broken_clip_is_passed_over(tmp_path):
     import alpamayo_r1
     from alpamayo_r1.core.options import PlanOptions

@@ -11,6 +11,7 @@ from alpamayo_r1.cli import findings
 from alpamayo_r1.cli.__main__ import app
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_this_machine_well_and_the_plan_as_recorded():
     done = CliRunner().invoke(app, ["doctor", "--json"])
     found = {finding["what"]: finding for finding in json.loads(done.stdout)}
@@ -19,6 +20,7 @@ def test_the_doctor_finds_this_machine_well_and_the_plan_as_recorded():
     assert "Nudge to the left" in found["bundled plan"]["seen"] and found["bundled plan"]["state"] == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key,value,words", [("reasoning", "Fly", "recorded were the words 'Fly'"), ("waypoints", {"9": [8.01, 0, 0]}, "0.001 m")]
 )
@@ -35,12 +37,14 @@ def test_a_checkpoint_that_is_not_here_is_broken_and_the_exit_code_says_so(monke
     assert done.exit_code == 1 and "broken" in done.stdout and "hf download nobody/nothing" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_ten_billion_weights_need_a_card_of_24_gib():
     assert 22e9 < findings.needed_bytes(1, 256) < findings.needed_bytes(64, 256) < 40e9
     assert "1 sample 23.0 GB (a 24 GiB card)" in findings.which_cards()
     assert findings.room(16e9).startswith("the 10B does not fit") and "64 samples" in findings.room(80e9)
 
 
+@pytest.mark.slow
 def test_the_smoke_clip_is_shown_with_its_published_sentence(tmp_path, monkeypatch):
     """A data set that has a clip of that id, and the small model in the released one's place."""
     import shutil

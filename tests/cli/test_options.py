@@ -50,6 +50,7 @@ def test_every_number_of_every_verb_is_bounded_and_every_option_says_what_it_is(
             assert option.parser or not kinds & {int, float}, f"{verb} --{name} has no bounds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb,option", NUMBERS)
 def test_no_odd_number_passes(verb, option, tmp_path):
     for given in ODD:

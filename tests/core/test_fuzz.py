@@ -28,10 +28,12 @@ def fuzz():
     sys.path[:] = path
 
 
+@pytest.mark.slow
 def test_mutated_inputs_work_or_are_noted_or_end_in_typed_errors(fuzz: ModuleType):
     assert fuzz.run(240, seed=20251125) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "judge,wrong",
     [

@@ -126,6 +126,7 @@ def test_a_snapshot_of_the_hubs_cache_is_read_through_its_links(folder):
     assert inspect(snapshot).keys() == inspect(TINY).keys()
 
 
+@pytest.mark.slow
 def test_a_tensor_in_two_shards_comes_from_the_one_that_the_index_names(folder):
     where = json.loads((folder / INDEX).read_text())["weight_map"]
     name = "expert.norm.weight"

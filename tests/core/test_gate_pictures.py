@@ -24,6 +24,7 @@ def codes(frames: torch.Tensor) -> list[str]:
     return [note.code for note in check_pictures(frames, CAMERAS[: len(frames)], R1)]
 
 
+@pytest.mark.slow
 def test_pictures_of_the_world_pass():
     for sample in sample_batch(simulate(range(900_000, 900_012)), 51, width=128, height=80):
         assert check_pictures(sample.observation.frames, sample.observation.cameras, R1) == ()

@@ -25,6 +25,7 @@ def test_frequencies_are_the_tempered_softmax():
     torch.testing.assert_close(frequencies(logits, how(0.6, 1.0)), wanted, atol=0.01, rtol=0)
 
 
+@pytest.mark.slow
 def test_top_p_keeps_the_smallest_set_that_reaches_the_mass():
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     kept = frequencies(probabilities.log(), how(1.0, 0.81))

@@ -233,6 +233,7 @@ def hub(monkeypatch):
     server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code, error", [(401, "GatedRepo"), (401, ""), (403, "GatedRepo")])
 def test_gated(tmp_path, hub, code, error):
     hub.code, hub.error = code, error

@@ -21,6 +21,7 @@ def scene():
     return simulate([SEED], families=[FAMILY])
 
 
+@pytest.mark.slow
 def test_a_written_clip_reads_back_as_the_worlds_own_sample(scene, tmp_path):
     (direct,) = sample_batch(scene, T0_STEP, width=SIZE[1], height=SIZE[0], supersample=1)
     (clip_id,) = write_clips(
@@ -36,6 +37,7 @@ def test_a_written_clip_reads_back_as_the_worlds_own_sample(scene, tmp_path):
     assert (read.observation.frames.float() - direct.observation.frames.float()).abs().mean() < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_the_projected_path_lies_on_the_rendered_one(scene, camera):
     """A line painted on the world's ground along the driven path, against the path projected through the calibration: median <= 1 px."""

@@ -166,6 +166,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_page(variant, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
@@ -180,6 +181,7 @@ def test_page_with_a_broken_sample():
     assert png(page(sample, plan, result(sample, plan, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metres", [300.0, 5_000.0])
 def test_a_page_of_a_plan_that_runs_away(metres):
     """One such plan must not end a run."""
@@ -252,6 +254,7 @@ NASTY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NASTY)
 def test_words_of_users_are_drawn_as_they_are(kind):
     """No error and no warning, wherever text of others stands on a page."""

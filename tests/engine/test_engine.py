@@ -78,6 +78,7 @@ def equal(got, want) -> None:
     torch.testing.assert_close(got.rot, want.rot, atol=bound, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIPELINES)
 def test_recorded_cases(pair_anywhere, name):
     slow, fast, _ = pair_anywhere
@@ -94,6 +95,7 @@ def test_recorded_cases(pair_anywhere, name):
     equal(fast.plan(observation, **options), slow.plan(observation, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 2, 5])
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.3, "top_k": 5}, {"temperature": 0.0}], ids=["default", "hot", "greedy"])
 def test_samples(pair_anywhere, samples, options):
@@ -103,6 +105,7 @@ def test_samples(pair_anywhere, samples, options):
     equal(fast.plan(observation, **arguments), slow.plan(observation, **arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_trained_model_drives_alike(device):
     """The bundled model in fp32 on scenes of its world: the same words, and paths within 1e-4 m, sampled freely."""

@@ -64,6 +64,7 @@ def equal(got, want, atol=1e-4):
     torch.testing.assert_close(got.xyz, want.xyz, atol=atol, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [None, 0.0, 1.5, 3.0])
 @pytest.mark.parametrize("case", CASES)
 def test_the_engine_guides_as_the_specification(slow, fast, case, guidance):
@@ -102,6 +103,7 @@ def test_guidance_extrapolates(planner):
     torch.testing.assert_close(three - zero, 3 * (one - zero), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_list_of_texts_gives_plans_that_see_once(planner, monkeypatch):
     options = {"seed": 2, "samples": 2, "steps": 3, "max_tokens": 10}
     alone = [planner.plan(SCENE, **options, navigation=text) for text in (LEFT, None, RIGHT, RIGHT)]
@@ -152,6 +154,7 @@ def test_noise_is_before_the_flows_temperature(planner):
 QUESTIONS = ["Describe the scene.", "Is it safe?\nSay why.", "What is ahead?"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"samples": 3, "max_tokens": 9}, {"temperature": 0.0, "max_tokens": 5}, {"answers": "A quiet road.", "samples": 2}]
 )

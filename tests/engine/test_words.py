@@ -61,6 +61,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
     "options",
@@ -88,6 +89,7 @@ def test_drafts_change_no_bit(planner, observation, source, options, monkeypatch
         assert got.passes <= 2 < want.passes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"top_k": 3, "samples": 2}, {"temperature": 0.0}, {"samples": 6}], ids=["top-k", "greedy", "six"])
 def test_plans_in_a_row_say_the_same_in_fewer_passes(planner, observation, options):
     want = planner.plan(observation, seed=5, drafts=False, **options)
@@ -96,6 +98,7 @@ def test_plans_in_a_row_say_the_same_in_fewer_passes(planner, observation, optio
     assert second.passes < want.passes == max(map(len, want.tokens))
 
 
+@pytest.mark.slow
 def test_passes_that_guess_nothing_right_are_few(planner, observation, monkeypatch):
     """After some idle blocks most tokens are read alone."""
     longest = []

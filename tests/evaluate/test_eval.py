@@ -78,6 +78,7 @@ def test_gold644_are_the_published_keys():
     assert keys[0] == "55b172f7-6e39-45d2-9860-ad55ef99d741"
 
 
+@pytest.mark.slow
 def test_clip_lists(clips, tmp_path):
     with open_source(clips) as source:
         ids = list(source.clip_ids)
@@ -95,6 +96,7 @@ def test_clip_lists(clips, tmp_path):
             clip_list("gold", source)
 
 
+@pytest.mark.slow
 def test_moments(clips, config, tmp_path):
     with open_source(clips) as source:
         ids = list(source.clip_ids)

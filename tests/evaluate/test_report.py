@@ -27,7 +27,7 @@ from conftest import GOLDEN
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*ended without")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*ended without")]
 
 
 @pytest.fixture(scope="module")

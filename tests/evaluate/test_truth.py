@@ -27,7 +27,7 @@ from alpamayo_r1.evaluate.worker import threads
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*ended without")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*ended without")]
 ROWS = 4
 
 

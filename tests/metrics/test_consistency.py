@@ -161,6 +161,7 @@ def test_what_cannot_be_judged_is_unclear():
 # ---------------------------------------------------------------------------------------------------------------------------- intervals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "truth"),
     [

@@ -21,6 +21,7 @@ def coverage(clips: int, rows: int, *, share: bool, aware: bool, trials: int = 3
     return hits / trials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("clips", [12, 40])
 def test_intervals_over_clips_hold_the_truth_as_often_as_they_say(share, clips):

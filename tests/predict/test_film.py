@@ -35,6 +35,7 @@ def planner():
 OPTIONS = PlanOptions(samples=2, seed=42, max_tokens=4, steps=2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*ended without")
 def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
     (clip,) = source.clip_ids
@@ -49,6 +50,7 @@ def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
     assert all(np.abs(a.astype(int) - b).mean() < np.abs(a.astype(int) - c).mean() for a, b, c in zip(pictures, shown, shown[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*ended without")
 def test_a_film_that_fails_leaves_the_one_before(source, planner, tmp_path):
     def plan(observation, options):
@@ -63,6 +65,7 @@ def test_a_film_that_fails_leaves_the_one_before(source, planner, tmp_path):
     assert before.read_bytes() == b"the film before" and list(tmp_path.iterdir()) == [before]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*ended without")
 def test_ranges(source, planner, tmp_path):
     (clip,) = source.clip_ids

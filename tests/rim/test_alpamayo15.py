@@ -61,6 +61,7 @@ def test_prompts_are_the_recorded_ones(plain, case):
     close(tokenized.pixel_values[: len(pixels)], pixels, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PLANS)
 def test_plans_are_the_recorded_ones(model, case):
     g, facts = recording(case), CASES15[case]
@@ -70,6 +71,7 @@ def test_plans_are_the_recorded_ones(model, case):
     assert {kind: texts.tolist() for kind, texts in extra.items()} == {kind: facts[kind] for kind in ("cot", "meta_action", "answer")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PLANS)
 def test_velocities_are_the_recorded_ones(plain, case, monkeypatch):
     """Of every Euler step, with and without navigation."""

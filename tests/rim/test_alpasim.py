@@ -45,6 +45,7 @@ def play(driver: Driver, steps: int = 1, seed: int = 7, session: str = "a"):
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("family", FOLDERS)
 def test_a_session_is_driven(family, fast):
@@ -64,6 +65,7 @@ def test_too_few_frames_give_an_empty_trajectory():
     assert driver.drive("a", 0).poses == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guided", [False, True])
 def test_one_camera_with_every_third_frame(guided):
     """Alpamayo 1.5 at 30 Hz; its guided method is called without a navigation text."""
@@ -76,6 +78,7 @@ def test_one_camera_with_every_third_frame(guided):
     assert torch.equal(frames[-1], decoded(jpeg(18))) and torch.equal(frames[-2], decoded(jpeg(15)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("family", FOLDERS)

@@ -310,6 +310,7 @@ def test_refused_template_options(processor):
         helper.create_message(torch.zeros(4, 4, 3, 8, 8, dtype=torch.uint8))
 
 
+@pytest.mark.slow
 def test_the_engine_behind_the_facade_gives_the_specification():
     plain, fast = (AlpamayoR1.from_pretrained("small", dtype=torch.float32, fast=f) for f in (False, True))
     data = inputs_of(helper.get_processor(plain.tokenizer))

@@ -74,6 +74,7 @@ def test_processes_take_different_seeds(skeleton):
     assert seeds.sort().values.tolist() == list(range(16))
 
 
+@pytest.mark.slow
 def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):
     _, config, vocabulary = skeleton
     monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
@@ -117,6 +118,7 @@ def test_neighbouring_history_bins_start_alike(skeleton):
     assert 0.01 < rows.std() < 0.04
 
 
+@pytest.mark.slow
 def test_train_writes_a_checkpoint_that_loads_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
     config = TrainConfig(minutes=5, batch=4, fresh=8, reuse=1, pool=16, warmup=2, workers=0, max_rounds=2)
@@ -133,6 +135,7 @@ def test_train_writes_a_checkpoint_that_loads_and_goes_on(tmp_path, monkeypatch)
     assert "nudge" in measure.table(result) or "stop" in measure.table(result)
 
 
+@pytest.mark.slow
 def test_the_measurement_plans_as_the_specification():
     planner = load("small", device="cpu", fast=False)
     layout = make_layout(planner.model.config, planner.vocabulary)

@@ -51,6 +51,7 @@ def devkit(root):
     return PhysicalAIAVDatasetInterface(revision=REVISION, repo_id=REPO_ID, cache_dir=str(root.parent / "hub"), token=False)
 
 
+@pytest.mark.slow
 def test_devkit_reads_the_paths_within_a_millimetre(devkit, scene):
     expected = paths(scene, torch.full((2,), 51))
     for row, seed in enumerate(SEEDS):
@@ -63,6 +64,7 @@ def test_devkit_reads_the_paths_within_a_millimetre(devkit, scene):
         assert np.abs(local.rotation.as_matrix() - rot).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_devkit_reads_the_frames(devkit, scene):
     drawn = render(scene, torch.full((2,), 51), frames=1, **SIZE)
     for row, seed in enumerate(SEEDS):

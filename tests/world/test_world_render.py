@@ -101,6 +101,7 @@ def test_times_move_the_world_and_interpolate():
     assert max(error[:2]) < error[2]
 
 
+@pytest.mark.slow
 def test_scenes_do_not_depend_on_their_batch():
     scene = toy_scene(batch=3)
     moved = replace(scene, ego=scene.ego + torch.tensor([[[0.0, 0, 0]], [[3.0, 1, 0.1]], [[6.0, 0, 0]]]))

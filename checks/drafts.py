@@ -52,7 +52,7 @@ FIRST_SEED = 850_100
 def changed(tokens: Sequence[int], rate: float) -> list[int]:
     """The tokens, some of them other ones: what a wrong draft is."""
     chance = random.Random(len(tokens))
-    return [token + (chance.random() < rate) for token in tokens]
+    return [abs(token - 1) if chance.random() < rate else token for token in tokens]
 
 
 def draft(rate: float):

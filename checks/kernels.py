@@ -113,6 +113,14 @@ def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[f
     return [error(q, q2), error(store, other)]
 
 
+def tables(case: Case, m: int, rows: int, width: int) -> list[float]:
+    """pick_rows from a table here and from one in pinned host memory: how many numbers are not the table's."""
+    table, ids = case(rows, width), torch.randint(0, rows, (m,), device=case.device, generator=case.generator)
+    ids[0], ids[-1] = 0, rows - 1
+    elsewhere = table.cpu().pin_memory() if CUDA else table
+    return [differ(ops.pick_rows(some, ids), table[ids]) for some in (table, elsewhere)]
+
+
 def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, prompt: int, capacity: int) -> list[float]:
     """attend, in parts and whole, with ragged lengths and poison (NaN) beyond them; then how many numbers larger buffers change (none)."""
     rows, d = scenes * samples, heads.width
@@ -287,6 +295,7 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("products tiny", products, (5, 40, 48)),
     ("products thin", products, (1, 130, 512)),
     ("products 37 rows", products, (37, 96, 1056)),
+    ("word table tiny", tables, (7, 40, 48)),
     ("rope_write prefill", ropes, (1, 11, TINY, 1)),
     ("rope_write decode", ropes, (3, 1, TINY, 3)),
     ("rope_write small", ropes, (2, 4, SMALL, 2)),
@@ -322,6 +331,7 @@ BIG: list[tuple[str, Callable, tuple]] = [
     ("gelus 11520 x 4304 x 1152", gelus, (11520, 4304, 1152)),
     *((f"products {m} x {n} x {k}", products, (m, n, k)) for m in (1, 6, 16) for n, k in ((6144, 4096), (4096, 4096), (4096, 12288))),
     *((f"products 64 x {n} x {k}", products, (64, n, k)) for n, k in ((4096, 2048), (2048, 2048), (2048, 8256), (8256, 2048))),
+    ("word table", tables, (3006, 155_697, 4096)),
     ("rope_write 3006", ropes, (1, 3006, TEXT, 1)),
     ("rope_write decode 6", ropes, (6, 1, TEXT, 2)),
     ("rope_write flow 2 x 64", ropes, (2, 64, EXPERT, 2)),

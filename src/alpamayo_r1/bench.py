@@ -143,11 +143,13 @@ def bench(
     repeats: int = 10,
     fast: bool | None = None,
     device: str | None = None,
+    words_on_host: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measures and prints; the last line is one JSON object, which is also returned.
 
     samples, tokens: every pair is measured. batch: scenes a plan. fast: the engine or the specification (None: the engine on a GPU).
+    words_on_host: the word table in pinned host memory, as `load(word_table="host")`.
     """
     if find_spec("alpamayo_r1.engine") is None:
         raise ValueError("bench needs the room engine/, which this copy of the package lacks: install the whole package to measure with it")
@@ -155,6 +157,8 @@ def bench(
     config, where = size_config(size), pick_device(device or "auto")
     for n in tokens:
         words(n)  # refuses too few before the long work
+    if words_on_host and where.type == "cpu":
+        raise ValueError("the word table is on the host already: words_on_host needs a GPU")
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     check_room(config, where, dtype)
     if where.index is not None:
@@ -163,6 +167,8 @@ def bench(
     card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
     say(f"{card}, torch {torch.__version__}: {top.flops_per_s / 1e12:.4g} TFLOP/s (product), {top.bytes_per_s / 1e12:.3g} TB/s (copy)")
     model, vocabulary = random_model(config, where, dtype), cast("Vocabulary", StandIn(config))
+    if words_on_host:
+        model.move_words_to_host()
     planner = Planner.of(model, vocabulary, fast)
     observations = [random_observation(seed) for seed in range(batch)]
     ready = time.perf_counter()

@@ -129,13 +129,14 @@ def bench(
     repeats: Annotated[int, whole(1, 10_000, "Timed runs after the warm-up.")] = 10,
     fast: Fast = None,
     device: Annotated[str | None, typer.Option(callback=lambda name: name and device_name(name), help="auto, cpu, cuda or cuda:N.")] = None,
+    words_on_host: Annotated[bool, typer.Option("--words-on-host", help="Word table in host memory, as on small cards.")] = False,
 ) -> None:
     """Time random weights of full size by stage, beside the machine's ceilings and the floor of each stage; ends with one JSON line."""
     samples_, tokens_ = whole_numbers("samples", samples, 1, 1024), whole_numbers("tokens", tokens, 3, 4096)
 
     from alpamayo_r1.bench import bench as run_bench
 
-    run_bench(size, samples_, tokens_, batch, repeats=repeats, fast=fast, device=device)
+    run_bench(size, samples_, tokens_, batch, repeats=repeats, fast=fast, device=device, words_on_host=words_on_host)
 
 
 def whole_numbers(name: str, given: str, low: int, high: int) -> tuple[int, ...]:

@@ -109,6 +109,13 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x)), kv
 
 
+class WordTable(nn.Embedding):
+    """Token embeddings. The table may stay in the host's memory while the model is on a GPU: see `VLA.move_words_to_host`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.to(self.weight.device)).to(input.device)
+
+
 class Decoder(nn.Module):
     """The stack. With a vocabulary it is the language model, without one the expert."""
 
@@ -116,7 +123,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         if config.vocab is not None:
-            self.embed_tokens = nn.Embedding(config.vocab, config.hidden)
+            self.embed_tokens = WordTable(config.vocab, config.hidden)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.hidden, config.eps)
 

@@ -135,6 +135,11 @@ class VLA(nn.Module):
         """The weights' dtype."""
         return self.action_out_proj.weight.dtype
 
+    def move_words_to_host(self) -> None:
+        """Puts the word table into pinned host memory, where a GPU reads the few rows of a plan in place: exact, 1.3 GB of the 10B's 22."""
+        table = self.language.embed_tokens
+        table.weight = nn.Parameter(table.weight.detach().cpu().pin_memory(), requires_grad=False)
+
     def encode(self, patches: torch.Tensor, grids: Sequence[Grid]) -> Images:
         """Patches of all images in order -> image tokens [n, hidden] and DeepStack features, images of one grid batched together."""
         if grids.count(grids[0]) == len(grids):

@@ -27,6 +27,7 @@ from alpamayo_r1.engine.ops import (
     attend,
     linear,
     linear_gelu,
+    pick_rows,
     rms_norm,
     rope_write,
     row_dots,
@@ -52,7 +53,7 @@ class Model:
 
     @cached_property
     def embedding(self) -> torch.Tensor:
-        """Token embeddings [vocab, hidden]."""
+        """Token embeddings [vocab, hidden], here or in pinned host memory."""
         return self.vla.language.embed_tokens.weight
 
     @cached_property
@@ -122,7 +123,7 @@ def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: B
     rope = rope_table(prompt.positions.to(vla.device), vla.config.text, vla.dtype)
     at = torch.arange(len(prompt), device=vla.device)
     image = (prompt.ids == prompt.image_id).nonzero()[:, 0].to(vla.device)
-    x = nnf.embedding(prompt.ids.to(vla.device), model.embedding)
+    x = pick_rows(model.embedding, prompt.ids.to(vla.device))
     x.index_copy_(0, image, images.pop(0).to(x.dtype))
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
@@ -146,7 +147,7 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
     at = torch.arange(len(prompt) - n, device=vla.device)
     slot = torch.full((1,), n, device=vla.device)
     allowed = torch.ones(len(at), len(prompt), dtype=torch.bool, device=vla.device).tril(n).repeat(stack.heads.group, 1)
-    x = nnf.embedding(prompt.ids[n:].to(vla.device), model.embedding)
+    x = pick_rows(model.embedding, prompt.ids[n:].to(vla.device))
     normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         cache = scene_cache(buffers.prefix[i], scene, len(prompt))
@@ -213,7 +214,7 @@ def read_words(model: Model, buffers: Buffers, count: int, positions: int) -> No
     rope, cached = model.line_ropes(positions)[0], buffers.said.cached
     at = (buffers.next + cached)[:, None] + torch.arange(count, device=cached.device)
     own = Own(at.flatten(), cached, cached + 1, words=True)
-    tokens = nnf.embedding(buffers.block[:, :count].flatten(), model.embedding)
+    tokens = pick_rows(model.embedding, buffers.block[:, :count].flatten())
     normed = run_layers(model.text, tokens, rope, own, buffers)
     buffers.logits[: at.numel()].copy_(linear(normed, model.head, final=True, words=True)[0])
 

@@ -9,6 +9,7 @@ from alpamayo_r1.engine.ops.drawing import draw_tokens
 from alpamayo_r1.engine.ops.norms import add_layer_norm, add_rms_norm, rms_norm
 from alpamayo_r1.engine.ops.products import action_features, linear, linear_gelu, row_dots, swiglu, swiglu_linear
 from alpamayo_r1.engine.ops.rotation import Heads, rope_write, vision_rope
+from alpamayo_r1.engine.ops.table import pick_rows
 
 __all__ = [
     "Context",
@@ -20,6 +21,7 @@ __all__ = [
     "draw_tokens",
     "linear",
     "linear_gelu",
+    "pick_rows",
     "rms_norm",
     "rope_write",
     "row_dots",

@@ -186,7 +186,7 @@ def mlp(layer: LayerWeights, normed: torch.Tensor, words: bool = False) -> torch
 
 @dataclass(frozen=True)
 class Own:
-    """Where the new tokens of R rows, N in all, stand. Older than the pass's last kernel of torch's: see kernels.rope_write_kernel."""
+    """Where the new tokens of R rows, N in all, stand. Older than the pass's first rows: see rope_write_kernel."""
 
     at: torch.Tensor  # (N,) i64: positions
     start: torch.Tensor  # (R,) i64: where each row's new keys go in its suffix

@@ -35,20 +35,23 @@ class Clock:
 
 
 class Stopwatch:
-    """Milliseconds by stage without waiting for the device: CUDA events, read when the timing is asked for."""
+    """Milliseconds by stage without waiting for the device: CUDA events, read when the timing is asked for.
+
+    A stage of the host alone is timed by the host's clock: what the device does meanwhile is no part of it.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
         self._marks: list[tuple[str, float | torch.cuda.Event, float | torch.cuda.Event]] = []
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = self._now()
+    def __call__(self, stage: str, host: bool = False) -> Iterator[None]:
+        start = self._now(host)
         yield
-        self._marks.append((stage, start, self._now()))
+        self._marks.append((stage, start, self._now(host)))
 
-    def _now(self) -> float | torch.cuda.Event:
-        if self.device.type != "cuda":
+    def _now(self, host: bool) -> float | torch.cuda.Event:
+        if host or self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
@@ -57,10 +60,10 @@ class Stopwatch:
     @property
     def timing(self) -> dict[str, float]:
         """Stage -> milliseconds so far, summed over scenes."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
         total: dict[str, float] = {}
         for stage, start, stop in self._marks:
+            if isinstance(stop, torch.cuda.Event):
+                stop.synchronize()  # and not the device, which may be at work on something else by now
             total[stage] = total.get(stage, 0.0) + milliseconds(start, stop)
         return total
 

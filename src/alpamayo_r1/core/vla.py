@@ -174,8 +174,13 @@ class VLA(nn.Module):
         return self.language(x, positions, causal=True, deepstack=deepstack)
 
     def see(self, prompt: Prompt) -> Images:
-        """What is seen in a prompt's pictures; prompts about the same pictures may share it."""
-        return self.encode(prompt.patches.to(self.device), prompt.grids)
+        """What is seen in a prompt's pictures; prompts about the same pictures may share it.
+
+        One picture after the other: each is seen in the same bits whatever stands beside it, so that a stream may keep what it saw.
+        """
+        patches = prompt.patches.to(self.device).split([h * w for h, w in prompt.grids])
+        seen = [self.encode(part, (grid,)) for part, grid in zip(patches, prompt.grids, strict=True)]
+        return torch.cat([tokens for tokens, _ in seen]), [torch.cat(deep) for deep in zip(*(deep for _, deep in seen), strict=True)]
 
     def prefill(self, prompt: Prompt, images: Images | None = None) -> tuple[torch.Tensor, list[KV]]:
         """Reads one prompt: logits of the next token [1, vocab] and keys and values per layer [1, kv_heads, T, d]. images: `see`'s."""

@@ -38,7 +38,7 @@ from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, Said
 from alpamayo_r1.engine.drafts import Table
 from alpamayo_r1.engine.graphs import Graphs
-from alpamayo_r1.engine.memory import Known, Seen, known_from
+from alpamayo_r1.engine.memory import Ahead, Known, Seen, early, known_from
 from alpamayo_r1.engine.pixels import Uploader, patches
 from alpamayo_r1.engine.words import Rules, Speaker
 
@@ -165,10 +165,46 @@ class Engine:
 
     @on_its_stream
     @torch.inference_mode()
+    def see(self, frames: Sequence[torch.Tensor], clock: Stopwatch) -> list[tuple[torch.Tensor, ...]]:
+        """Each picture u8[3, h, w], all of one size, as the language model sees it: image tokens [n, hidden], then DeepStack features."""
+        c = self.config
+        with clock("preprocess"):
+            made, grid = patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
+        with clock("vision"):
+            features = forward.encode(self.model, made.to(self.device), (grid,) * len(frames))
+            apart = zip(*(one.chunk(len(frames)) for one in features), strict=True)
+            return [tuple(part.clone() for part in of_one) for of_one in apart]  # each on its own, to be forgotten on its own
+
+    @on_its_stream
+    @torch.inference_mode()
+    def read_ahead(self, prompt: Prompt, images: Sequence[torch.Tensor], into: Known) -> None:
+        """Reads a prompt's first `into.count` tokens. images: features of at least the pictures that stand in them."""
+        forward.read_early(self.model, prompt, images, into.kv)
+
+    def early(self, prompt: Prompt) -> int:
+        """How many tokens of a prompt may be read ahead."""
+        return early(prompt, self.model.tile)
+
+    def keys_for(self, count: int) -> Known:
+        """Room for the keys and values of so many tokens."""
+        text = self.config.text
+        shape = 1, text.kv_heads, count, text.head_dim
+        layers = ((torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in range(2)) for _ in range(text.layers))
+        return Known(tuple((keys, values) for keys, values in layers), count)
+
+    @on_its_stream
+    @torch.inference_mode()
     def plan_prompts(
-        self, prompts: list[Prompt], histories: Sequence[Trajectory], how: Request, clock: Stopwatch | None = None
+        self,
+        prompts: list[Prompt],
+        histories: Sequence[Trajectory],
+        how: Request,
+        clock: Stopwatch | None = None,
+        ahead: Ahead | None = None,
     ) -> list[Plan]:
         """S futures for each prepared prompt and the history it was made with. prompts: emptied, each forgotten once it is read.
+
+        ahead: what a stream knows already of its one prompt.
 
         Raises:
             ValueError: not as many histories as prompts; guidance for prompts without a navigation text.
@@ -183,20 +219,27 @@ class Engine:
             raise ValueError(f"guidance is {how.guidance}, but a prompt has no navigation text: plan that one without guidance")
         clock = clock or Stopwatch(self.device)
         notes = [prompt.notes for prompt in prompts]
-        buffers = self._read(prompts, how, clock)
+        buffers = self._read(prompts, how, clock, ahead)
         with clock("reasoning"):
-            said, passes = self._speak(how, buffers, rows)
+            said, passes = self._speak(how, buffers, rows, ahead.last if ahead else ())
         with clock("flow"):
             positions, shape = self._positions, (len(buffers.prompt), how.samples)
             flow = partial(forward.flow, self.model, buffers, how.steps, positions, guided)
             self.graphs.run(("flow", *shape, how.steps, guided), flow)
             starts = [start_of(history, self.config.action) for history in histories]  # while the device works
             normalised = buffers.actions[:rows].to("cpu", non_blocking=True)
-        if self.stream is not None:
-            self.stream.synchronize()
+        arrived = self.stream.record_event() if self.stream is not None else None
+        if ahead is not None:
+            ahead.then()
+        if arrived is not None:
+            arrived.synchronize()
         ended = said.ended.bool()
         plans = []
-        with clock("kinematics"), torch.inference_mode(False), torch.no_grad():  # a Plan's tensors are the caller's, who may change them
+        with (
+            clock("kinematics", host=True),
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):  # a Plan's tensors are the caller's, who may change them
             for scene, start in enumerate(starts):
                 own = slice(scene * how.samples, (scene + 1) * how.samples)
                 actions = self._scale.physical(normalised[own])
@@ -234,14 +277,17 @@ class Engine:
     def _scale(self):
         return self.model.vla.action_space.scale()
 
-    def _speak(self, how: Request, buffers: Buffers, rows: int) -> tuple[Said, int]:
-        """Writes every row's words; rows behind the first `rows` hear the same. What was said, in how many passes."""
+    def _speak(self, how: Request, buffers: Buffers, rows: int, last: Sequence[Sequence[int]] = ()) -> tuple[Said, int]:
+        """Writes every row's words; rows behind the first `rows` hear the same. What was said, in how many passes.
+
+        last: what each row said a step ago.
+        """
         turn, v = how.turn, self.vocabulary
         if turn not in self._masks:
             self._masks[turn] = blocked_tokens(turn, self.config.tokens, self.device)
         end = v.ids[turn.ends] if turn.ends else NO_TOKEN
         rules = Rules(self._masks[turn], end, v.eos_token_id, v.pad_token_id, whole=rows < len(buffers.state))
-        return self.speaker.speak(how, rules, buffers, rows, self._positions)
+        return self.speaker.speak(how, rules, buffers, rows, self._positions, last)
 
     @property
     def _positions(self) -> int:
@@ -284,7 +330,7 @@ class Engine:
         buffers.state.zero_()
         buffers.said.cached.fill_(-1)
 
-    def _read(self, prompts: list[Prompt], how: Request, clock: Stopwatch) -> Buffers:
+    def _read(self, prompts: list[Prompt], how: Request, clock: Stopwatch, ahead: Ahead | None = None) -> Buffers:
         """Reads all prompts into fresh buffers, and behind them, where there is guidance, the same prompts without navigation.
 
         prompts: emptied, each forgotten once it is read.
@@ -300,30 +346,38 @@ class Engine:
             prompt = prompts.pop(0)
             if scene and prompt.patches is first.patches:
                 shared = known_from(first, prompt, buffers, 0)
-            self.read(prompt, how.samples, buffers, scene, clock, shared)
+            self.read(prompt, how.samples, buffers, scene, clock, shared, ahead)
             shared = None
             if plain:
                 unguided = known_from(prompt, plain[scene], buffers, scene)
                 self.read(plain[scene], how.samples, buffers, scenes + scene, clock, unguided)
-        if self.config.family.question is not None and not remembered:
+        if self.config.family.question is not None and not remembered and ahead is None:
             self._seen = Seen.of(last, buffers, scenes - 1)
         return buffers
 
-    def read(self, prompt: Prompt, samples: int, buffers: Buffers, scene: int, clock: Stopwatch, shared: Known | None = None) -> None:
+    def read(
+        self,
+        prompt: Prompt,
+        samples: int,
+        buffers: Buffers,
+        scene: int,
+        clock: Stopwatch,
+        shared: Known | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
         """Encodes and prefills one scene, or what is not known of it yet, and gives its samples their first logits."""
-        if shared is None:
-            with clock("vision"):
-                images = self._encode(prompt)
-            with clock("prefill"):
-                logits = forward.prefill(self.model, prompt, images, buffers, scene)
-        else:
+        if shared is not None:
             with clock("prefill"):
                 logits = forward.extend(self.model, prompt, shared, buffers, scene)
+        else:
+            with clock("vision"):
+                images = self._encode(prompt) if ahead is None else ahead.images
+            with clock("prefill"):
+                logits = forward.prefill(self.model, prompt, images, buffers, scene, ahead.keys if ahead else None)
         buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
 
     def _encode(self, prompt: Prompt) -> list[torch.Tensor]:
-        embedded = self.model.vla.vision.patch_embed(prompt.patches.to(self.device))
-        return forward.encode(self.model, embedded, prompt.grids)
+        return forward.encode(self.model, prompt.patches.to(self.device), prompt.grids)
 
 
 def tokens_of(ids: torch.Tensor, length: torch.Tensor) -> tuple[tuple[int, ...], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import cast
@@ -18,19 +18,22 @@ from alpamayo_r1.core.vision import Grid, Vision, VisionBlock, interpolate_posit
 from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
-from alpamayo_r1.engine.memory import Known, scene_cache
+from alpamayo_r1.engine.memory import Known, early, scene_cache, scene_kv
 from alpamayo_r1.engine.ops import (
     Context,
+    Rows,
     action_features,
     add_layer_norm,
     add_rms_norm,
     attend,
     linear,
+    linear_add,
     linear_gelu,
     pick_rows,
     rms_norm,
     rope_write,
     row_dots,
+    settled,
     swiglu_linear,
     vision_rope,
 )
@@ -40,7 +43,10 @@ from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack
 
 @dataclass
 class Model:
-    """The model with fused weights and cached tables."""
+    """The model with fused weights and cached tables.
+
+    together: images that are encoded at a time. tile: tokens that the first part of a prompt is a multiple of, as the card's products.
+    """
 
     vla: VLA
 
@@ -48,6 +54,8 @@ class Model:
         self.text: Stack = fuse_stack(self.vla.language)
         self.expert: Stack = fuse_stack(self.vla.expert)
         self.zero = torch.zeros(1, dtype=torch.long, device=self.vla.device)
+        on_card = self.vla.device.type == "cuda"
+        self.together, self.tile = (4, 128) if on_card else (1, 16)
         self._grids: dict[Grid, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
         self._ropes: tuple = ()
 
@@ -77,14 +85,20 @@ class Model:
         return self._ropes
 
 
-def encode(model: Model, x: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
-    """Embedded patches of all images -> [image tokens [n, hidden], then each DeepStack layer's features], equal images batched together."""
+def encode(model: Model, patches: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
+    """Patches of all images -> [image tokens [n, hidden], then each DeepStack layer's features].
+
+    Always `model.together` images of one grid at a time, empty ones behind the last: an image has the same features whatever it is seen
+    with, which lets a stream keep them.
+    """
     runs = [(grid, len(list(images))) for grid, images in groupby(grids)]
-    parts = x.split([h * w * n for (h, w), n in runs])
-    outs = [encode_equal(model, part, grid) for part, (grid, _) in zip(parts, runs, strict=True)]
-    if len(outs) == 1:
-        return outs[0]
-    return [torch.cat(features) for features in zip(*outs, strict=True)]
+    outs = []
+    for part, ((h, w), _) in zip(patches.split([h * w * n for (h, w), n in runs]), runs, strict=True):
+        for some in part.split(model.together * h * w):
+            padded = nnf.pad(some, (0, 0, 0, model.together * h * w - len(some)))
+            features = encode_equal(model, model.vla.vision.patch_embed(padded), (h, w))
+            outs.append([one[: len(some) // model.vla.config.vision.merge**2] for one in features])
+    return outs[0] if len(outs) == 1 else [torch.cat(features) for features in zip(*outs, strict=True)]
 
 
 def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
@@ -113,31 +127,98 @@ def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor
     return [tower.merger(x), *deep]
 
 
-def prefill(model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: Buffers, scene: int) -> torch.Tensor:
+def prefill(
+    model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: Buffers, scene: int, known: Known | None = None
+) -> torch.Tensor:
     """Reads one prompt with its encoded images into the scene's prefix; logits of the next token [1, vocab].
 
-    images: `encode`'s, taken out of the list as they are used, so that their memory is free again.
+    Always in two parts, the tokens that are `early` and the others: a plan whose first part was read ahead has the bits of one that reads
+    both now. known: the first part's keys and values. images: `encode`'s, taken out of the list as they are used, so that their memory is
+    free again.
+    """
+    cut, cache = early(prompt, model.tile), scene_kv(buffers, scene, len(prompt))
+    if cut and known is None:
+        read_early(model, prompt, images, [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache])
+    elif known is not None:
+        for layer, of_layer in zip(cache, known.kv, strict=True):
+            for into, keys in zip(layer, of_layer, strict=True):
+                into[:, :, :cut].copy_(keys[:, :, :cut])
+    return read_rest(model, prompt, images, cache, cut)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some tokens of a prompt, made ready to be read behind the first `start` ones."""
+
+    x: torch.Tensor  # (n, hidden): embeddings, images put in
+    rope: tuple[torch.Tensor, torch.Tensor]
+    at: torch.Tensor  # (n,) i64: rows of `rope`
+    slot: torch.Tensor  # (1,) i64: where their keys go
+    image: torch.Tensor  # i64: which of them are image tokens
+    rows: slice  # of the features of all images
+
+    @classmethod
+    def of(cls, model: Model, prompt: Prompt, start: int, end: int, features: torch.Tensor) -> Part:
+        """Tokens start to end of a prompt; features: image tokens of all its pictures."""
+        device, ids = model.vla.device, prompt.ids[start:end]
+        rope = rope_table(prompt.positions[:, start:end].to(device), model.vla.config.text, model.vla.dtype)
+        image = (ids == prompt.image_id).nonzero()[:, 0]
+        before = int((prompt.ids[:start] == prompt.image_id).sum())
+        rows, image = slice(before, before + len(image)), image.to(device)
+        at, slot = torch.arange(len(ids), device=device), torch.full((1,), start, device=device)
+        x = pick_rows(model.embedding, ids.to(device))
+        x.index_copy_(0, image, features[rows].to(x.dtype))
+        return cls(x, rope, at, slot, image, rows)
+
+    def deepen(self, features: torch.Tensor) -> None:
+        """Adds a DeepStack layer's features of all images to those of this part."""
+        self.x.index_copy_(0, self.image, self.x[self.image] + features[self.rows].to(self.x.dtype))
+
+
+def read_early(model: Model, prompt: Prompt, images: Sequence[torch.Tensor], cache: Sequence[KV]) -> None:
+    """Reads a prompt's first tokens into a cache of as many, per layer [1, Hkv, n, d]. images: at least those that stand in them."""
+    stack, part = model.text, Part.of(model, prompt, 0, cache[0][0].shape[2], images[0])
+    normed = rms_norm(part.x, stack.layers[0].input_norm, stack.eps)
+    for i, layer in enumerate(stack.layers):
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads)
+        if i + 1 == len(stack.layers):
+            return  # keys and values are all that is used of the last layer
+        out = attention(q.transpose(0, 1)[None], *cache[i], causal=True).transpose(1, 2).flatten(2)[0]
+        normed = add_rms_norm(part.x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
+
+
+def read_rest(model: Model, prompt: Prompt, images: list[torch.Tensor], cache: Sequence[KV], start: int) -> torch.Tensor:
+    """Reads a prompt behind its first `start` tokens, whose keys and values are in the cache; logits of the next token [1, vocab].
+
     The last layer's attention, MLP and head run for the last token only: of the others its keys and values are all that is used.
     """
-    stack, vla = model.text, model.vla
-    rope = rope_table(prompt.positions.to(vla.device), vla.config.text, vla.dtype)
-    at = torch.arange(len(prompt), device=vla.device)
-    image = (prompt.ids == prompt.image_id).nonzero()[:, 0].to(vla.device)
-    x = pick_rows(model.embedding, prompt.ids.to(vla.device))
-    x.index_copy_(0, image, images.pop(0).to(x.dtype))
-    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    stack, part = model.text, Part.of(model, prompt, start, len(prompt), images.pop(0))
+    every = part.x.new_zeros(len(prompt) if start else 0, stack.heads.queries, stack.heads.width)
+    normed = rms_norm(part.x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
-        cache = scene_cache(buffers.prefix[i], scene, len(prompt))
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads)
         last = i + 1 == len(stack.layers) and not images
-        x, normed = attend_prompt(model, layer, x, normed, rope, at, cache, last)
-        delta = mlp(layer, normed)
-        if images:
-            x += delta[0]
-            x.index_copy_(0, image, x[image] + images.pop(0).to(x.dtype))
-            normed = rms_norm(x, stack.norm_after(i), stack.eps)
-        else:
-            normed = add_rms_norm(x, delta, stack.norm_after(i), stack.eps)
+        if last:
+            q, part = q[-1:], replace(part, x=part.x[-1:])
+        elif start:  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
+            every[start:] = q
+            q = every
+        out = attention(q.transpose(0, 1)[None], *cache[i], causal=not last).transpose(1, 2).flatten(2)[0]
+        normed = add_rms_norm(part.x, linear(out[-len(part.x) :], layer.out), layer.mlp_norm, stack.eps)
+        normed = after_mlp(model, i, part, normed, images.pop(0) if images else None)
     return linear(normed[-1:], model.head, final=True)[0]
+
+
+def after_mlp(model: Model, i: int, part: Part, normed: torch.Tensor, deep: torch.Tensor | None) -> torch.Tensor:
+    """Layer i's MLP on a part of a prompt, then DeepStack features where there are some for it: what the next layer reads."""
+    stack = model.text
+    delta = mlp(stack.layers[i], normed)
+    if deep is None:
+        return add_rms_norm(part.x, delta, stack.norm_after(i), stack.eps)
+    part.x.add_(delta[0])
+    part.deepen(deep)
+    return rms_norm(part.x, stack.norm_after(i), stack.eps)
 
 
 def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: int) -> torch.Tensor:
@@ -162,18 +243,6 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
     return linear(normed[-1:], model.head, final=True)[0]
 
 
-def attend_prompt(
-    model: Model, layer: LayerWeights, x: torch.Tensor, normed: torch.Tensor, rope, at: torch.Tensor, cache: KV, last: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One layer's attention within the prompt, its keys and values left in the cache -> x (in place) and its norm; last: last token's."""
-    stack = model.text
-    q = rope_write(linear(normed, layer.qkv), layer.head_norms, rope, at, cache, model.zero, stack.heads)
-    if last:
-        q, x = q[-1:], x[-1:]
-    out = attention(q.transpose(0, 1)[None], *cache, causal=not last).transpose(1, 2).flatten(2)[0]
-    return x, add_rms_norm(x, linear(out, layer.out), layer.mlp_norm, stack.eps)
-
-
 def mlp(layer: LayerWeights, normed: torch.Tensor, words: bool = False) -> torch.Tensor:
     """One layer's MLP -> parts [P, M, hidden]; of many rows some at a time, since what is between is six times as wide."""
     if len(normed) <= MLP_ROWS:
@@ -186,7 +255,7 @@ def mlp(layer: LayerWeights, normed: torch.Tensor, words: bool = False) -> torch
 
 @dataclass(frozen=True)
 class Own:
-    """Where the new tokens of R rows, N in all, stand. Older than the pass's first rows: see rope_write_kernel."""
+    """Where the new tokens of R rows, N in all, stand. Older than the pass's last kernel of torch's: see kernels.rope_write_kernel."""
 
     at: torch.Tensor  # (N,) i64: positions
     start: torch.Tensor  # (R,) i64: where each row's new keys go in its suffix
@@ -196,14 +265,18 @@ class Own:
 
 def run_layers(stack: Stack, x: torch.Tensor, rope, own: Own, buffers: Buffers) -> torch.Tensor:
     """Tokens x [N, hidden] (changed in place) through all layers over prompt and suffix -> final norm [N, hidden]."""
-    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    normed: Rows = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         qkv = linear(normed, layer.qkv, words=own.words)
         q = rope_write(qkv, layer.head_norms, rope, own.at, buffers.suffix[i], own.start, stack.heads)
         out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], own.visible, causal=own.words), stack.heads)
-        normed = add_rms_norm(x, linear(out, layer.out, words=own.words), layer.mlp_norm, stack.eps)
-        normed = add_rms_norm(x, mlp(layer, normed, own.words), stack.norm_after(i), stack.eps)
-    return normed
+        normed = linear_add(x, out, layer.out, layer.mlp_norm, stack.eps, buffers.arrived, own.words)
+        if len(x) > MLP_ROWS:
+            normed = add_rms_norm(x, mlp(layer, settled(normed), own.words), stack.norm_after(i), stack.eps)
+        else:
+            hidden = swiglu_linear(normed, layer.gate_up, words=own.words)
+            normed = linear_add(x, hidden, layer.down, stack.norm_after(i), stack.eps, buffers.arrived, own.words)
+    return settled(normed)
 
 
 def read_words(model: Model, buffers: Buffers, count: int, positions: int) -> None:

@@ -5,12 +5,14 @@ Prompts about the same pictures begin alike: with or without navigation, or aski
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from alpamayo_r1.core.prompt import Prompt
 from alpamayo_r1.core.transformer import KV
+from alpamayo_r1.core.types import FRAMES
 from alpamayo_r1.engine.arena import Buffers
 
 
@@ -20,6 +22,30 @@ class Known:
 
     kv: tuple[KV, ...]
     count: int
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a stream brings to a plan.
+
+    images: features of all pictures, as `forward.encode` gives them. keys: of the first tokens, where they were read ahead. last: what
+    each row said a step ago, () where nothing. then: called once the device has all work of the plan, which nobody waits for.
+    """
+
+    images: list[torch.Tensor]
+    keys: Known | None = None
+    last: Sequence[Sequence[int]] = ()
+    then: Callable[[], None] = lambda: None
+
+
+def early(prompt: Prompt, tile: int) -> int:
+    """Tokens of a prompt that a stream knows a step ahead, rounded down to whole tiles: those before its FRAMES-th picture.
+
+    At the next step the first camera's pictures stand one place further ahead, and only its newest is not known yet.
+    """
+    image = prompt.ids == prompt.image_id
+    starts = (image & ~torch.nn.functional.pad(image, (1, 0))[:-1]).nonzero()[:, 0]
+    return int(starts[FRAMES - 1]) // tile * tile if len(starts) >= FRAMES else 0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ The integer arithmetic of `images.resize` has one result whatever the order of i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from math import prod
 
 import numpy as np
 import torch
@@ -50,18 +52,20 @@ class Uploader:
         self._copiers = ThreadPoolExecutor(COPIERS, "upload")
         self._sent: torch.cuda.Event | None = None
 
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """frames u8[N, 3, h, w] anywhere -> on the device."""
-        if self.device.type != "cuda" or frames.device.type != "cpu":
-            return frames.to(self.device).contiguous()
-        if frames.is_pinned():
+    def __call__(self, frames: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+        """frames u8[N, 3, h, w] anywhere, or N pictures of one size -> on the device."""
+        if self.device.type != "cuda" or frames[0].device.type != "cpu":
+            return together(frames).to(self.device).contiguous()
+        if isinstance(frames, torch.Tensor) and frames.is_pinned():
             return frames.to(self.device, non_blocking=True).contiguous()
-        if self._pinned.numel() < frames.numel():
-            self._pinned = torch.empty(frames.numel(), dtype=torch.uint8, pin_memory=True)
+        shape = len(frames), *frames[0].shape
+        size = prod(shape)
+        if self._pinned.numel() < size:
+            self._pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         if self._sent is not None:
             self._sent.synchronize()  # the buffer's last contents have left it
-        staged = self._pinned[: frames.numel()].view(frames.shape)
-        out = torch.empty(frames.shape, dtype=torch.uint8, device=self.device)
+        staged = self._pinned[:size].view(shape)
+        out = torch.empty(shape, dtype=torch.uint8, device=self.device)
         copies = [self._copiers.submit(np.copyto, into.numpy(), frame.numpy()) for into, frame in zip(staged, frames, strict=True)]
         try:
             for copied, into, frame in zip(copies, out, staged, strict=True):
@@ -74,18 +78,31 @@ class Uploader:
         return out
 
 
+def together(frames: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    """Pictures as one tensor u8[N, 3, h, w]."""
+    return frames if isinstance(frames, torch.Tensor) else torch.stack(list(frames))
+
+
 def patches(
-    frames: torch.Tensor, vision: VisionConfig, budget: tuple[int, int], upload: Uploader, dtype: torch.dtype, exact_cpu: bool = False
+    frames: torch.Tensor | Sequence[torch.Tensor],
+    vision: VisionConfig,
+    budget: tuple[int, int],
+    upload: Uploader,
+    dtype: torch.dtype,
+    exact_cpu: bool = False,
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """Frames u8[N, 3, h, w] -> patches on the device and the grid of every image. exact_cpu: resized on the CPU, as the specification.
+
+    frames: one tensor, or at least one picture u8[3, h, w] of one size.
 
     Raises:
         TypeError, ValueError: frames that are not uint8 RGB of shape [N, 3, h, w].
     """
-    check_frames(frames)
+    first = frames[:1] if isinstance(frames, torch.Tensor) else frames[0][None]
+    check_frames(first)
     if exact_cpu or upload.device.type == "cpu":
-        made, grid = to_patches(frames, vision, *budget)
+        made, grid = to_patches(together(frames), vision, *budget)
         return made.to(upload.device), grid
-    height, width = target_size(frames.shape[-2], frames.shape[-1], *budget, vision.patch * vision.merge)
+    height, width = target_size(first.shape[-2], first.shape[-1], *budget, vision.patch * vision.merge)
     made = resize_to_patches(upload(frames), vision, height, width, dtype)
     return made, (height // vision.patch, width // vision.patch)

@@ -107,7 +107,8 @@ class Drafting:
         self.longest = block_length(len(buffers.state))
         scenes = rows // how.samples
         self.uniform = how.draws.uniform.tolist() * scenes
-        self.known = how.forced.tolist() * scenes if how.forced is not None else [list(row) for row in last] or [[]] * rows
+        given = how.forced.tolist() * scenes if how.forced is not None else [[]] * rows
+        self.known = [list(row) for row in last] or given
         self.before = torch.zeros(rows, dtype=torch.long)
         self.passes = self.idle = 0
 

@@ -14,7 +14,8 @@ engine       the same plan, fast                                                
 data         clips of the data set, from a folder or the Hub                                     <- core
 world        the synthetic world: scenes, pictures, reasons, clips                               <- core
 draw         pages and pictures                                                                  <- core metrics
-planner      `load` and `Planner`: the one place that chooses the engine or the specification     <- core engine
+stream       plans along a drive: the same ones, sooner                                           <- core engine
+planner      `load` and `Planner`: the one place that chooses the engine or the specification     <- core engine stream
 testing      stand-ins for tests and benches: observations, models, vocabularies, checkpoints     <- core train
 train        training and validating the small model on the world                                <- core metrics world
 predict      a few clips: records, pages, films                                                  <- core metrics data draw planner

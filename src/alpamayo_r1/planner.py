@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 import torch
 
@@ -27,6 +27,7 @@ from alpamayo_r1.core.vocab import Vocabulary
 
 if TYPE_CHECKING:
     from alpamayo_r1.engine.engine import Engine
+    from alpamayo_r1.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,20 @@ class Planner:
             if self.engine is not None:
                 return self.engine.plan_scene(observation, requests)
             return plan_scene(self.model, self.vocabulary, observation, requests)
+
+    def stream(
+        self, options: PlanOptions | None = None, /, *, draws: Literal["kept", "fresh"] = "kept", **changes: Unpack[PlanKeywords]
+    ) -> Stream:
+        """Plans along a drive: `stream.step(observation)` is `plan(observation, ...)` with the same options, to the bit, and sooner.
+
+        draws "kept": all steps draw from one seed (None: a fresh one). "fresh": step n draws from seed + n. See docs/streaming.md.
+
+        Raises:
+            ValueError, TypeError: options that do not fit, or another word for draws.
+        """
+        from alpamayo_r1.stream import Stream  # here so that a package without stream/ still works
+
+        return Stream(self.model, self.vocabulary, self.engine, seeded((options or PlanOptions()).updated(changes)), draws)
 
     def plans(
         self, observations: Sequence[Observation], options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]

@@ -1,0 +1,302 @@
+"""A stream of plans: each equal to a fresh plan of the same observation in every bit, and sooner.
+
+    recognise pictures -> see the new ones -> read the prompt, its beginning read ahead -> words by the last step's -> flow
+
+What is kept between steps is a function of what it was made from alone: a picture's features of its bytes, keys and values of the first
+tokens of their ids and pictures. So a step that comes late, twice, out of order or never needs no care, and nothing has to be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+
+import torch
+
+from alpamayo_r1.core.clock import Clock, Stopwatch
+from alpamayo_r1.core.gate.history import check_history
+from alpamayo_r1.core.gate.observation import check_observation
+from alpamayo_r1.core.gate.pictures import as_pixels, check_cameras, note_flat, note_layout, note_small
+from alpamayo_r1.core.images import target_size, to_patches
+from alpamayo_r1.core.notes import Note
+from alpamayo_r1.core.options import PlanKeywords, PlanOptions
+from alpamayo_r1.core.plan import plan_prompt
+from alpamayo_r1.core.prompt import Pictures, Prompt, build_prompt, picture_headers
+from alpamayo_r1.core.request import Request, fresh_seed, prepare
+from alpamayo_r1.core.types import FRAMES, Observation, Plan, Trajectory
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary
+from alpamayo_r1.stream.album import Album, Picture
+from alpamayo_r1.stream.window import Window
+
+if TYPE_CHECKING:
+    from alpamayo_r1.engine.engine import Engine
+    from alpamayo_r1.engine.memory import Known
+
+DRAWS = ("kept", "fresh")
+
+
+@dataclass(frozen=True)
+class Reused:
+    """What a step did not have to do: pictures that had been seen before, and tokens of the prompt that had been read ahead."""
+
+    pictures: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a step is about: an observation without pixels, its pictures by number, camera-major and oldest to newest, and their size."""
+
+    blank: Observation
+    numbers: tuple[int, ...]
+    size: tuple[int, int]
+    notes: tuple[Note, ...]
+
+    @classmethod
+    def of(cls, cameras: Sequence[str], numbers: Sequence[int], size: Sequence[int], history: Trajectory, t0_us: int, notes) -> Scene:
+        """A scene of as many pictures for each camera."""
+        frames = torch.empty(len(cameras), len(numbers) // len(cameras), 3, 0, 0, dtype=torch.uint8)
+        height, width = size
+        return cls(Observation(frames, tuple(cameras), history, t0_us), tuple(numbers), (height, width), tuple(notes))
+
+    @property
+    def each(self) -> int:
+        """Pictures per camera."""
+        return self.blank.frames.shape[1]
+
+
+@dataclass(frozen=True)
+class ReadAhead:
+    """Keys and values of a prompt's first tokens, and what they are a function of: the ids and the pictures that stand there."""
+
+    ids: torch.Tensor
+    numbers: tuple[int, ...]
+    keys: Known
+
+    def fits(self, prompt: Prompt, numbers: Sequence[int], count: int) -> bool:
+        """Whether a prompt about these pictures begins with the same `count` tokens."""
+        return count == len(self.ids) and self.numbers == tuple(numbers[: FRAMES - 1]) and torch.equal(self.ids, prompt.ids[:count])
+
+
+class Stream:
+    """Plans along one drive, made by `planner.stream(...)`. Not for concurrent use.
+
+    options: of every plan, its seed set. draws "kept": every step draws from the options' seed, so that words and noise change only where
+    what is seen does; "fresh": step n (from 0) draws from seed + n. Each step's distribution is the model's either way.
+
+    seed: of the last plan. reused: what its step did not have to do again.
+    """
+
+    def __init__(
+        self, model: VLA, vocabulary: Vocabulary, engine: Engine | None, options: PlanOptions, draws: Literal["kept", "fresh"] = "kept"
+    ):
+        if draws not in DRAWS:
+            raise ValueError(f"draws is {draws!r}, expected 'kept' (one seed for all steps) or 'fresh' (another one for each)")
+        self.model, self.vocabulary, self.engine, self.draws = model, vocabulary, engine, draws
+        seed = fresh_seed() if options.seed is None else int(options.seed)
+        self.options, self.seed, self.steps = options.updated({"seed": seed}), seed, 0
+        self.reused = Reused()
+        self._how: Request | None = None
+        self._album, self._window = Album(), Window()
+        self._last: tuple[tuple[int, ...], ...] = ()
+        self._scene: Scene | None = None
+        self._ahead: ReadAhead | None = None
+        self._coming: tuple[Prompt, tuple[int, ...]] | None = None  # what may be read ahead: the next prompt's layout, its first pictures
+        self._keys: Known | None = None
+
+    def forget(self) -> None:
+        """Begins anew: what was kept is let go."""
+        self._album.clear()
+        self._window.clear()
+        self._last, self._scene, self._ahead, self._coming, self._keys = (), None, None, None, None
+
+    @overload
+    def step(self, seen: Observation, /, **changes: Unpack[PlanKeywords]) -> Plan: ...
+
+    @overload
+    def step(self, seen: Mapping[str, Any], history: Trajectory, t0_us: int, /, **changes: Unpack[PlanKeywords]) -> Plan: ...
+
+    def step(
+        self,
+        seen: Observation | Mapping[str, Any],
+        history: Trajectory | None = None,
+        t0_us: int | None = None,
+        /,
+        **changes: Unpack[PlanKeywords],
+    ) -> Plan:
+        """The plan of one step: to the bit `planner.plan(observation, ...)` with the stream's options.
+
+        seen: an observation, or in a live loop the newest picture of each camera by name (a uint8 tensor [3, h, w], an array [h, w, 3] or
+        a PIL image) with the history and t0 that go with them. The pictures at t0 - 0.3 s to t0 - 0.1 s are then those of the
+        steps before, the nearest in time; a note "stream-gap" says where there is none, and a camera that brought none shows its
+        newest. `observation` is what was planned.
+        changes: options of this step alone, such as navigation=.
+
+        Raises:
+            ValueError, TypeError: as `planner.plan`; pictures of more than one size; a live step without history or t0.
+        """
+        options = self.options.updated(changes)
+        if self.draws == "fresh" and "seed" not in changes:
+            assert self.options.seed is not None
+            options = options.updated({"seed": int(self.options.seed) + self.steps})
+        try:
+            with torch.autocast(self.model.device.type, enabled=False):
+                plan = self._step(seen, history, t0_us, options)
+        except BaseException:
+            self.forget()  # what was half done is not gone on with
+            raise
+        assert options.seed is not None
+        self._last, self.seed, self.steps = plan.tokens, int(options.seed), self.steps + 1
+        return plan
+
+    @property
+    def observation(self) -> Observation | None:
+        """What the last step planned, its pictures copied; None before the first."""
+        if self._scene is None:
+            return None
+        frames = torch.stack([self._album[number].pixels for number in self._scene.numbers])
+        return replace(self._scene.blank, frames=frames.unflatten(0, self._scene.blank.frames.shape[:2]))
+
+    def read_ahead(self) -> int:
+        """Reads what is known of the next step's prompt: how many tokens. On a GPU every step does so itself, while nobody waits.
+
+        On the CPU call it where a loop waits for its next pictures. Nothing is read by the specification, after a step whose pictures were
+        all new, or twice.
+        """
+        if self._coming is None or self.engine is None:
+            return 0
+        (prompt, numbers), self._coming, self._ahead = self._coming, None, None
+        count = self.engine.early(prompt)
+        if self._keys is None or self._keys.count != count:
+            self._keys = self.engine.keys_for(count)
+        self.engine.read_ahead(prompt, self._images(numbers), self._keys)
+        self._ahead = ReadAhead(prompt.ids[:count], numbers, self._keys)
+        return count
+
+    def _step(self, seen: Observation | Mapping[str, Any], history: Trajectory | None, t0_us: int | None, options: PlanOptions) -> Plan:
+        clock = Clock(self.model.device) if self.engine is None else Stopwatch(self.model.device)
+        with clock("preprocess"):
+            scene = self._whole(seen) if isinstance(seen, Observation) else self._newest(seen, history, t0_us)
+            self._album.touch(scene.numbers)
+            prompt, how = self._prompt(scene, options), self._request(options)
+            unseen = [one for one in map(self._album.__getitem__, dict.fromkeys(scene.numbers)) if one.features is None]
+        self._scene, self.reused = scene, Reused(len(set(scene.numbers)) - len(unseen))
+        self._see(unseen, clock)
+        images = self._images(scene.numbers)
+        if isinstance(clock, Clock):
+            pictures = images[0], images[1:]
+            plan = plan_prompt(self.model, self.vocabulary, prompt, scene.blank.history, how, clock, pictures)
+            self._keep()
+            return plan
+        return self._plan_by_engine(scene, prompt, images, how, clock)
+
+    def _plan_by_engine(self, scene: Scene, prompt: Prompt, images: list[torch.Tensor], how: Request, clock: Stopwatch) -> Plan:
+        from alpamayo_r1.engine.memory import Ahead
+
+        assert self.engine is not None
+        count, before = self.engine.early(prompt), self._ahead
+        keys = before.keys if before is not None and before.fits(prompt, scene.numbers, count) else None
+        self.reused = replace(self.reused, tokens=count if keys else 0)
+        follows = count > 0 and self.reused.pictures > 0 and scene.each >= FRAMES
+        self._coming = (prompt, scene.numbers[1:FRAMES]) if follows else None
+
+        def then() -> None:
+            if self.model.device.type == "cuda":
+                self.read_ahead()
+            self._keep()
+
+        last = self._last if len(self._last) == how.samples else ()
+        return self.engine.plan_prompts([prompt], [scene.blank.history], how, clock, Ahead(images, keys, last, then))[0]
+
+    def _keep(self) -> None:
+        """Keeps this step's pictures, and half as many that may come back."""
+        assert self._scene is not None
+        self._album.keep(len(self._scene.numbers) * 3 // 2)
+
+    def _whole(self, observation: Observation) -> Scene:
+        """The scene of an observation, its pictures recognised."""
+        notes, frames = check_observation(observation, self.model.config), observation.frames
+        numbers = self._album.find(frames.flatten(0, 1).unbind())
+        return Scene.of(observation.cameras, numbers, frames.shape[-2:], observation.history, observation.t0_us, notes)
+
+    def _newest(self, pictures: Mapping[str, Any], history: Trajectory | None, t0_us: int | None) -> Scene:
+        """The scene at t0 out of the newest pictures and those before."""
+        c = self.model.config
+        frames = check_newest(pictures, history, t0_us)
+        assert history is not None and t0_us is not None
+        notes = check_history(history, c.tokens.history_tokens // 3)
+        numbers = dict(zip(pictures, self._album.find(frames), strict=True))
+        size = frames[0].shape[-2:]
+        self._window.put(t0_us, numbers)
+        order = c.family.cameras
+        chosen = self._window.choose(t0_us, order, lambda n: n in self._album and self._album[n].pixels.shape[-2:] == size)
+        check_cameras(chosen.cameras, len(chosen.cameras), c.family)
+        flat = [note for name, frame in zip(pictures, frames, strict=True) for note in note_flat(frame[None, None], (name,))]
+        notes = (*note_layout(len(chosen.cameras), FRAMES, c.family), *note_small(*size), *flat, *notes, *chosen.notes)
+        return Scene.of(chosen.cameras, chosen.numbers, size, history, t0_us, notes)
+
+    def _request(self, options: PlanOptions) -> Request:
+        """The request of a step; that of the stream's own options is made once."""
+        if options is not self.options:
+            return prepare(options, self.model.config, self.vocabulary)
+        if self._how is None:
+            self._how = prepare(options, self.model.config, self.vocabulary)
+        return self._how
+
+    def _prompt(self, scene: Scene, options: PlanOptions) -> Prompt:
+        """The prompt of a scene, without patches: its pictures are seen already, or apart."""
+        c, v = self.model.config, self.model.config.vision
+        height, width = target_size(*scene.size, c.min_pixels, c.max_pixels, v.patch * v.merge)
+        grids = ((height // v.patch, width // v.patch),) * len(scene.numbers)
+        pictures = Pictures(torch.empty(0, v.patch_dim), grids, picture_headers(scene.blank, c.family), scene.notes)
+        if self.engine is not None:
+            return self.engine.prompt(scene.blank, options.navigation, pictures)
+        return build_prompt(scene.blank, self.vocabulary, c, options.navigation, pictures)
+
+    def _see(self, unseen: Sequence[Picture], clock: Clock | Stopwatch) -> None:
+        """Gives pictures their features."""
+        if not unseen:
+            return
+        if isinstance(clock, Stopwatch):
+            assert self.engine is not None
+            found = self.engine.see([one.pixels for one in unseen], clock)
+            for one, features in zip(unseen, found, strict=True):
+                one.features = features
+            return
+        c = self.model.config
+        for one in unseen:
+            with clock("preprocess"):
+                patches, grid = to_patches(one.pixels[None], c.vision, c.min_pixels, c.max_pixels)
+            with clock("vision"), torch.no_grad():
+                tokens, deep = self.model.encode(patches.to(self.model.device), (grid,))
+                one.features = (tokens, *deep)
+
+    def _images(self, numbers: Sequence[int]) -> list[torch.Tensor]:
+        """The features of pictures, one after the other: image tokens, then each DeepStack layer's."""
+        found = [self._album[number].features for number in numbers]
+        return [torch.cat(features) for features in zip(*(one for one in found if one is not None), strict=True)]
+
+
+def check_newest(pictures: Any, history: Any, t0_us: Any) -> list[torch.Tensor]:
+    """The newest pictures as u8[3, h, w] each.
+
+    Raises:
+        TypeError: no mapping of pictures by camera, no history, or a t0 that is no integer. ValueError: no picture, or two sizes.
+    """
+    if not isinstance(pictures, Mapping):
+        raise TypeError(
+            f"a step was given a {type(pictures).__name__}, expected an Observation, or the newest pictures as a mapping from camera names "
+            "with history and t0_us behind it"
+        )
+    if history is None or t0_us is None:
+        raise TypeError("a step with the newest pictures needs their history and t0_us too: step(pictures, history, t0_us)")
+    if not isinstance(t0_us, int) or isinstance(t0_us, bool):
+        raise TypeError(f"t0_us is {t0_us!r}, expected microseconds as an integer")
+    frames = [as_pixels(picture) for picture in pictures.values()]
+    sizes = {tuple(frame.shape[-2:]) for frame in frames}
+    if len(sizes) != 1:
+        said = "no pictures" if not sizes else f"pictures of {len(sizes)} sizes {sorted(sizes)}"
+        raise ValueError(f"a step was given {said}, expected one picture at least, all of one height and width")
+    return frames

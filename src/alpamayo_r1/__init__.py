@@ -11,8 +11,9 @@ The rooms of the house, from the ground up, and what each may import; tests/test
 core         from an observation to a plan: records, prompt, model, specification, checkpoints   <- nothing
 metrics      how good a plan is, and how sure that is                                            <- core
 engine       the same plan, fast                                                                 <- core
-data         clips of the data set, from a folder or the Hub                                     <- core
-world        the synthetic world: scenes, pictures, reasons, clips                               <- core
+rig          cameras of any car: lenses, the nominal rig, its views re-rendered from others      <- core
+data         clips: of the data set, from a folder or the Hub, and your own recordings           <- core rig
+world        the synthetic world: scenes, pictures, reasons, clips                               <- core rig
 draw         pages and pictures                                                                  <- core metrics
 stream       plans along a drive: the same ones, sooner                                           <- core engine
 planner      `load` and `Planner`: the one place that chooses the engine or the specification     <- core engine stream

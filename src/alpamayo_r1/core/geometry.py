@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -32,6 +33,37 @@ def to_frame(xyz: torch.Tensor, rot: torch.Tensor, origin: torch.Tensor, axes: t
     return local, axes.transpose(-1, -2)[..., None, :, :] @ rot
 
 
+class Lens(Protocol):
+    """A camera model for pictures of one size: points in the camera frame (x right, y down, z forward) to pixels, and pixels to rays."""
+
+    @property
+    def width(self) -> int:
+        """Pixels across."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Pixels down."""
+        ...
+
+    @property
+    def focal(self) -> float:
+        """Pixels per radian on the axis."""
+        ...
+
+    def project(self, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points [..., 3] -> pixels [..., 2] and whether they are seen [...]."""
+        ...
+
+    def rays(self, pixel: torch.Tensor) -> torch.Tensor:
+        """Pixels [..., 2] -> unit rays [..., 3]."""
+        ...
+
+    def resized(self, width: int, height: int) -> Lens:
+        """The same lens behind a picture scaled to width x height."""
+        ...
+
+
 @dataclass(frozen=True)
 class FTheta:
     """An f-theta lens: a ray at angle theta from the optical axis lands r(theta) = sum_i fw[i] theta^i pixels from (cx, cy).
@@ -46,11 +78,16 @@ class FTheta:
     fw: tuple[float, ...]
     bw: tuple[float, ...]
 
+    @property
+    def focal(self) -> float:
+        """Pixels per radian on the axis."""
+        return self.fw[1]
+
     def project(self, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Points in the camera frame [..., 3] -> pixels [..., 2] and a mask [...]: in front of the camera and inside the picture."""
         radial = point[..., :2].norm(dim=-1)
         theta = torch.atan2(radial, point[..., 2])
-        r = _poly(self.fw, theta)
+        r = evaluate_polynomial(self.fw, theta)
         direction = point[..., :2] / radial.clamp_min(1e-9)[..., None]
         pixel = torch.stack([self.cx + r * direction[..., 0], self.cy + r * direction[..., 1]], -1)
         inside = (pixel > -0.5).all(-1) & (pixel[..., 0] < self.width - 0.5) & (pixel[..., 1] < self.height - 0.5)
@@ -60,7 +97,7 @@ class FTheta:
         """Pixels [..., 2] -> unit rays in the camera frame [..., 3]."""
         offset = pixel - torch.tensor([self.cx, self.cy], dtype=pixel.dtype, device=pixel.device)
         r = offset.norm(dim=-1)
-        theta = _poly(self.bw, r)
+        theta = evaluate_polynomial(self.bw, r)
         direction = offset / r.clamp_min(1e-9)[..., None]
         return torch.cat([theta.sin()[..., None] * direction, theta.cos()[..., None]], -1)
 
@@ -81,7 +118,7 @@ class FTheta:
 class Calibration:
     """One camera on the car: its lens and its pose in the ego frame, p_ego = rot @ p_camera + position."""
 
-    lens: FTheta
+    lens: Lens
     position: tuple[float, float, float]
     rot: tuple[tuple[float, float, float], ...]
 
@@ -92,8 +129,8 @@ class Calibration:
         return self.lens.project((point - position) @ rot)
 
 
-def _poly(coefficients: Sequence[float], x: torch.Tensor) -> torch.Tensor:
-    """Horner: sum_i c_i x^i."""
+def evaluate_polynomial(coefficients: Sequence[float], x: torch.Tensor) -> torch.Tensor:
+    """sum_i c_i x^i, by Horner's rule."""
     y = torch.full_like(x, coefficients[-1])
     for c in reversed(coefficients[:-1]):
         y = y * x + c

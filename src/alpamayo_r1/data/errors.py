@@ -53,3 +53,7 @@ class BadSurroundings(DataError):
 
 class BadCalibration(DataError):
     """A lens, a pose of a camera or a size of the car that can't be."""
+
+
+class BadRecording(DataError):
+    """A recording of one's own whose recording.yaml or tables can't be used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ NVIDIA = "nvidia/PhysicalAI-Autonomous-Vehicles"
 """The data set's repository on the Hub."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Origin:
     """A data set: the devkit's interface to it, its name for people, its kind ("world", "physical-ai-av", "own"), its folder if it has one.
 
@@ -25,6 +26,14 @@ class Origin:
     kind: str
     root: Path | None = None
     maybe_stream: bool = False
+
+    @property
+    def clip_ids(self) -> Iterable[object]:
+        """The ids of its index, as they stand there."""
+        return self.interface.clip_index.index
+
+    def close(self) -> None:
+        """Frees what its clips share: nothing here."""
 
     def download_command(self, files: list[str]) -> str:
         """How these files of the data set come to where this source looks: a shell command, or for our own clips a sentence."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from alpamayo_r1.data.errors import AccessDenied, DataError, SourceError, Unknow
 from alpamayo_r1.data.ids import check_clip_id, check_clip_ids
 from alpamayo_r1.data.index import check_index, check_sizes
 from alpamayo_r1.data.origin import NVIDIA, Origin
+from alpamayo_r1.data.recording.drive import Recording
+from alpamayo_r1.data.recording.schema import FILE
 from alpamayo_r1.data.tables import reading
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ def open_source(
     revision: str | None = None,
     maybe_stream: bool = False,
 ) -> Source:
-    """Opens "sample" (bundled clips), a folder in the data set's layout, or "REPO_ID[@REVISION]" on the Hub or in its cache.
+    """Opens "sample" (bundled clips), a folder in the data set's layout or with a recording.yaml, or "REPO_ID[@REVISION]" on the Hub or in
+    its cache.
 
     `maybe_stream` reads chunks that are not on this machine over the network instead of refusing. A 40-digit revision whose files are in
     the cache is opened without a single network call. Raises SourceError, AccessDenied.
@@ -47,13 +51,16 @@ def open_source(
     text = str(spec)
     if text == "sample":
         return _open_folder(sample_folder(), "the bundled clips")
+    if (Path(text) / FILE).is_file():
+        recording = Recording(Path(text))
+        return Source(recording, recording.open_clip)
     if Path(text).is_dir():
         return _open_folder(Path(text), f"the folder {text}")
     repo, _, pinned = text.partition("@")
     if not REPOSITORY.fullmatch(repo):
         raise SourceError(
             f'there is no folder "{text}", and it is no name of a data set on the Hub.',
-            f'"sample", a folder with {_LAYOUT}, or "{NVIDIA}@REVISION"',
+            f'"sample", a folder with a {FILE} or with {_LAYOUT}, or "{NVIDIA}@REVISION"',
             "check the path, or write the data set as OWNER/NAME or OWNER/NAME@REVISION.",
         )
     return _open_hub(repo, pinned or revision, cache_dir, token, maybe_stream)
@@ -67,8 +74,8 @@ def sample_folder() -> Path:
 class Source:
     """A data set that is open: its clip ids, and `clip(clip_id)`. A context manager; closing it closes the clips it gave out."""
 
-    def __init__(self, origin: Origin):
-        self.origin = origin
+    def __init__(self, origin: Origin, open_clip: Callable[[str, Callable[[Clip], None]], Clip] | None = None):
+        self.origin, self._open_clip = origin, open_clip or partial(Clip, origin)
         self._clips: dict[str, Clip] = {}
 
     @property
@@ -84,7 +91,7 @@ class Source:
     @cached_property
     def clip_ids(self) -> tuple[str, ...]:
         """All clip ids of the index, in its order."""
-        return check_clip_ids(self.origin.interface.clip_index.index)
+        return check_clip_ids(self.origin.clip_ids)
 
     def find(self, prefix: str) -> str:
         """The one clip id that begins so: `source.find("030c760c")`. A whole id is itself, whatever else begins with it.
@@ -119,7 +126,7 @@ class Source:
         """The clip of that id, opened for the caller alone, who closes it. Raises UnknownClip, BadClipId."""
         if check_clip_id(clip_id) not in self._known:
             raise self._unknown(clip_id)
-        return Clip(self.origin, clip_id, closed=self._forget)
+        return self._open_clip(clip_id, self._forget)
 
     def _forget(self, clip: Clip) -> None:
         """Drops a clip that was closed, so that a run over many clips doesn't grow."""
@@ -130,6 +137,7 @@ class Source:
         """Closes every open clip."""
         for clip in list(self._clips.values()):
             clip.close()
+        self.origin.close()
 
     def __enter__(self) -> Source:
         return self
@@ -153,10 +161,11 @@ class Source:
 def _open_folder(root: Path, name: str) -> Source:
     if not (root / "features.csv").is_file():
         raise SourceError(
-            f"{name} ({root}) is no data set: it has no features.csv.",
+            f"{name} ({root}) is no data set: it has neither features.csv nor {FILE}.",
             _LAYOUT,
             f"give the folder that holds features.csv: one written by `alpamayo-r1 world --out DIR`, or by "
-            f"`hf download {NVIDIA} {' '.join(_INDEX)} --repo-type dataset --local-dir DIR`, with the chunks of your clips.",
+            f"`hf download {NVIDIA} {' '.join(_INDEX)} --repo-type dataset --local-dir DIR`, with the chunks of your clips; "
+            f"for a recording of your own, write a {FILE} (docs/own-data.md).",
         )
     from alpamayo_r1.data.plain import PlainFolder
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from alpamayo_r1.core.types import CAMERAS
+from alpamayo_r1.data.recording.drive import Recording
 from alpamayo_r1.data.source import MARKER, Source
 
 INDEX = ("features.csv", "clip_index.parquet", "metadata/feature_presence.parquet", "metadata/data_collection.parquet", MARKER)
@@ -23,6 +24,8 @@ FEATURES = ("egomotion", *CAMERAS, "camera_intrinsics", "sensor_extrinsics", "ve
 def index_digest(source: Source) -> str:
     """SHA-256 over the data set's index and labels."""
     digest = hashlib.sha256()
+    if isinstance(source.origin, Recording):
+        return hashlib.sha256(repr(sorted(source.origin.fingerprints().items())).encode()).hexdigest()
     for name in INDEX:
         content = _content(source, name)
         if content is not None:
@@ -32,6 +35,8 @@ def index_digest(source: Source) -> str:
 
 def fingerprints(source: Source, clip_ids: Iterable[str]) -> dict[str, str]:
     """File -> fingerprint, of every file on this machine that holds a part of the clips; clips that the index lacks are left out."""
+    if isinstance(source.origin, Recording):
+        return source.origin.fingerprints()
     interface, known = source.origin.interface, set(source.clip_ids)
     features = [name for name in FEATURES if name in interface.features.ALL]
     chunks = {interface.get_clip_chunk(clip_id) for clip_id in dict.fromkeys(clip_ids) if clip_id in known}

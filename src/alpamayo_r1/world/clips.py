@@ -27,6 +27,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from alpamayo_r1.core.files import own_folder
+from alpamayo_r1.core.geometry import FTheta
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.world.around import surroundings_table
 from alpamayo_r1.world.render import render_at
@@ -243,6 +244,7 @@ def _calibration(ids: Sequence[str], width: int, height: int) -> dict[str, pd.Da
     for name in CAMERAS:
         record = resized(RIG[name], width, height)
         lens = record.lens
+        assert isinstance(lens, FTheta), "the nominal rig's lenses are f-theta"
         polynomials = {f"{way}_poly_{i}": v for way in ("bw", "fw") for i, v in enumerate(getattr(lens, way))}
         lenses.append({"width": width, "height": height, "cx": lens.cx, "cy": lens.cy, **polynomials})
         quaternion = Rotation.from_matrix(np.array(record.rot)).as_quat()

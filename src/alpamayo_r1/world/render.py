@@ -8,17 +8,18 @@ it may see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import torch
 
-from alpamayo_r1.core.geometry import rot_z
+from alpamayo_r1.core.geometry import Calibration, rot_z
 from alpamayo_r1.core.types import CAMERAS, FRAMES
 from alpamayo_r1.world.air import Air, air_over, sky_seen
 from alpamayo_r1.world.composite import over_dense, over_listed
 from alpamayo_r1.world.ground import ground_seen
 from alpamayo_r1.world.primitives import Things, things_at
+from alpamayo_r1.world.rig import RIG
 from alpamayo_r1.world.scene import Kind, SceneBatch
 from alpamayo_r1.world.texture import Colour, ready
 from alpamayo_r1.world.view import View, gather, select, view_of
@@ -49,6 +50,7 @@ def render_at(
     width: int,
     height: int,
     cameras: Sequence[str] = CAMERAS,
+    rig: Mapping[str, Calibration] = RIG,
     supersample: int = 2,
     markers: torch.Tensor | None = None,
     compile: bool = False,
@@ -57,9 +59,9 @@ def render_at(
 ) -> torch.Tensor:
     """Pictures of B scenes at fractional steps (B, K) -> u8 (B, C, K, 3, height, width) on the scene's device.
 
-    supersample: rays per pixel and axis for objects (the ground is filtered analytically); markers: world polylines (B, T, 2) painted
-    magenta on the ground; compile: fuse with torch.compile (CUDA); dense: every tile and slot with static shapes, as compiling needs (None:
-    where compile is set); chunk: scenes rendered at once, chosen from the picture size if None.
+    rig: what the cameras' names stand for. supersample: rays per pixel and axis for objects (the ground is filtered analytically).
+    markers: world polylines (B, T, 2) painted magenta on the ground. compile: fuse with torch.compile (CUDA). dense: every tile and slot
+    with static shapes, as compiling needs (None: where compile is set). chunk: scenes rendered at once (None: by the picture size).
     """
     device = scene.ego.device
     steps = steps.to(device, torch.float32)
@@ -76,7 +78,7 @@ def render_at(
         things, air = things_at(part, steps[rows]), air_over(part, count)
         lines = None if markers is None else markers[rows].to(device, torch.float32).repeat_interleave(count, 0)
         for c, name in enumerate(cameras):
-            picture = _picture(part, things, air, view_of(name, width, height, supersample, device), lines, fuse)
+            picture = _picture(part, things, air, view_of(rig[name], width, height, supersample, device), lines, fuse)
             out[rows, c] = picture.unflatten(0, (-1, count))
     return out
 

@@ -8,8 +8,7 @@ from functools import cache
 
 import torch
 
-from alpamayo_r1.core.geometry import FTheta
-from alpamayo_r1.world.rig import RIG
+from alpamayo_r1.core.geometry import Calibration, Lens
 
 TILE = {"cpu": (8, 14), "cuda": (16, 28)}
 """Target height and width of a tile in pixels of a 224x128 picture; larger pictures have larger tiles."""
@@ -46,9 +45,8 @@ class View:
 
 
 @cache
-def view_of(camera: str, width: int, height: int, supersample: int, device: torch.device) -> View:
-    """The camera of the rig as seen by supersample^2 sub-rays a pixel."""
-    record = RIG[camera]
+def view_of(record: Calibration, width: int, height: int, supersample: int, device: torch.device) -> View:
+    """The camera as seen by supersample^2 sub-rays per pixel, width x height pixels. Where its lens has no ray, the axis is taken."""
     lens = record.lens.resized(width, height)
     scale = max(1.0, math.sqrt(width * height / (224 * 128)) * 0.8)
     tall, wide = TILE.get(device.type, TILE["cuda"])
@@ -75,7 +73,7 @@ def view_of(camera: str, width: int, height: int, supersample: int, device: torc
         tile=tile,
         tiles=tiles,
         q=supersample**2,
-        pixel=put(torch.tensor(1 / lens.fw[1])),
+        pixel=put(torch.tensor(1 / lens.focal)),
         ray=put3(fine),
         look=put3(look),
         axis=put(axis),
@@ -87,13 +85,14 @@ def view_of(camera: str, width: int, height: int, supersample: int, device: torc
     )
 
 
-def _rays(lens: FTheta, tiles: tuple[int, int], tile: tuple[int, int], sub: int) -> torch.Tensor:
+def _rays(lens: Lens, tiles: tuple[int, int], tile: tuple[int, int], sub: int) -> torch.Tensor:
     """Camera-frame rays (n, m, sub^2, 3)."""
     at = (torch.arange(sub, dtype=torch.float64) + 0.5) / sub - 0.5
     rows = torch.arange(tiles[0] * tile[0], dtype=torch.float64)[:, None] + at
     cols = torch.arange(tiles[1] * tile[1], dtype=torch.float64)[:, None] + at
     y, x = torch.broadcast_tensors(rows[:, None, :, None], cols[None, :, None, :])
     r = lens.rays(torch.stack([x, y], -1))  # (H, W, sub, sub, 3)
+    r = torch.where(r.isnan(), r.new_tensor([0.0, 0.0, 1.0]), r)
     r = r.unflatten(1, (tiles[1], tile[1])).unflatten(0, (tiles[0], tile[0])).transpose(1, 2)
     return r.flatten(4, 5).flatten(2, 3).flatten(0, 1)
 

@@ -1,0 +1,1 @@
+"""Cameras of any car: lenses, the nominal rig that the model knows, and its views re-rendered from other cameras."""

@@ -1,0 +1,155 @@
+"""The nominal rig's pictures, re-rendered from whatever cameras see that direction.
+
+By rotation: a pixel of the nominal camera looks along a direction, and takes the colour that a real camera sees along it, as if all were
+infinitely far. What is near shifts by the distance between the two cameras over its own; mount the real ones near the nominal places.
+
+Resampling: where the real picture is finer than the view, it is first averaged over blocks of `reduce` pixels, then every pixel of the view
+averages `fine` x `fine` bilinear samples. Both are chosen from how many real pixels a view's pixel spans, so nothing aliases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from alpamayo_r1.core.geometry import Calibration
+
+GREY = 127
+"""What stands where no camera sees; never black, which a model takes for night or a covered lens."""
+
+FINEST = 4
+"""Bilinear samples per pixel and axis at most."""
+
+WORTH = 0.002
+"""Share of a view that one more camera must add to be used for it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one real camera gives to a view: where its picture is sampled f32 [1, fine h, fine w, 2] and the share it fills f32 [h, w]."""
+
+    camera: str
+    size: tuple[int, int]
+    reduce: int
+    fine: int
+    grid: torch.Tensor
+    mask: torch.Tensor
+    share: torch.Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """A nominal camera as the real ones can show it. coverage: the share of its pixels that one of them sees."""
+
+    calibration: Calibration
+    parts: tuple[Part, ...]
+    coverage: float
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The real cameras that are needed, the one that fills most first."""
+        return tuple(part.camera for part in self.parts)
+
+    def to(self, device: torch.device | str) -> View:
+        """The same view, its grids on a device."""
+        parts = tuple(Part(p.camera, p.size, p.reduce, p.fine, *(t.to(device) for t in (p.grid, p.mask, p.share))) for p in self.parts)
+        return View(self.calibration, parts, self.coverage)
+
+    def render(self, pictures: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Pictures of every needed camera u8 [K, 3, h', w'] -> the view u8 [K, 3, h, w], grey where none sees.
+
+        Raises:
+            ValueError: pictures of another size than the calibration's.
+        """
+        height, width = self.calibration.lens.height, self.calibration.lens.width
+        total: torch.Tensor | None = None
+        filled: torch.Tensor | None = None
+        for part in self.parts:
+            picture = pictures[part.camera]
+            if tuple(picture.shape[-2:]) != part.size:
+                raise ValueError(
+                    f"pictures of {part.camera} are {picture.shape[-1]} x {picture.shape[-2]} pixels, but its calibration is for "
+                    f"{part.size[1]} x {part.size[0]}: give `size` as the pictures are"
+                )
+            seen = _sampled(picture, part)
+            total = seen if total is None else total + seen
+            filled = part.share if filled is None else filled + part.share
+        if total is None or filled is None:
+            count = next(iter(pictures.values())).shape[0] if pictures else 1
+            return torch.full((count, 3, height, width), GREY, dtype=torch.uint8)
+        return (total + GREY * (1 - filled)).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def view_of(nominal: Calibration, cameras: Mapping[str, Calibration]) -> View:
+    """The view of a nominal camera from real ones, at the nominal lens's size.
+
+    Cameras are taken in turn, each time the one that adds most: a pixel counts fully where the real picture is as fine as the view, less
+    where it is coarser.
+    """
+    lens = nominal.lens
+    ray = _ego_rays(nominal, 1)
+    looks = {name: _look(camera, ray) for name, camera in cameras.items()}
+    left = torch.ones(lens.height, lens.width, dtype=torch.bool)
+    parts: list[Part] = []
+    while looks:
+        worth = {
+            name: float((pixels_seen & left).double().mul(fineness.clamp(max=1)).mean()) for name, (pixels_seen, fineness) in looks.items()
+        }
+        best = max(worth, key=lambda name: worth[name])
+        seen, fineness = looks.pop(best)
+        if float((seen & left).float().mean()) < WORTH:
+            break
+        parts.append(_part(best, cameras[best], nominal, fineness[seen & left], parts))
+        left &= ~seen
+    coverage = 1 - float(left.float().mean())
+    return View(nominal, tuple(parts), coverage)
+
+
+def _ego_rays(nominal: Calibration, fine: int) -> torch.Tensor:
+    """Directions in the ego frame through a view's pixels, fine x fine per pixel: f64 [fine h, fine w, 3]."""
+    lens = nominal.lens
+    rows, columns = ((torch.arange(n * fine, dtype=torch.float64) + 0.5) / fine - 0.5 for n in (lens.height, lens.width))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return lens.rays(torch.stack([x, y], -1)) @ torch.tensor(nominal.rot, dtype=torch.float64).T
+
+
+def _look(camera: Calibration, ray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a camera sees the directions [h, w], and how many of its pixels one pixel of the view spans there [h, w]."""
+    pixel, seen = camera.lens.project(ray @ torch.tensor(camera.rot, dtype=torch.float64))
+    across, down = (torch.gradient(pixel, dim=axis)[0].norm(dim=-1) for axis in (1, 0))
+    return seen, torch.minimum(across, down).nan_to_num(0)
+
+
+def _part(name: str, camera: Calibration, nominal: Calibration, fineness: torch.Tensor, before: list[Part]) -> Part:
+    low, high = (float(fineness.quantile(q)) if len(fineness) < 2**24 else float(fineness.median()) for q in (0.02, 0.98))
+    reduce = max(1, math.floor(low + 1e-6))
+    fine = min(FINEST, max([1, math.ceil(high / reduce - 0.05)] + [part.fine for part in before]))
+    lens = camera.lens
+    pixel, seen = lens.project(_ego_rays(nominal, fine) @ torch.tensor(camera.rot, dtype=torch.float64))
+    for part in before:
+        seen &= ~_stretched(part.mask > 0, fine // part.fine if fine % part.fine == 0 else 0, seen.shape)
+    used = pixel.new_tensor([lens.width // reduce * reduce, lens.height // reduce * reduce])
+    grid = (2 * (pixel + 0.5) / used - 1).nan_to_num(2.0).clamp(-2, 2)
+    mask = seen.float()
+    share = torch.nn.functional.avg_pool2d(mask[None, None], fine)[0, 0]
+    return Part(name, (lens.height, lens.width), reduce, fine, grid.float()[None], mask, share)
+
+
+def _stretched(mask: torch.Tensor, times: int, shape: torch.Size) -> torch.Tensor:
+    """A mask at a finer sampling; by nearest neighbours where that is no multiple."""
+    if times:
+        return mask.repeat_interleave(times, 0).repeat_interleave(times, 1)
+    return torch.nn.functional.interpolate(mask[None, None].float(), size=tuple(shape), mode="nearest")[0, 0] > 0.5
+
+
+def _sampled(picture: torch.Tensor, part: Part) -> torch.Tensor:
+    """A real camera's pictures u8 [K, 3, h', w'] at a part's samples, averaged per pixel: f32 [K, 3, h, w], 0 where it does not see."""
+    colour = picture.to(part.grid.device).float()
+    if part.reduce > 1:
+        colour = torch.nn.functional.avg_pool2d(colour, part.reduce)
+    grid = part.grid.expand(len(colour), -1, -1, -1)
+    seen = torch.nn.functional.grid_sample(colour, grid, mode="bilinear", padding_mode="border", align_corners=False) * part.mask
+    return torch.nn.functional.avg_pool2d(seen, part.fine) if part.fine > 1 else seen

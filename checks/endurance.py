@@ -3,7 +3,8 @@
     python checks/endurance.py [--plans 200] [--model tiny|small]
 
 tiny: the recorded checkpoint in fp32. small: the bundled model in bf16, so that the vendor's attention takes part. On a GPU where there is
-one. The last line is JSON: plans, differing, bytes grown since every case had been seen three times and its graphs captured.
+one. The last line is JSON: plans, differing, bytes grown since every case had been seen three times and its graphs captured. Exits with 1
+where a plan differs, or memory has grown: on a GPU what the allocator holds, by any byte; on the CPU the process, by more than 20 MB.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from _head import DEVICE, ROOT
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import warnings
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -64,12 +68,18 @@ def answer(engine: Engine, number: int) -> str:
     return digest.hexdigest()
 
 
+GROWTH = 0 if DEVICE == "cuda" else 20e6
+"""Bytes that memory may grow by."""
+
+
 def memory() -> int:
-    """Bytes that the allocator holds."""
-    return torch.cuda.memory_reserved() if DEVICE == "cuda" else 0
+    """Bytes that the GPU's allocator holds; on the CPU those of the process in memory (Linux)."""
+    if DEVICE == "cuda":
+        return torch.cuda.memory_reserved()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def main(count: int, model: str) -> dict[str, object]:
+def main(count: int, model: str) -> dict[str, Any]:
     """Fresh answers from a process each, then all plans in this one."""
     command = [sys.executable, __file__, "--model", model, "--one"]
     fresh = [subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, text=True) for i in range(len(CASES))]
@@ -99,4 +109,4 @@ if __name__ == "__main__":
         sys.exit()
     found = main(given.plans, given.model)
     print(json.dumps(found))
-    sys.exit(1 if found["differing"] else 0)
+    sys.exit(1 if found["differing"] or found["grown_bytes"] > GROWTH else 0)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from alpamayo_r1 import load, planner
-from alpamayo_r1.core.checkpoint import load_model
+from alpamayo_r1.core.checkpoint import load_checkpoint, load_model
+from alpamayo_r1.core.options import AskOptions
 from alpamayo_r1.planner import Planner, fills
 from alpamayo_r1.testing import random_observation
 from conftest import GOLDEN
@@ -52,3 +53,22 @@ def test_plans_are_the_same_with_the_word_table_on_the_host(fast):
     for samples in (1, 5):
         a, b = (one.plan(observation, samples=samples, seed=4, max_tokens=12) for one in (here, there))
         assert a.tokens == b.tokens and torch.equal(a.xyz, b.xyz)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda p, o: p.plan(o, 5), "options are of type int, expected PlanOptions"),
+        (lambda p, o: p.plan(o, AskOptions()), "options are of type AskOptions, expected PlanOptions"),
+        (lambda p, o: p.plan(o, 5, navigation=[None]), "options are of type int"),
+        (lambda p, o: p.plan(o, drafts="yes"), "drafts is 'yes', expected True or False"),
+        (lambda p, o: p.plan(o, sample=2), r"sample= is no option of a plan \(did you mean samples=\?\)\. There are samples"),
+        (lambda p, o: p.plans(None), "observations are of type NoneType, expected a list"),
+        (lambda p, o: p.plans([o, None]), "a NoneType was given, expected an Observation"),
+        (lambda p, o: load(None), "the checkpoint is of type NoneType, expected 'small', a folder or a repository name"),
+    ],
+)
+def test_other_types_are_named(call, message):
+    small = Planner.of(*load_checkpoint(GOLDEN / "checkpoint"))
+    with pytest.raises(TypeError, match=message):
+        call(small, random_observation(0, 96, 160))

@@ -71,8 +71,8 @@ class Planner:
         texts = changes.get("navigation")
         if not isinstance(texts, list):
             return self.plans([observation], options, **changes)[0]
-        weight = changes.get("guidance", options.guidance if options else None)
-        options = seeded((options or PlanOptions()).updated({**changes, "navigation": None, "guidance": None}))
+        weight = changes.get("guidance", PlanOptions.of(options, {}).guidance)
+        options = seeded(PlanOptions.of(options, {**changes, "navigation": None, "guidance": None}))
         requests = [options.updated({"navigation": text, "guidance": weight}) for text in texts]
         with torch.autocast(self.model.device.type, enabled=False):
             if self.engine is not None:
@@ -91,13 +91,19 @@ class Planner:
         """
         from alpamayo_r1.stream import Stream  # here so that a package without stream/ still works
 
-        return Stream(self.model, self.vocabulary, self.engine, seeded((options or PlanOptions()).updated(changes)), draws)
+        return Stream(self.model, self.vocabulary, self.engine, seeded(PlanOptions.of(options, changes)), draws)
 
     def plans(
         self, observations: Sequence[Observation], options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]
     ) -> list[Plan]:
-        """A plan for each observation, all with one seed (None: one fresh seed for all); the engine takes them at once."""
-        options = seeded((options or PlanOptions()).updated(changes))
+        """A plan for each observation, all with one seed (None: one fresh seed for all); the engine takes them at once.
+
+        Raises:
+            ValueError, TypeError: as `plan`.
+        """
+        if not isinstance(observations, Sequence):
+            raise TypeError(f"observations are of type {type(observations).__name__}, expected a list of them")
+        options = seeded(PlanOptions.of(options, changes))
         with torch.autocast(self.model.device.type, enabled=False):
             if self.engine is not None:
                 return self.engine.plans(observations, options)
@@ -124,7 +130,7 @@ class Planner:
         Raises:
             ValueError, TypeError: a model that answers no questions; a question, options or an observation that do not fit.
         """
-        options = seeded((options or AskOptions()).updated(changes))
+        options = seeded(AskOptions.of(options, changes))
         questions = [question] if isinstance(question, str) else list(question)
         with torch.autocast(self.model.device.type, enabled=False):
             if self.engine is not None:

@@ -117,3 +117,13 @@ def test_a_broken_clip_is_passed_over(tmp_path):
     asked = {"samples": 1, "reasoning": "Keep the lane", "temperature": 0.6, "top_p": 0.98, "max_tokens": 256, "steps": 2}
     assert later["request"] == {"checkpoint": "small", **asked} and later["ended"] == [True]
     assert record["t0_us"] == 5_100_000 and (tmp_path / f"{whole}.json").exists(), "the first is still there"
+
+
+@pytest.mark.parametrize("word", ["d\udcc3\udca4t\udcc3", "\udcff"])
+def test_a_word_that_is_no_text_is_told_before_anything_is_read(word):
+    from typer.testing import CliRunner
+
+    from alpamayo_r1.cli.__main__ import app
+
+    result = CliRunner().invoke(app, ["run", "--data", word, "--out", "out"])
+    assert result.exit_code == 2 and "is no text in" in result.output and "PYTHONUTF8=1" in result.output

@@ -289,6 +289,14 @@ def test_lenses_are_finite(tree, column, value):
         sample(tree)
 
 
+@pytest.mark.parametrize("feature", ["camera_intrinsics", "sensor_extrinsics", "vehicle_dimensions"])
+def test_a_calibration_has_one_row_for_each_part(tree, feature):
+    path = tree / f"calibration/{feature}/{feature}.chunk_0000.parquet"
+    table(path, pd.concat([pd.read_parquet(path)] * 2))
+    with pytest.raises(errors.BadCalibration, match="several rows|length"):
+        sample(tree)
+
+
 def test_a_clip_that_its_index_calls_invalid_says_so(tree):
     table(tree / "clip_index.parquet", pd.read_parquet(tree / "clip_index.parquet").assign(clip_is_valid=False))
     assert [note.code for note in sample(tree).notes] == ["clip-invalid"]

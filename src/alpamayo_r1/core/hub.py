@@ -22,6 +22,8 @@ class HubError(RuntimeError):
 
 def checkpoint_folder(spec: str | Path, **hub: Any) -> Path:
     """ "small" (bundled), a folder, or a model repository on the Hub (hub: the arguments of `fetch`) -> the folder of a checkpoint."""
+    if not isinstance(spec, str | Path):
+        raise TypeError(f"the checkpoint is of type {type(spec).__name__}, expected 'small', a folder or a repository name as text")
     if spec == "small":
         return SMALL
     return Path(spec) if Path(spec).is_dir() else fetch(str(spec), patterns=CHECKPOINT_FILES, **hub)

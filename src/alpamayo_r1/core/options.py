@@ -64,6 +64,8 @@ class Saying:
         check_count("max_tokens", self.max_tokens, most=MOST_TOKENS)
         if self.seed is not None and (not isinstance(self.seed, Integral) or isinstance(self.seed, bool)):
             raise TypeError(f"seed is {self.seed!r}, expected None (a fresh one) or an integer")
+        if not isinstance(self.drafts, bool):
+            raise TypeError(f"drafts is {self.drafts!r}, expected True or False")
         self.texts()
         self.sampling  # noqa: B018  its fields are checked
 
@@ -76,14 +78,21 @@ class Saying:
         """What is to be said, one text per row; None where it is to be sampled."""
         return None
 
+    @classmethod
+    def of(cls, given: object, changes: Mapping[str, object]) -> Self:
+        """Given options, or (None) the defaults, with some replaced by name. Raises TypeError for options of another kind."""
+        if given is not None and not isinstance(given, cls):
+            raise TypeError(f"options are of type {type(given).__name__}, expected {cls.__name__} or keywords: samples=6, seed=42")
+        return (given or cls()).updated(changes)
+
     def updated(self, changes: Mapping[str, object]) -> Self:
         """These options with some replaced, by name. Raises TypeError for a name that there is not."""
         known = [field.name for field in fields(self)]
         for name in changes:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
-                meant = f", did you mean {near[0]}=?" if near else ""
-                raise TypeError(f"{name}= is no option of {self.NOUN}{meant} There are {', '.join(known)}")
+                meant = f" (did you mean {near[0]}=?)" if near else ""
+                raise TypeError(f"{name}= is no option of {self.NOUN}{meant}. There are {', '.join(known)}")
         return replace(self, **changes)  # type: ignore[arg-type]  # checked when they are set
 
     NOUN: ClassVar[str] = "what is said"

@@ -21,7 +21,7 @@ from alpamayo_r1.data.clock import moment
 from alpamayo_r1.data.egomotion import FUTURE_US, PAST_US, STEP_US, Egomotion, read_egomotion
 from alpamayo_r1.data.errors import BadCalibration, BadEgomotion, BadVideo, DataError, MissingCamera, NotDownloaded, OutOfRange
 from alpamayo_r1.data.origin import Origin
-from alpamayo_r1.data.tables import MAX_TABLE, read_parquet, reading, zip_members
+from alpamayo_r1.data.tables import MAX_TABLE, WHOLE, read_parquet, reading, zip_members
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +98,11 @@ class Clip:
         rig: dict[str, Any] = {}
         where = f"the calibration of clip {self.clip_id}"
         with reading(BadCalibration, where, "one row per camera, and one for the vehicle"):
+            for table in (lens, pose):
+                if table is not None and not table.index.is_unique:
+                    raise BadCalibration(
+                        f"{where} has several rows for {table.index[table.index.duplicated()][0]}.", "one per camera", WHOLE
+                    )
             if lens is not None and pose is not None:
                 both = [str(c) for c in lens.index if c in pose.index]
                 rig["calibration"] = {c: read_calibration(lens.loc[c], pose.loc[c], f"{c} in {where}") for c in both}

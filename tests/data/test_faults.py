@@ -293,7 +293,7 @@ def test_lenses_are_finite(tree, column, value):
 def test_a_calibration_has_one_row_for_each_part(tree, feature):
     path = tree / f"calibration/{feature}/{feature}.chunk_0000.parquet"
     table(path, pd.concat([pd.read_parquet(path)] * 2))
-    with pytest.raises(errors.BadCalibration, match="several rows|length"):
+    with pytest.raises(errors.BadCalibration, match=r"several rows|length"):
         sample(tree)
 
 

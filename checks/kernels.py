@@ -113,24 +113,6 @@ def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[f
     return [error(q, q2), error(store, other)]
 
 
-def adds(case: Case, m: int, n: int, k: int, after: int) -> list[float]:
-    """linear_add, what it leaves of x, and products that normalise what they read; then that its counters are zeros again."""
-    gain, inputs, weight = case(n), case(m, k), case(n, k, scale=k**-0.5)
-    next_weight, both = case(after, n, scale=n**-0.5), case(2 * after, n, scale=n**-0.5)
-    arrived = torch.zeros(1024, dtype=torch.int32, device=case.device)
-    x1 = case(m, n, scale=3)
-    x2 = x1.clone()
-
-    def run(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        rows = ops.linear_add(x, inputs, weight, gain, 1e-6, arrived, words=False)
-        return x, ops.settled(rows), ops.linear(rows, next_weight).sum(0), ops.swiglu_linear(rows, both)
-
-    got = run(x1)
-    with twins():
-        want = run(x2)
-    return [*(error(a, b) for a, b in zip(got, want, strict=True)), int(arrived.abs().sum())]
-
-
 def tables(case: Case, m: int, rows: int, width: int) -> list[float]:
     """pick_rows from a table here and from one in pinned host memory: how many numbers are not the table's."""
     table, ids = case(rows, width), torch.randint(0, rows, (m,), device=case.device, generator=case.generator)
@@ -313,8 +295,6 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("products tiny", products, (5, 40, 48)),
     ("products thin", products, (1, 130, 512)),
     ("products 37 rows", products, (37, 96, 1056)),
-    ("adds tiny", adds, (5, 40, 48, 72)),
-    ("adds in parts", adds, (33, 96, 2048, 130)),
     ("word table tiny", tables, (7, 40, 48)),
     ("rope_write prefill", ropes, (1, 11, TINY, 1)),
     ("rope_write decode", ropes, (3, 1, TINY, 3)),
@@ -351,8 +331,6 @@ BIG: list[tuple[str, Callable, tuple]] = [
     ("gelus 11520 x 4304 x 1152", gelus, (11520, 4304, 1152)),
     *((f"products {m} x {n} x {k}", products, (m, n, k)) for m in (1, 6, 16) for n, k in ((6144, 4096), (4096, 4096), (4096, 12288))),
     *((f"products 64 x {n} x {k}", products, (64, n, k)) for n, k in ((4096, 2048), (2048, 2048), (2048, 8256), (8256, 2048))),
-    *((f"adds 64 x 2048 x {k}", adds, (64, 2048, k, after)) for k, after in ((2048, 8256), (8256, 4096))),
-    ("adds 17 x 2048 x 2048", adds, (17, 2048, 2048, 4096)),
     ("word table", tables, (3006, 155_697, 4096)),
     ("rope_write 3006", ropes, (1, 3006, TEXT, 1)),
     ("rope_write decode 6", ropes, (6, 1, TEXT, 2)),

@@ -58,10 +58,6 @@ LONGEST_BLOCK = 16
 """Tokens of a row that are read at once at most: one that was said, and drafts."""
 
 
-COUNTERS = 1024
-"""Tiles of a product whose parts are counted: of 64 rows at most, in tiles of 32 columns or more."""
-
-
 def block_length(rows: int) -> int:
     """Tokens of each row that are read at once: more cost time where there are many rows."""
     return max(1, min(LONGEST_BLOCK, 64 // rows))
@@ -111,7 +107,6 @@ class Arena:
         self._prompt = zeros(c.scenes)
         self.limit = zeros(1)
         self.guidance = zeros(1, dtype=torch.float32)
-        self.arrived = zeros(COUNTERS, dtype=torch.int32)
         pinned = device.type == "cuda"
         self._host = torch.zeros(2, rows, STATE + c.tokens, dtype=torch.long, pin_memory=pinned)
         self.crowded_host = torch.zeros(c.read_at_once, dtype=torch.uint8, pin_memory=pinned)
@@ -152,7 +147,6 @@ class Arena:
             prompt=self._prompt[:scenes],
             limit=self.limit,
             guidance=self.guidance,
-            arrived=self.arrived,
             crowded=(self.crowded, self.crowded_host),
             logits=self._logits[: rows * block_length(rows)],
             **{
@@ -197,7 +191,6 @@ class Buffers:
     prompt: torch.Tensor  # (B,) i64: tokens of the prompt
     limit: torch.Tensor  # (1,) i64: tokens that a row may say
     guidance: torch.Tensor  # (1,) f32: weight of the navigation; the second half of the scenes is then without it
-    arrived: torch.Tensor  # (COUNTERS,) i32: zeros in which the programs of a kernel count themselves; see `linear_add`
     crowded: tuple[torch.Tensor, torch.Tensor]  # (>= R K,) u8, here and on the host: draws that took the long way; see draw_tokens
     logits: torch.Tensor  # (R K, vocab): what follows each token that was read; of the prompt's last token at first
     uniform: torch.Tensor  # (R, N) f32

@@ -21,19 +21,16 @@ from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
 from alpamayo_r1.engine.memory import Known, early, scene_cache, scene_kv
 from alpamayo_r1.engine.ops import (
     Context,
-    Rows,
     action_features,
     add_layer_norm,
     add_rms_norm,
     attend,
     linear,
-    linear_add,
     linear_gelu,
     pick_rows,
     rms_norm,
     rope_write,
     row_dots,
-    settled,
     swiglu_linear,
     vision_rope,
 )
@@ -255,7 +252,7 @@ def mlp(layer: LayerWeights, normed: torch.Tensor, words: bool = False) -> torch
 
 @dataclass(frozen=True)
 class Own:
-    """Where the new tokens of R rows, N in all, stand. Older than the pass's last kernel of torch's: see kernels.rope_write_kernel."""
+    """Where the new tokens of R rows, N in all, stand. Older than the pass's first rows: see rope_write_kernel."""
 
     at: torch.Tensor  # (N,) i64: positions
     start: torch.Tensor  # (R,) i64: where each row's new keys go in its suffix
@@ -265,18 +262,14 @@ class Own:
 
 def run_layers(stack: Stack, x: torch.Tensor, rope, own: Own, buffers: Buffers) -> torch.Tensor:
     """Tokens x [N, hidden] (changed in place) through all layers over prompt and suffix -> final norm [N, hidden]."""
-    normed: Rows = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         qkv = linear(normed, layer.qkv, words=own.words)
         q = rope_write(qkv, layer.head_norms, rope, own.at, buffers.suffix[i], own.start, stack.heads)
         out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], own.visible, causal=own.words), stack.heads)
-        normed = linear_add(x, out, layer.out, layer.mlp_norm, stack.eps, buffers.arrived, own.words)
-        if len(x) > MLP_ROWS:
-            normed = add_rms_norm(x, mlp(layer, settled(normed), own.words), stack.norm_after(i), stack.eps)
-        else:
-            hidden = swiglu_linear(normed, layer.gate_up, words=own.words)
-            normed = linear_add(x, hidden, layer.down, stack.norm_after(i), stack.eps, buffers.arrived, own.words)
-    return settled(normed)
+        normed = add_rms_norm(x, linear(out, layer.out, words=own.words), layer.mlp_norm, stack.eps)
+        normed = add_rms_norm(x, mlp(layer, normed, own.words), stack.norm_after(i), stack.eps)
+    return normed
 
 
 def read_words(model: Model, buffers: Buffers, count: int, positions: int) -> None:

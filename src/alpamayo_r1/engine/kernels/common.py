@@ -28,16 +28,6 @@ def _depend(PDL: tl.constexpr):
 
 
 @triton.jit
-def _is_last(counter, count: tl.constexpr):
-    """Whether this program is the last of `count` to come by, and finds what the others stored before. Sets the counter back to 0."""
-    tl.debug_barrier()
-    last = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == count - 1
-    if last:
-        tl.store(counter, 0)
-    return last
-
-
-@triton.jit
 def _prefetch(pointers):
     """Asks for cache lines to be in L2 soon."""
     tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [pointers], dtype=tl.int32, is_pure=False, pack=1)

@@ -27,8 +27,8 @@ def rope_write_kernel(
 ):  # fmt: skip
     """One token, one KV head: its G queries to q_out, its key and value into the cache at the token's slot.
 
-    Positions, tables and slots are older than the pass's last kernel of torch's, which is launched without dependence: they can be read
-    before the wait, by loads that bypass L1. What the predecessor wrote is read at once.
+    Positions, tables and slots are older than the pass's first rows (torch's, or pick_rows_kernel's), which end before any kernel after
+    them starts: they can be read before the wait, by loads that bypass L1. What the predecessor wrote is read at once.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)

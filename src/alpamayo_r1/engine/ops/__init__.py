@@ -7,37 +7,24 @@ Letters: M rows (tokens) · R rows of reasoning (scenes x samples) · P parts of
 from alpamayo_r1.engine.ops.attention import Context, attend
 from alpamayo_r1.engine.ops.drawing import draw_tokens
 from alpamayo_r1.engine.ops.norms import add_layer_norm, add_rms_norm, rms_norm
-from alpamayo_r1.engine.ops.products import (
-    Rows,
-    action_features,
-    linear,
-    linear_add,
-    linear_gelu,
-    row_dots,
-    settled,
-    swiglu,
-    swiglu_linear,
-)
+from alpamayo_r1.engine.ops.products import action_features, linear, linear_gelu, row_dots, swiglu, swiglu_linear
 from alpamayo_r1.engine.ops.rotation import Heads, rope_write, vision_rope
 from alpamayo_r1.engine.ops.table import pick_rows
 
 __all__ = [
     "Context",
     "Heads",
-    "Rows",
     "action_features",
     "add_layer_norm",
     "add_rms_norm",
     "attend",
     "draw_tokens",
     "linear",
-    "linear_add",
     "linear_gelu",
     "pick_rows",
     "rms_norm",
     "rope_write",
     "row_dots",
-    "settled",
     "swiglu",
     "swiglu_linear",
     "vision_rope",

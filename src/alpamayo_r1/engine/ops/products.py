@@ -11,7 +11,6 @@ from torch import nn
 
 from alpamayo_r1.core.vla import ActionIn, Fourier
 from alpamayo_r1.engine.ops.launch import PROGRAMS, THIN, WORDS, ceil_div, kernels, launch, on_gpu, power
-from alpamayo_r1.engine.ops.norms import add_rms_norm, rms_norm
 
 
 @dataclass(frozen=True)
@@ -43,30 +42,6 @@ TILES: dict[tuple[str, int, int, int], Tile] = {
     ("linear", 64, 2048, 8256): Tile(64, 64, 128, 4, 4, 4, ahead=8, early=True),
 }
 """(kind, rows to the next power of two, N, K) -> Tile, where measurement beat the default: the 10B's products on an H100."""
-
-
-@dataclass(frozen=True)
-class Unnormed:
-    """The RMS norm of rows x [M, width] that is written nowhere: few rows are normalised by the product that reads them."""
-
-    x: torch.Tensor
-    squares: torch.Tensor  # (tiles of columns, M) f32: sums of x^2
-    gain: torch.Tensor  # (width,)
-    eps: float
-
-
-Rows = torch.Tensor | Unnormed
-"""What a product reads."""
-
-
-def settled(rows: Rows) -> torch.Tensor:
-    """The rows, normalised now where they were not."""
-    return rms_norm(rows.x, rows.gain, rows.eps) if isinstance(rows, Unnormed) else rows
-
-
-def unnormed(rows: Rows) -> Unnormed:
-    """What the kernels take of rows: with no tiles of sums where they are read as they are."""
-    return rows if isinstance(rows, Unnormed) else Unnormed(rows, rows[:0], rows, 0.0)
 
 
 def tile(kind: str, x: torch.Tensor, n: int, k: int, words: bool) -> Tile | None:
@@ -103,13 +78,13 @@ def thin_tile(kind: str, rows: int, n: int, k: int) -> Tile:
     return Tile(rows, columns, depth, splits, 4, 4)
 
 
-def linear(x: Rows, weight: torch.Tensor, *, final: bool = False, words: bool = False) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: torch.Tensor, *, final: bool = False, words: bool = False) -> torch.Tensor:
     """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N], fp32 if more than one.
 
     final: one part. words: a row's bits do not depend on the other rows, up to 128 of them.
     """
-    cut = tile("linear", unnormed(x).x, weight.shape[0], weight.shape[1], words)
-    return _vendor(settled(x), weight, words)[None] if cut is None else _linear(unnormed(x), weight, cut, final)
+    cut = tile("linear", x, weight.shape[0], weight.shape[1], words)
+    return _vendor(x, weight, words)[None] if cut is None else _linear(x, weight, cut, final)
 
 
 def _vendor(x: torch.Tensor, weight: torch.Tensor, words: bool) -> torch.Tensor:
@@ -120,56 +95,18 @@ def _vendor(x: torch.Tensor, weight: torch.Tensor, words: bool) -> torch.Tensor:
     return torch.cat([nnf.linear(some, weight) for some in padded.split(8)])[: len(x)]
 
 
-def _linear(rows: Unnormed, weight: torch.Tensor, cut: Tile, final: bool) -> torch.Tensor:
-    x = rows.x
+def _linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile, final: bool) -> torch.Tensor:
     (m, k), n = x.shape, len(weight)
-    span, parts = spans(cut, k, 1 if final else cut.splits)
+    span = ceil_div(ceil_div(k, cut.depth), 1 if final else cut.splits) * cut.depth
+    parts = ceil_div(k, span)
     out = torch.empty(parts, m, n, device=x.device, dtype=x.dtype if parts == 1 else torch.float32)
     launch(
         kernels("products").linear_kernel,
         (ceil_div(m, cut.rows), ceil_div(n, cut.columns), parts),
-        *(x, weight, out, rows.squares, rows.gain, m, n, k, x.stride(0), span, rows.eps),
+        *(x, weight, out, m, n, k, x.stride(0), span),
         **tiling(cut, x),
-        **norming(rows),
     )
     return out
-
-
-def linear_add(
-    x: torch.Tensor, inputs: torch.Tensor, weight: torch.Tensor, gain: torch.Tensor, eps: float, arrived: torch.Tensor, words: bool
-) -> Rows:
-    """x += inputs weight^T in place; the norm of the new x, to be made by the next product where rows are few and no words.
-
-    x [M, N], inputs [M, K], weight [N, K]. arrived i32[>= tiles], zeros: kernels count in it and leave zeros. words: as in `linear`.
-    """
-    cut = None if words else tile("linear", inputs, len(weight), weight.shape[1], words)
-    if cut is None or len(x) > THIN:
-        return add_rms_norm(x, linear(inputs, weight, words=words), gain, eps)
-    (m, k), n = inputs.shape, len(weight)
-    span, parts = spans(cut, k, cut.splits)
-    tiles = ceil_div(m, cut.rows), ceil_div(n, cut.columns)
-    assert tiles[0] * tiles[1] <= len(arrived), "more tiles than counters"
-    sums = torch.empty(parts, m, n, device=x.device, dtype=torch.float32)
-    squares = torch.empty(tiles[1], m, device=x.device, dtype=torch.float32)
-    launch(
-        kernels("products").linear_add_kernel,
-        (*tiles, parts),
-        *(inputs, weight, sums, arrived, x, squares, m, n, k, inputs.stride(0), span),
-        **tiling(cut, inputs),
-        SPLITS=parts,
-    )
-    return Unnormed(x, squares, gain, eps)
-
-
-def spans(cut: Tile, k: int, splits: int) -> tuple[int, int]:
-    """How much of K a part takes, whole steps of depth, and how many parts there are."""
-    span = ceil_div(ceil_div(k, cut.depth), splits) * cut.depth
-    return span, ceil_div(k, span)
-
-
-def norming(rows: Unnormed) -> dict[str, int]:
-    """What a product kernel takes of rows that it may have to normalise."""
-    return {"TILES": len(rows.squares), "MANY": power(len(rows.squares))}
 
 
 def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
@@ -187,22 +124,20 @@ def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
     }
 
 
-def swiglu_linear(x: Rows, weight: torch.Tensor, *, words: bool = False) -> torch.Tensor:
+def swiglu_linear(x: torch.Tensor, weight: torch.Tensor, *, words: bool = False) -> torch.Tensor:
     """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I]. words: as in `linear`."""
-    cut = tile("swiglu", unnormed(x).x, len(weight) // 2, weight.shape[1], words)
-    return swiglu(_vendor(settled(x), weight, words)) if cut is None else _swiglu_linear(unnormed(x), weight, cut)
+    cut = tile("swiglu", x, len(weight) // 2, weight.shape[1], words)
+    return swiglu(_vendor(x, weight, words)) if cut is None else _swiglu_linear(x, weight, cut)
 
 
-def _swiglu_linear(rows: Unnormed, weight: torch.Tensor, cut: Tile) -> torch.Tensor:
-    x = rows.x
+def _swiglu_linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Tensor:
     (m, k), n = x.shape, len(weight) // 2
     out = torch.empty(m, n, device=x.device, dtype=x.dtype)
     launch(
         kernels("products").swiglu_linear_kernel,
         (ceil_div(m, cut.rows), ceil_div(n, cut.columns)),
-        *(x, weight, out, rows.squares, rows.gain, m, n, k, x.stride(0), rows.eps),
+        *(x, weight, out, m, n, k, x.stride(0)),
         **tiling(cut, x),
-        **norming(rows),
     )
     return out
 

@@ -26,6 +26,7 @@ lines=1 part endurance-tiny $python checks/endurance.py &
 lines=1 part endurance-small $python checks/endurance.py --model small &
 lines=40 part near-ties $python checks/near_ties.py --scenes 48 &
 lines=1 part drafts $python checks/drafts.py &
+lines=1 part stream $python checks/stream.py &
 lines=4 part fp32 $python checks/fp32.py &
 lines=40 part bf16 $python checks/bf16.py &
 lines=60 part world $python checks/world.py &

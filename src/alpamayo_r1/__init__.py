@@ -21,7 +21,7 @@ testing      stand-ins for tests and benches: observations, models, vocabularies
 train        training and validating the small model on the world                                <- core metrics world
 predict      a few clips: records, pages, films                                                  <- core metrics data draw planner
 evaluate     many clips: durable rows, intervals, reports                                        <- core metrics data draw planner predict
-bench        how fast this machine plans                                                         <- core engine planner testing
+bench        how fast this machine plans                                                         <- core engine planner stream testing
 models       the original's names, as clients import them                                        <- core planner
 helper       the original's helper                                                               <- core models
 load_physical_aiavdataset   the original's loader                                                <- core data

@@ -130,13 +130,36 @@ def bench(
     fast: Fast = None,
     device: Annotated[str | None, typer.Option(callback=lambda name: name and device_name(name), help="auto, cpu, cuda or cuda:N.")] = None,
     words_on_host: Annotated[bool, typer.Option("--words-on-host", help="Word table in host memory, as on small cards.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Steps of a stream, its words and pictures replayed.")] = False,
+    acceptance: Annotated[str, typer.Option(callback=text, help="With --stream: shares of drafts that are right.")] = "0,0.5,0.8,0.9,1",
 ) -> None:
     """Time random weights of full size by stage, beside the machine's ceilings and the floor of each stage; ends with one JSON line."""
     samples_, tokens_ = whole_numbers("samples", samples, 1, 1024), whole_numbers("tokens", tokens, 3, 4096)
+    if stream:
+        if batch != 1 or fast is False or words_on_host:
+            raise ValueError("--stream measures the engine on one scene: leave --batch, --no-fast and --words-on-host out")
+        shares_ = shares(acceptance)
+
+        from alpamayo_r1.bench.stream import bench_stream
+
+        for count in tokens_:
+            bench_stream(size, samples_, count, shares_, repeats=repeats, device=device)
+        return
 
     from alpamayo_r1.bench import bench as run_bench
 
     run_bench(size, samples_, tokens_, batch, repeats=repeats, fast=fast, device=device, words_on_host=words_on_host)
+
+
+def shares(given: str) -> tuple[float, ...]:
+    """ "0,0.5,1" -> (0.0, 0.5, 1.0). Raises ValueError for one that is no number from 0 to 1."""
+    try:
+        numbers = tuple(float(n) for n in given.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 <= n <= 1 for n in numbers):
+        raise ValueError(f"--acceptance {given!r} was given, expected shares between 0 and 1, comma-separated, such as 0,0.8,1")
+    return numbers
 
 
 def whole_numbers(name: str, given: str, low: int, high: int) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from alpamayo_r1.core.types import FRAMES, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.stream.album import Album, Picture
-from alpamayo_r1.stream.window import Window
+from alpamayo_r1.stream.window import STEP_US, Window
 
 if TYPE_CHECKING:
     from alpamayo_r1.engine.engine import Engine
@@ -100,7 +100,7 @@ class Stream:
         self.reused = Reused()
         self._how: Request | None = None
         self._album, self._window = Album(), Window()
-        self._last: tuple[tuple[int, ...], ...] = ()
+        self.last_words: tuple[tuple[int, ...], ...] = ()
         self._scene: Scene | None = None
         self._ahead: ReadAhead | None = None
         self._coming: tuple[Prompt, tuple[int, ...]] | None = None  # what may be read ahead: the next prompt's layout, its first pictures
@@ -110,7 +110,7 @@ class Stream:
         """Begins anew: what was kept is let go."""
         self._album.clear()
         self._window.clear()
-        self._last, self._scene, self._ahead, self._coming, self._keys = (), None, None, None, None
+        self.last_words, self._scene, self._ahead, self._coming, self._keys = (), None, None, None, None
 
     @overload
     def step(self, seen: Observation, /, **changes: Unpack[PlanKeywords]) -> Plan: ...
@@ -148,7 +148,7 @@ class Stream:
             self.forget()  # what was half done is not gone on with
             raise
         assert options.seed is not None
-        self._last, self.seed, self.steps = plan.tokens, int(options.seed), self.steps + 1
+        self.last_words, self.seed, self.steps = plan.tokens, int(options.seed), self.steps + 1
         return plan
 
     @property
@@ -207,7 +207,7 @@ class Stream:
                 self.read_ahead()
             self._keep()
 
-        last = self._last if len(self._last) == how.samples else ()
+        last = self.last_words if len(self.last_words) == how.samples else ()
         return self.engine.plan_prompts([prompt], [scene.blank.history], how, clock, Ahead(images, keys, last, then))[0]
 
     def _keep(self) -> None:
@@ -219,6 +219,10 @@ class Stream:
         """The scene of an observation, its pictures recognised."""
         notes, frames = check_observation(observation, self.model.config), observation.frames
         numbers = self._album.find(frames.flatten(0, 1).unbind())
+        if frames.shape[1] == FRAMES:
+            for k in range(FRAMES):
+                t_us = observation.t0_us - (FRAMES - 1 - k) * STEP_US
+                self._window.put(t_us, dict(zip(observation.cameras, numbers[k::FRAMES], strict=True)))
         return Scene.of(observation.cameras, numbers, frames.shape[-2:], observation.history, observation.t0_us, notes)
 
     def _newest(self, pictures: Mapping[str, Any], history: Trajectory | None, t0_us: int | None) -> Scene:

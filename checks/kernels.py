@@ -114,8 +114,8 @@ def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[f
 
 
 def tables(case: Case, m: int, rows: int, width: int) -> list[float]:
-    """pick_rows from a table here and from one in pinned host memory: how many numbers are not the table's."""
-    table, ids = case(rows, width), torch.randint(0, rows, (m,), device=case.device, generator=case.generator)
+    """pick_rows from a table here and from one in pinned host memory, by ids apart: how many numbers are not the table's."""
+    table, ids = case(rows, width), torch.randint(0, rows, (m, 3), device=case.device, generator=case.generator)[:, 1]
     ids[0], ids[-1] = 0, rows - 1
     elsewhere = table.cpu().pin_memory() if CUDA else table
     return [differ(ops.pick_rows(some, ids), table[ids]) for some in (table, elsewhere)]

@@ -21,7 +21,6 @@ import resource
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -29,7 +28,7 @@ import torch
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.clock import Stopwatch
-from alpamayo_r1.core.options import PlanKeywords
+from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Plan
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.planner import Planner
@@ -48,7 +47,9 @@ FEW = 30
 """Steps of the 10B, whose weights are random."""
 TILE = 16
 """Tokens of a tile of what is read ahead, so that the small prompts of the small models have some on a GPU too."""
-OPTIONS: PlanKeywords = {"max_tokens": 24}
+LONGEST = 24
+"""Tokens that a row says at most: noise makes long texts."""
+
 WARM = 500
 """Steps after which memory must not grow any more."""
 
@@ -83,30 +84,31 @@ def next_moment(moment: int, chance: random.Random) -> int:
 
 def drive(planner: Planner, steps: int, samples: int) -> dict[str, Any]:
     """A drive of steps, each compared with a fresh plan."""
-    chance, size, cameras, moment, seed = random.Random(samples), SIZES[0], CAMERAS, 100, 42
-    stream, differing, reused, tokens, passes = planner.stream(samples=samples, seed=seed, **OPTIONS), [], 0, 0, []
+    chance, size, cameras, moment = random.Random(samples), SIZES[0], CAMERAS, 100
+    options, differing, reused, tokens, passes = PlanOptions(samples=samples, seed=42, max_tokens=LONGEST), [], 0, 0, []
+    stream = planner.stream(options)
     for n in range(steps):
         moment = next_moment(moment, chance)
         if n % 40 == 37:
             size = SIZES[SIZES.index(size) - 1]
         if n % 50 == 47:
             cameras = CAMERAS[:3] if cameras == CAMERAS else CAMERAS
-        changes: PlanKeywords = {"seed": 42 + n // 60}
+        seed = 42 + n // 60
         if n % 2:
             newest = {name: picture(CAMERAS.index(name), moment, size) for name in cameras if n % 14 != 5 or name != CAMERAS[0]}
-            got = stream.step(newest, seen(0, (8, 8)).history, 100_000 * moment, **changes)
+            got = stream.step(newest, seen(0, (8, 8)).history, 100_000 * moment, seed=seed)
             observation = stream.observation
             assert observation is not None
         else:
             observation = seen(moment, size, cameras, stale=n % 4 if n % 9 == 4 else None)
-            got = stream.step(observation, **changes)
+            got = stream.step(observation, seed=seed)
         reused, tokens = reused + stream.reused.pictures, tokens + stream.reused.tokens
         passes.append(got.passes)
         if n % 5 == 0:
             planner.plan(seen(n, SIZES[1]), seed=n, samples=2, max_tokens=8, steps=2)
         if not CUDA and n % 3:
             stream.read_ahead()
-        if not same(got, planner.plan(observation, replace(stream.options, seed=changes["seed"]))):
+        if not same(got, planner.plan(observation, options, seed=seed)):
             differing.append(n)
     return {"steps": steps, "differing": differing, "pictures_reused": reused, "tokens_read_ahead": tokens, "passes": sum(passes) / steps}
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from alpamayo_r1.world.expert import DIRECTIVES
 from alpamayo_r1.world.families import FAMILIES, T0_STEP, family_of
 from alpamayo_r1.world.language import CAUSES, DECISIONS, PHRASES, TEXTS, classify, directive_text, labels, opposite
 from alpamayo_r1.world.scene import DT, Kind, Light, Road, SceneBatch
-from alpamayo_r1.world.simulate import DIRECTIVES, collisions, infeasible, simulate
+from alpamayo_r1.world.simulate import collisions, infeasible, simulate
 
 T0_LABELS = {
     "cruise": ("keep_speed", "clear_road"),

@@ -18,11 +18,12 @@ from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.family import PLANNING
 from alpamayo_r1.core.types import FRAMES, Trajectory
 from alpamayo_r1.core.vocab import Vocabulary, history_ids, whole_ids
+from alpamayo_r1.world.expert import DIRECTIVES
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import directive_text, labels, opposite
 from alpamayo_r1.world.samples import paths
 from alpamayo_r1.world.scene import SceneBatch
-from alpamayo_r1.world.simulate import DIRECTIVES, simulate
+from alpamayo_r1.world.simulate import simulate
 
 LAST_TRAINING_SEED = 799_999
 """Seeds above are for tests (800,000 ..), samples (850,000 ..) and later checks (900,000 ..)."""

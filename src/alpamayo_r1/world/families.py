@@ -203,6 +203,12 @@ def allowed_speed(distance, end_speed, softness):
     return np.maximum(np.sqrt(np.maximum((end_speed + softness) ** 2 + 2 * BRAKE * distance, 0.0)) - softness, 0.0)
 
 
+def ease(x: np.ndarray) -> np.ndarray:
+    """Quintic from 0 to 1 with flat ends."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * x * (10.0 + x * (6.0 * x - 15.0))
+
+
 def braking_distance(speed, end_speed, softness=STOP_SOFTNESS):
     """Inverse of `allowed_speed`, metres."""
     return ((speed + softness) ** 2 - (end_speed + softness) ** 2) / (2 * BRAKE)

@@ -1,8 +1,4 @@
-"""Plays scripts: the expert drives, the others follow their lines, the roadside is planted. Vectorised over the scenes.
-
-The ego obeys the unicycle of the action space exactly, with (acceleration a, curvature k) held for dt:
-    v' = v + a dt,  theta' = theta + k (v dt + a dt^2 / 2),  x' = x + dt/2 (v cos theta + v' cos theta'), and y with the sines.
-"""
+"""Plays scripts: the expert drives, the others follow their lines, the roadside is planted. Vectorised over the scenes."""
 
 from __future__ import annotations
 
@@ -13,7 +9,8 @@ import numpy as np
 import torch
 
 from alpamayo_r1.world import families as fam
-from alpamayo_r1.world.families import FAMILIES, Draw, Motion, Script, allowed_speed
+from alpamayo_r1.world.expert import DIRECTIVES, Expert, drive
+from alpamayo_r1.world.families import FAMILIES, Draw, Motion, Script, ease
 from alpamayo_r1.world.scene import DT, Kind, Light, Road, SceneBatch
 
 FUTURE = 64
@@ -22,18 +19,9 @@ FUTURE = 64
 MAX_ACCELERATION, MAX_CURVATURE = 9.8, 0.33
 """Bounds of the released action space."""
 
-DIRECTIVES = ("stop", "proceed", "nudge_left", "nudge_right", "keep_speed")
-"""What a driver may be told to do from T0_STEP on, instead of what is right."""
-
-DIRECTED_BRAKE, DIRECTED_SWERVE, DIRECTED_HOLD = 2.5, 1.5, 15.0
-"""m/s^2 of a directed stop; metres to the side and metres held of a directed nudge."""
-
 PROPS, SCENERY = 40, 36
 """Prop slots, and how many of those (the last) are roadside scenery."""
 
-_FREE_GAIN, _LOOK = 0.8, 0.4  # 1/s towards the target speed; s over which a constraint is met
-_START_ACCELERATION, _FIRM, _HARDEST = 1.8, 3.0, 6.0  # m/s^2; braking is firm at most unless more is needed
-_JERK, _EMERGENCY_JERK = 4.0, 10.0  # m/s^3
 _CHUNK = 512  # scenes played at once, so that a step's arrays stay in the cache
 
 
@@ -67,7 +55,7 @@ def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int)
     lead_s, lead_speed = np.zeros((2, len(seeds), steps))
     leads = moving[1] == fam.LEAD
     lead_s[moving[0][leads]], lead_speed[moving[0][leads]] = s[leads], speed[leads]
-    ego, ego_speed, action = drive(script, start, lead_s, lead_speed, orders, steps)
+    ego, ego_speed, action = drive(Expert(script, start, orders), lead_s, lead_speed, steps)
     prop_kind, prop_size, prop_pose, prop_colour = _plant(script, draw, road)
     return SceneBatch(
         seeds=torch.from_numpy(seeds),
@@ -146,12 +134,6 @@ def _road(script: Script, start: np.ndarray) -> Road:
 # ---- the others
 
 
-def _ease(x: np.ndarray) -> np.ndarray:
-    """Quintic from 0 to 1 with flat ends."""
-    x = np.clip(x, 0.0, 1.0)
-    return x * x * x * (10.0 + x * (6.0 * x - 15.0))
-
-
 def _move(script: Script, t: np.ndarray) -> tuple:
     """The A moving actors: (scene, slot) indices, then s, d, speed along and sideways speed, (A, T) each."""
     moving = np.nonzero(script.kind[:, : fam.MOVING] != Kind.NONE)
@@ -162,7 +144,7 @@ def _move(script: Script, t: np.ndarray) -> tuple:
     speed = m.v + m.a * changing
     s = m.s + m.v * (t - fam.T0) + m.a * changing * (since - changing / 2)
     x = np.clip((t - m.t_shift) / m.shift_time, 0.0, 1.0)
-    d = m.d + (m.d_end - m.d) * np.where(m.walks, x, _ease(x))
+    d = m.d + (m.d_end - m.d) * np.where(m.walks, x, ease(x))
     rate = np.where(m.walks, (x > 0.0) & (x < 1.0), 30.0 * (x * (1.0 - x)) ** 2)
     return moving, s, d, speed, (m.d_end - m.d) / m.shift_time * rate
 
@@ -194,177 +176,6 @@ def _light(script: Script, steps: int) -> torch.Tensor:
     """(B, T) Light."""
     green = np.arange(steps) * DT >= script.green_from[:, None]
     return torch.from_numpy(np.where(green, int(Light.GREEN), int(Light.RED)))
-
-
-# ---- the expert
-
-
-def drive(
-    script: Script, start: np.ndarray, lead_s: np.ndarray, lead_speed: np.ndarray, orders: np.ndarray, steps: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ego's pose (B, T, 3), speed (B, T) and actions (B, T-1, 2). lead_s, lead_speed (B, T): the vehicle in slot LEAD."""
-    v, s = script.start_speed.copy(), script.start.copy()
-    x, y, theta = _on_line(script, start, s)
-    a, held, waited = np.zeros_like(v), v.copy(), np.zeros_like(v)
-    poses, speeds, actions = [np.stack([x, y, theta], -1)], [v], []
-    profile = _profile(script)
-    for n in range(steps - 1):
-        if n == fam.T0_STEP:
-            held = v
-            profile = _directed_profile(script, profile, s, orders)
-        s, d, slip = _project(script, start, _piece(script, s), x, y, theta)
-        waited = waited + DT * ((v == 0.0) & script.stop_sign)
-        wanted = _wanted(script, n * DT, s, v, waited, lead_s[:, n], lead_speed[:, n])
-        if n >= fam.T0_STEP:
-            wanted = _obey(script, orders, wanted, v, held)
-        a = _smooth(wanted, a, v)
-        k = _steer(script, profile, s, d, slip, v, a)
-        v_next = np.where(a <= -v / DT, 0.0, v + a * DT)
-        travelled = v * DT + 0.5 * a * DT * DT
-        theta_next = theta + k * travelled
-        x = x + 0.5 * DT * (v * np.cos(theta) + v_next * np.cos(theta_next))
-        y = y + 0.5 * DT * (v * np.sin(theta) + v_next * np.sin(theta_next))
-        s, v, theta = s + travelled, v_next, theta_next
-        poses.append(np.stack([x, y, theta], -1))
-        speeds.append(v)
-        actions.append(np.stack([a, k], -1))
-    return np.stack(poses, 1), np.stack(speeds, 1), np.stack(actions, 1)
-
-
-def _piece(script: Script, s: np.ndarray) -> np.ndarray:
-    """Index (B,) of the road piece at s."""
-    return np.maximum((s[:, None] >= script.piece).sum(1) - 1, 0)
-
-
-def _on_line(script: Script, start: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, ...]:
-    """x, y, heading of the lane's centre at s."""
-    rows, piece = np.arange(len(s)), _piece(script, s)
-    x, y, heading = start[rows, piece].T
-    length = s - script.piece[rows, piece]
-    turn = script.curvature[rows, piece] * length
-    chord = length * np.sinc(turn / (2 * np.pi))
-    return x + chord * np.cos(heading + turn / 2), y + chord * np.sin(heading + turn / 2), heading + turn
-
-
-def _project(script: Script, start: np.ndarray, piece: np.ndarray, x, y, theta) -> tuple[np.ndarray, ...]:
-    """The ego's s, d and angle to the road: the foot point on one piece of constant curvature."""
-    rows = np.arange(len(piece))
-    x0, y0, heading = start[rows, piece].T
-    k = script.curvature[rows, piece]
-    k = np.where(np.abs(k) < 1e-9, 1e-9, k)
-    c, sn = np.cos(heading), np.sin(heading)
-    u, w = c * (x - x0) + sn * (y - y0), c * (y - y0) - sn * (x - x0)
-    turn = np.arctan2(k * u, 1.0 - k * w)
-    d = (1.0 - np.hypot(k * u, 1.0 - k * w)) / k
-    slip = theta - heading - turn
-    return script.piece[rows, piece] + turn / k, d, slip - 2 * np.pi * np.round(slip / (2 * np.pi))
-
-
-def _wanted(script: Script, t: float, s, v, waited, lead_s, lead_speed) -> np.ndarray:
-    """The least acceleration any constraint asks for: target speed, lead, line to stop at, curve."""
-    wanted = _free(v, script.target)
-    nose = s + fam.EGO_FRONT
-
-    gap = lead_s - script.size[:, fam.LEAD, 0] / 2 - nose
-    softness = fam.BRAKE * fam.HEADWAY
-    lead = _keep(gap - fam.LEAD_GAP - lead_speed * fam.HEADWAY + lead_speed * _LOOK, lead_speed, softness, v)
-    hardest = -np.maximum(_FIRM, 0.75 * np.maximum(v - lead_speed, 0.0) ** 2 / np.maximum(gap - 1.0, 0.1))
-    wanted = np.minimum(wanted, np.where(t >= script.lead_from, np.maximum(lead, hardest), np.inf))
-
-    held_up = (t < script.green_from + fam.REACTION) | (script.stop_sign & (waited < fam.STOP_SIGN_WAIT))
-    line = _keep(script.stop_line - fam.LINE_GAP - nose, 0.0, fam.STOP_SOFTNESS, v)
-    wanted = np.minimum(wanted, np.where(held_up & (nose < script.stop_line), line, np.inf))
-    yields = _keep(script.crosswalk - 1.5 - fam.LINE_GAP - nose, 0.0, fam.STOP_SOFTNESS, v)
-    wanted = np.minimum(wanted, np.where((t < script.walker_clear) & (nose < script.crosswalk - 1.5), yields, np.inf))
-
-    bend = np.abs(script.curvature)
-    limit = np.sqrt(fam.LATERAL_ACCELERATION / np.maximum(bend, 1e-4))
-    end = np.concatenate([script.piece[:, 1:], np.full((len(v), 1), np.inf)], 1)
-    slow = _keep(np.maximum(script.piece - s[:, None], v[:, None] * _LOOK), limit, fam.STOP_SOFTNESS, v[:, None])
-    return np.minimum(wanted, np.where(s[:, None] < end, slow, np.inf).min(1))
-
-
-def _free(v, target) -> np.ndarray:
-    """Acceleration towards a target speed."""
-    return np.clip(_FREE_GAIN * (target - v), -fam.BRAKE, _START_ACCELERATION)
-
-
-def _keep(distance, end_speed, softness, v) -> np.ndarray:
-    """Acceleration that brings v to the allowed speed of where it will be in _LOOK seconds."""
-    return (allowed_speed(distance - v * _LOOK, end_speed, softness) - v) / _LOOK
-
-
-def _obey(script: Script, orders: np.ndarray, wanted, v, held) -> np.ndarray:
-    """What a directive asks for instead; `held` is the speed when it was given."""
-    stop, proceed, keep = (orders == DIRECTIVES.index(name) + 1 for name in ("stop", "proceed", "keep_speed"))
-    wanted = np.where(stop, np.where(v > 0.0, -DIRECTED_BRAKE, 0.0), wanted)
-    return np.where(proceed, _free(v, script.target), np.where(keep, _free(v, held), wanted))
-
-
-def _smooth(wanted, last, v) -> np.ndarray:
-    """Limits the jerk (more of it in an emergency) and comes to a true standstill: the last step takes exactly the speed that is left."""
-    wanted = np.clip(wanted, -_HARDEST, _START_ACCELERATION)
-    down = np.where(wanted < -2.5, _EMERGENCY_JERK, _JERK) * DT
-    last = np.where(v > 0.0, last, 0.0)
-    a = np.clip(wanted, last - down, last + _JERK * DT)
-    rests = (v + a * DT < 0.05) & (wanted <= 0.25)
-    return np.where(rests, -v / DT, a)
-
-
-def _steer(script: Script, profile, s, d, slip, v, a) -> np.ndarray:
-    """Curvature: the smoothed road's and the profile's, and feedback on the distance and the angle to the profile."""
-    middle = s + 0.5 * v * DT
-    reach = 1.0 + 0.5 * v
-    ahead = (_heading(script, middle + reach) - _heading(script, middle - reach)) / (2 * reach)
-    offset, _, second = profile(middle)
-    now, slope_now, _ = profile(s)
-    length = 3.0 + 0.4 * v
-    k = ahead / (1.0 - ahead * offset) + second - (d - now) / length**2 - 1.8 * (slip - slope_now) / length
-    return np.where((v > 0.0) | (a > 0.0), np.clip(k, -0.3, 0.3), 0.0)
-
-
-def _heading(script: Script, s) -> np.ndarray:
-    """Heading of the road at s, against that of its first piece: the integral of the curvature."""
-    end = np.concatenate([script.piece[:, 1:], np.full((len(s), 1), np.inf)], 1)
-    return (script.curvature * np.clip(s[:, None] - script.piece, 0.0, end - script.piece)).sum(1)
-
-
-def _swerve(s, begin, back, height, length) -> tuple[np.ndarray, ...]:
-    """Lateral offset d(s) = height (ease((s - begin)/length) - ease((s - back)/length)) with its first and second derivative."""
-    d = slope = second = 0.0
-    for x, h in (((s - begin) / length, height), ((s - back) / length, -height)):
-        x = np.clip(x, 0.0, 1.0)
-        rest = 1.0 - x
-        d = d + h * _ease(x)
-        slope = slope + h * 30.0 * (x * rest) ** 2 / length
-        second = second + h * 60.0 * x * rest * (1.0 - 2.0 * x) / length**2
-    return d, slope, second
-
-
-def _profile(script: Script):
-    begin, back, height = script.swerve.T
-    length = script.swerve_length
-    return lambda s: _swerve(s, begin, back, height, length)
-
-
-def _directed_profile(script: Script, before, s, orders):
-    """From here on, a directed nudge: blends from the profile that was into a swerve that starts now, d = (1-w) d0 + w d1."""
-    left, right = (orders == DIRECTIVES.index(name) + 1 for name in ("nudge_left", "nudge_right"))
-    nudged = left | right
-    if not nudged.any():
-        return before
-    length = script.swerve_length
-    back = s + length + DIRECTED_HOLD
-    height = np.where(left, DIRECTED_SWERVE, -DIRECTED_SWERVE)
-
-    def profile(at):
-        d0, slope0, second0 = before(at)
-        d1, slope1, second1 = _swerve(at, s, back, height, length)
-        w, dw, ddw = _swerve(at, s, np.full_like(s, 1e9), np.where(nudged, 1.0, 0.0), length)
-        gap, dgap = d1 - d0, slope1 - slope0
-        return d0 + w * gap, slope0 + w * dgap + dw * gap, second0 + w * (second1 - second0) + 2 * dw * dgap + ddw * gap
-
-    return profile
 
 
 # ---- the roadside

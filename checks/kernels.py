@@ -20,9 +20,10 @@ import torch.nn.functional as nnf
 
 from alpamayo_r1.core.config import ProjectionConfig, VisionConfig
 from alpamayo_r1.core.options import PlanOptions, Sampling
+from alpamayo_r1.core.quantised import Kind, Scheme, quantise
 from alpamayo_r1.core.vla import ActionIn
 from alpamayo_r1.engine import ops, pixels
-from alpamayo_r1.engine.ops import Context, Heads, attention, drawing
+from alpamayo_r1.engine.ops import Context, Heads, attention, drawing, quantised
 from alpamayo_r1.engine.ops.launch import twins
 from alpamayo_r1.engine.words import Rules, accept
 
@@ -95,6 +96,50 @@ def products(case: Case, m: int, n: int, k: int) -> list[float]:
         exact = nnf.linear(x.float(), weight.float())
         want = exact, exact, ops.swiglu_linear(x, both), ops.swiglu(other)
     return [error(a, b) for a, b in zip(got, want, strict=True)]
+
+
+def few_bits(case: Case, m: int, n: int, k: int, kind: Kind, most: int = 128) -> list[float]:
+    """Products with weights of few bits, and the weight made anew, of which no number may differ from the twin's."""
+    scheme = Scheme.fitting(kind, k, most)
+    assert scheme is not None
+    x = case(m, 2 * k)[:, :k]
+    weight, both = (quantise(case(rows, k, scale=k**-0.5), scheme) for rows in (n, 2 * n))
+    got = ops.linear(x, weight).sum(0), ops.linear(x, weight, final=True)[0], ops.swiglu_linear(x, both)
+    wide = x.float() @ weight.dequantised(torch.float32).T
+    with twins():
+        want = wide, wide, ops.swiglu_linear(x, both)
+    made = quantised.dequantise(both.rows(n, 2 * n), case.dtype)
+    return [*(error(a, b) for a, b in zip(got, want, strict=True)), differ(made, both.dequantised(case.dtype)[n:])]
+
+
+def few_bits_own(case: Case, m: int, n: int, k: int, kind: Kind) -> list[float]:
+    """How many numbers of rows read together differ in a bit from those of each row alone, with weights of few bits."""
+    scheme = Scheme.fitting(kind, k)
+    assert scheme is not None
+    x, weight = case(m, k), quantise(case(2 * n, k, scale=k**-0.5), scheme)
+    x[m // 2], x[m - 1] = torch.nan, 3e4
+
+    def run(some: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        whole = ops.linear(some, weight, final=True, words=True)
+        return ops.linear(some, weight, words=True), whole, ops.swiglu_linear(some, weight, words=True)[None]
+
+    together, alone = run(x), [run(x[i : i + 1].contiguous()) for i in range(m)]
+    return [differ(a, torch.cat(b, 1)) for a, b in zip(together, zip(*alone, strict=True), strict=True)]
+
+
+def many_rows(case: Case, m: int, n: int, k: int, kind: Kind) -> list[float]:
+    """Products of many rows with weights of few bits; of e4m3, where the card multiplies it, with inputs of 8 bits, as the twin's."""
+    scheme = Scheme.fitting(kind, k)
+    assert scheme is not None
+    x, weight = case(m, k), quantise(case(n, k, scale=k**-0.5), scheme)
+    want = x.float()
+    if kind == "e4m3" and case.dtype == torch.bfloat16 and quantised.has_fp8_products(x.device):
+        codes, scale = quantised.quantise_rows(x)
+        with twins():
+            twin = quantised.quantise_rows(x)
+        want = twin[0].float() * twin[1]
+        assert error(codes.float() * scale, want) < 1e-3, "rows as e4m3"
+    return [error(quantised.many(x, weight), want @ weight.dequantised(torch.float32).T)]
 
 
 def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[float]:
@@ -287,6 +332,8 @@ def draws_far_below_zero(case: Case) -> list[float]:
 
 TEXT, EXPERT, TINY, SMALL = Heads(32, 8, 128, 1e-6), Heads(16, 8, 128, 1e-6), Heads(4, 2, 16, 1e-6), Heads(6, 3, 64, 1e-6)
 
+KINDS: tuple[Kind, ...] = ("e4m3", "int8", "int4")
+
 LITTLE: list[tuple[str, Callable, tuple]] = [
     ("norms tiny", norms, (5, 48, 3)),
     ("layer norms tiny", layer_norms, (5, 48)),
@@ -295,6 +342,13 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("products tiny", products, (5, 40, 48)),
     ("products thin", products, (1, 130, 512)),
     ("products 37 rows", products, (37, 96, 1056)),
+    *((f"{kind} tiny", few_bits, (5, 40, 64, kind)) for kind in KINDS),
+    *((f"{kind} in parts", few_bits, (33, 130, 1024, kind)) for kind in KINDS),
+    ("e4m3 uneven", few_bits, (2, 40, 208, "e4m3")),
+    ("int4 groups of 32", few_bits, (3, 40, 192, "int4", 32)),
+    ("int4 groups of 64", few_bits, (3, 40, 256, "int4", 64)),
+    *((f"{kind} own bits of two", few_bits_own, (2, 96, 1024, kind)) for kind in KINDS),
+    *((f"{kind} many rows", many_rows, (300, 48, 64, kind)) for kind in KINDS),
     ("word table tiny", tables, (7, 40, 48)),
     ("rope_write prefill", ropes, (1, 11, TINY, 1)),
     ("rope_write decode", ropes, (3, 1, TINY, 3)),
@@ -331,6 +385,9 @@ BIG: list[tuple[str, Callable, tuple]] = [
     ("gelus 11520 x 4304 x 1152", gelus, (11520, 4304, 1152)),
     *((f"products {m} x {n} x {k}", products, (m, n, k)) for m in (1, 6, 16) for n, k in ((6144, 4096), (4096, 4096), (4096, 12288))),
     *((f"products 64 x {n} x {k}", products, (64, n, k)) for n, k in ((4096, 2048), (2048, 2048), (2048, 8256), (8256, 2048))),
+    *((f"{c} {m} x {n} x {k}", few_bits, (m, n, k, c)) for c in KINDS for m in (1, 16, 64, 130) for n, k in ((6144, 4096), (2048, 8256))),
+    *((f"{c} own bits {m}", few_bits_own, (m, 2048, 4096, c)) for c in KINDS for m in (7, 17, 48, 128)),
+    *((f"{c} many rows", many_rows, (2494, 4096, 12288, c)) for c in KINDS),
     ("word table", tables, (3006, 155_697, 4096)),
     ("rope_write 3006", ropes, (1, 3006, TEXT, 1)),
     ("rope_write decode 6", ropes, (6, 1, TEXT, 2)),

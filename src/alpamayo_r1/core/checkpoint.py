@@ -1,7 +1,8 @@
 """Reads and writes checkpoints in the released layout: config.json, sharded safetensors with an index, Qwen3-VL's files beside it.
 
 Loading is streamed: the model is built without memory, then each shard is read by a thread of its own, every tensor straight into its
-place (on a GPU through a pinned buffer of CHUNK bytes). No copy of the model is ever on the CPU, and no file is mapped into memory.
+place (on a GPU through a pinned buffer of CHUNK bytes). No copy of the model is ever on the CPU, and no file is mapped into memory. Weights
+of few bits are made so on the way, some rows at a time: neither host nor card ever holds one of them as the checkpoint has it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import shutil
 import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -25,6 +27,8 @@ from alpamayo_r1.core.config import DTYPES as DTYPE_NAMES
 from alpamayo_r1.core.config import ModelConfig, local_vlm, read_config, read_json
 from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.gate.files import inside
+from alpamayo_r1.core.precision import Precision
+from alpamayo_r1.core.quantised import Quantised, QuantisedLinear, Scheme, quantise, stacked
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
 
@@ -67,8 +71,34 @@ def build_meta(config: ModelConfig) -> VLA:
         return VLA(config)
 
 
-def load_model(folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VLA:
-    """The model of a checkpoint folder, in evaluation mode. dtype None: the config's.
+@dataclass(frozen=True)
+class Home:
+    """Where and as what weights are to be: words_on_host: the word table in pinned host memory; precision None: as they are stored."""
+
+    dtype: torch.dtype
+    device: torch.device
+    precision: Precision | None = None
+    words_on_host: bool = False
+
+    def of(self, name: str) -> torch.device:
+        """The device of a tensor."""
+        return torch.device("cpu") if self.words_on_host and name == WORD_TABLE else self.device
+
+
+_placing = Lock()
+
+WORD_TABLE = "vlm.model.language_model.embed_tokens.weight"
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    precision: Precision | None = None,
+    words_on_host: bool = False,
+) -> VLA:
+    """The model of a checkpoint folder, in evaluation mode. dtype None: the config's. precision None: as stored. words_on_host: on a GPU.
 
     Raises:
         ConfigError: a config this package cannot be. CheckpointError: missing, unexpected, misshapen or truncated tensors.
@@ -81,23 +111,33 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None, device: torch.
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())  # of this thread: those that read have one of their own
-    read_tensors(model, stored, dtype, device)
-    for name in derived_buffers(model) - stored.keys():
+    derived = derived_buffers(model)
+    read_tensors(model, stored, Home(dtype, device, precision, words_on_host))
+    for name in derived - stored.keys():
         set_tensor(model, name, derived_value(config, name).to(device=device, dtype=dtype))
+    if words_on_host:
+        model.move_words_to_host()
     return model.eval().requires_grad_(False)
 
 
 def load_checkpoint(
-    folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", vlm: Path | None = None, **hub: Any
+    folder: Path | str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    vlm: Path | None = None,
+    precision: Precision | None = None,
+    words_on_host: bool = False,
+    **hub: Any,
 ) -> tuple[VLA, QwenVocabulary]:
-    """Model and vocabulary of a checkpoint folder.
+    """Model and vocabulary of a checkpoint folder. precision, words_on_host: as in `load_model`.
 
     vlm: where Qwen3-VL's tokenizer files are if they are not beside it; hub: how to fetch them (cache_dir, token, local_files_only).
     """
     folder = Path(folder)
     config = read_config(folder)
     vocabulary = load_vocabulary(vlm or tokenizer_folder(folder, config, **hub), config.tokens, config.family)
-    return load_model(folder, dtype=dtype, device=device), vocabulary
+    return load_model(folder, dtype=dtype, device=device, precision=precision, words_on_host=words_on_host), vocabulary
 
 
 def tokenizer_folder(folder: Path, config: ModelConfig, **hub: Any) -> Path:
@@ -201,20 +241,46 @@ def derived_value(config: ModelConfig, name: str) -> torch.Tensor:
     return Fourier(config.projection.features, config.projection.max_frequency).freqs
 
 
-def read_tensors(model: VLA, stored: Mapping[str, TensorInfo], dtype: torch.dtype, device: torch.device) -> None:
+def read_tensors(model: VLA, stored: Mapping[str, TensorInfo], home: Home) -> None:
     """Every stored tensor to its place in the model, one thread a shard."""
     files = sorted({info.file for info in stored.values()})
     with ThreadPoolExecutor(min(len(files), 8)) as pool:
-        list(pool.map(lambda file: read_shard(model, file, stored, dtype, device), files))
+        list(pool.map(lambda file: read_shard(model, file, stored, home), files))
 
 
-def read_shard(model: VLA, file: Path, stored: Mapping[str, TensorInfo], dtype: torch.dtype, device: torch.device) -> None:
+def read_shard(model: VLA, file: Path, stored: Mapping[str, TensorInfo], home: Home) -> None:
     """The tensors of one file in the order of their bytes."""
     own = sorted(((info.start, name) for name, info in stored.items() if info.file == file))
-    buffer = torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else None
+    buffer = torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True) if home.device.type == "cuda" else None
     with file.open("rb", buffering=0) as stream:
         for _, name in own:
-            set_tensor(model, name, read_tensor(stream, stored[name], device, buffer).to(dtype))
+            info, where = stored[name], home.of(name)
+            scheme = home.precision.scheme(name, info.shape) if home.precision is not None else None
+            if scheme is None:
+                set_tensor(model, name, read_tensor(stream, info, where, buffer if where.type == "cuda" else None).to(home.dtype))
+            else:
+                set_quantised(model, name, read_quantised(stream, info, scheme, home, buffer), home.dtype)
+
+
+def read_quantised(stream: FileIO, info: TensorInfo, scheme: Scheme, home: Home, buffer: torch.Tensor | None) -> Quantised:
+    """One stored weight as one of few bits, some rows at a time."""
+    count, width = info.shape
+    at_once = max(1, CHUNK // (4 * width))
+    parts = []
+    for row in range(0, count, at_once):
+        start = info.start + row * width * info.dtype.itemsize
+        some = replace(info, start=start, shape=(min(at_once, count - row), width))
+        parts.append(quantise(read_tensor(stream, some, home.device, buffer).to(home.dtype), scheme))
+    return parts[0] if len(parts) == 1 else stacked(parts)
+
+
+def set_quantised(model: nn.Module, name: str, weight: Quantised, dtype: torch.dtype) -> None:
+    """Puts a weight of few bits where the model's linear layer of that weight is; a bias stays."""
+    path = name.removesuffix(".weight")
+    owner, _, leaf = path.rpartition(".")
+    with _placing:  # another thread may bring the bias
+        bias = model.get_submodule(path)._parameters.get("bias")
+        setattr(model.get_submodule(owner), leaf, QuantisedLinear(weight, dtype, bias))
 
 
 def read_tensor(stream: FileIO, info: TensorInfo, device: torch.device, buffer: torch.Tensor | None = None) -> torch.Tensor:
@@ -243,11 +309,12 @@ def fill(stream: FileIO, window: torch.Tensor) -> None:
 def set_tensor(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Puts a tensor where the model's parameter or buffer of that name is."""
     owner, _, leaf = name.rpartition(".")
-    module = model.get_submodule(owner)
-    if leaf in module._parameters:
-        module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
-    else:
-        module._buffers[leaf] = tensor
+    with _placing:
+        module = model.get_submodule(owner)
+        if leaf in module._parameters:
+            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+        else:
+            module._buffers[leaf] = tensor
 
 
 def save_checkpoint(

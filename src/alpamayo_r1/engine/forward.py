@@ -21,12 +21,14 @@ from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
 from alpamayo_r1.engine.memory import Known, early, scene_cache, scene_kv
 from alpamayo_r1.engine.ops import (
     Context,
+    Weight,
     action_features,
     add_layer_norm,
     add_rms_norm,
     attend,
     linear,
     linear_gelu,
+    linear_into,
     pick_rows,
     rms_norm,
     rope_write,
@@ -35,7 +37,7 @@ from alpamayo_r1.engine.ops import (
     vision_rope,
 )
 from alpamayo_r1.engine.vendor import attention
-from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack
+from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack, weight_of
 
 
 @dataclass
@@ -62,9 +64,9 @@ class Model:
         return self.vla.language.embed_tokens.weight
 
     @cached_property
-    def head(self) -> torch.Tensor:
+    def head(self) -> Weight:
         """The language model's head [vocab, hidden]."""
-        return self.vla.vlm.lm_head.weight
+        return weight_of(self.vla.vlm.lm_head)
 
     def grid_tables(self, grid: Grid) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Position embeddings [places, hidden] and rotary tables [places, d] of one grid, kept."""
@@ -246,7 +248,7 @@ def mlp(layer: LayerWeights, normed: torch.Tensor, words: bool = False) -> torch
         return linear(swiglu_linear(normed, layer.gate_up, words=words), layer.down, words=words)
     out = torch.empty_like(normed)
     for some, into in zip(normed.split(MLP_ROWS), out.split(MLP_ROWS), strict=True):
-        torch.mm(swiglu_linear(some, layer.gate_up), layer.down.T, out=into)
+        linear_into(swiglu_linear(some, layer.gate_up), layer.down, into)
     return out[None]
 
 

@@ -2,7 +2,7 @@
 
     qkv      <- q_proj, k_proj, v_proj        gate_up <- gate_proj, up_proj
 
-The specification path keeps working on the views, and nothing is stored twice.
+The specification path keeps working on the views, and nothing is stored twice. Weights of few bits are fused as they are stored.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import cast
 import torch
 from torch import nn
 
+from alpamayo_r1.core.quantised import Quantised, QuantisedLinear, stacked
 from alpamayo_r1.core.transformer import Decoder, Layer
-from alpamayo_r1.engine.ops import Heads
+from alpamayo_r1.engine.ops import Heads, Weight
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class LayerWeights:
     """One decoder layer as the engine multiplies it."""
 
     input_norm: torch.Tensor  # (hidden,)
-    qkv: torch.Tensor  # ((Hq + 2 Hkv) d, hidden)
+    qkv: Weight  # ((Hq + 2 Hkv) d, hidden)
     head_norms: tuple[torch.Tensor, torch.Tensor]  # (d,) of queries and of keys
-    out: torch.Tensor  # (hidden, Hq d)
+    out: Weight  # (hidden, Hq d)
     mlp_norm: torch.Tensor  # (hidden,)
-    gate_up: torch.Tensor  # (2 intermediate, hidden)
-    down: torch.Tensor  # (hidden, intermediate)
+    gate_up: Weight  # (2 intermediate, hidden)
+    down: Weight  # (hidden, intermediate)
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,28 @@ def fuse_layer(layer: Layer) -> LayerWeights:
         input_norm=layer.input_layernorm.weight,
         qkv=fuse([attn.q_proj, attn.k_proj, attn.v_proj]),
         head_norms=(attn.q_norm.weight, attn.k_norm.weight),
-        out=attn.o_proj.weight,
+        out=weight_of(attn.o_proj),
         mlp_norm=layer.post_attention_layernorm.weight,
         gate_up=fuse([mlp.gate_proj, mlp.up_proj]),
-        down=mlp.down_proj.weight,
+        down=weight_of(mlp.down_proj),
     )
 
 
-def fuse(linears: Sequence[nn.Linear]) -> torch.Tensor:
-    """The weights below one another as one tensor, of which the modules' weights become views. Fused already: that tensor."""
+def weight_of(linear: nn.Module) -> Weight:
+    """A linear layer's weight as it is stored."""
+    return linear.packed if isinstance(linear, QuantisedLinear) else linear.get_parameter("weight")
+
+
+def fuse(linears: Sequence[nn.Linear]) -> Weight:
+    """The weights below one another as one, of which the modules' weights become views. Fused already: that one.
+
+    Where some are of few bits and others not, or of other ones, all become tensors of the model's dtype.
+    """
+    few = [linear.packed for linear in linears if isinstance(linear, QuantisedLinear)]
+    if len(few) == len(linears) and len({part.scheme for part in few}) == 1:
+        return fuse_quantised(cast(Sequence[QuantisedLinear], linears), few)
+    if few:
+        return torch.cat([linear.weight.detach() for linear in linears])
     weights = [linear.weight for linear in linears]
     rows = [len(weight) for weight in weights]
     if is_stacked(weights):
@@ -80,6 +94,26 @@ def fuse(linears: Sequence[nn.Linear]) -> torch.Tensor:
     for linear, view in zip(linears, fused.split(rows), strict=True):
         linear.weight = nn.Parameter(view, requires_grad=False)
     return fused
+
+
+def fuse_quantised(linears: Sequence[QuantisedLinear], parts: Sequence[Quantised]) -> Quantised:
+    """The same for weights of few bits, all of one scheme."""
+    total = sum(len(part) for part in parts)
+    first = parts[0]
+    if is_stacked([part.codes for part in parts]):
+        codes = first.codes.as_strided((total, first.codes.shape[1]), first.codes.stride(), first.codes.storage_offset())
+        return Quantised(first.scheme, codes, wide(first.scale, total), None if first.zero is None else wide(first.zero, total))
+    fused = stacked(parts)
+    start = 0
+    for linear, part in zip(linears, parts, strict=True):
+        linear.hold(fused.rows(start, start + len(part)))
+        start += len(part)
+    return fused
+
+
+def wide(view: torch.Tensor, columns: int) -> torch.Tensor:
+    """The scales [groups, columns] of which the first ones are a view."""
+    return view.as_strided((len(view), columns), (columns, 1), view.storage_offset())
 
 
 def is_stacked(weights: Sequence[torch.Tensor]) -> bool:

@@ -7,13 +7,14 @@ Letters: M rows (tokens) · R rows of reasoning (scenes x samples) · P parts of
 from alpamayo_r1.engine.ops.attention import Context, attend
 from alpamayo_r1.engine.ops.drawing import draw_tokens
 from alpamayo_r1.engine.ops.norms import add_layer_norm, add_rms_norm, rms_norm
-from alpamayo_r1.engine.ops.products import action_features, linear, linear_gelu, row_dots, swiglu, swiglu_linear
+from alpamayo_r1.engine.ops.products import Weight, action_features, linear, linear_gelu, linear_into, row_dots, swiglu, swiglu_linear
 from alpamayo_r1.engine.ops.rotation import Heads, rope_write, vision_rope
 from alpamayo_r1.engine.ops.table import pick_rows
 
 __all__ = [
     "Context",
     "Heads",
+    "Weight",
     "action_features",
     "add_layer_norm",
     "add_rms_norm",
@@ -21,6 +22,7 @@ __all__ = [
     "draw_tokens",
     "linear",
     "linear_gelu",
+    "linear_into",
     "pick_rows",
     "rms_norm",
     "rope_write",

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import nn
 
+from alpamayo_r1.core.quantised import Quantised
 from alpamayo_r1.core.vla import ActionIn, Fourier
+from alpamayo_r1.engine.ops import quantised
 from alpamayo_r1.engine.ops.launch import PROGRAMS, THIN, WORDS, ceil_div, kernels, launch, on_gpu, power
 
 
@@ -78,11 +80,17 @@ def thin_tile(kind: str, rows: int, n: int, k: int) -> Tile:
     return Tile(rows, columns, depth, splits, 4, 4)
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, *, final: bool = False, words: bool = False) -> torch.Tensor:
+Weight = torch.Tensor | Quantised
+"""What a product multiplies by: [N, K]."""
+
+
+def linear(x: torch.Tensor, weight: Weight, *, final: bool = False, words: bool = False) -> torch.Tensor:
     """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N], fp32 if more than one.
 
     final: one part. words: a row's bits do not depend on the other rows, up to 128 of them.
     """
+    if isinstance(weight, Quantised):
+        return quantised.linear(x, weight, final=final, words=words)
     cut = tile("linear", x, weight.shape[0], weight.shape[1], words)
     return _vendor(x, weight, words)[None] if cut is None else _linear(x, weight, cut, final)
 
@@ -124,8 +132,19 @@ def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
     }
 
 
-def swiglu_linear(x: torch.Tensor, weight: torch.Tensor, *, words: bool = False) -> torch.Tensor:
+def linear_into(x: torch.Tensor, weight: Weight, out: torch.Tensor) -> None:
+    """out = x weight^T of many rows."""
+    if isinstance(weight, Quantised):
+        out.copy_(quantised.linear(x, weight, final=True)[0])
+    else:
+        torch.mm(x, weight.T, out=out)
+
+
+def swiglu_linear(x: torch.Tensor, weight: Weight, *, words: bool = False) -> torch.Tensor:
     """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I]. words: as in `linear`."""
+    if isinstance(weight, Quantised):
+        few = quantised.reads_codes(x, words)
+        return quantised.swiglu_linear(x, weight, words) if few else swiglu(quantised.linear(x, weight, words=words)[0])
     cut = tile("swiglu", x, len(weight) // 2, weight.shape[1], words)
     return swiglu(_vendor(x, weight, words)) if cut is None else _swiglu_linear(x, weight, cut)
 

@@ -1,0 +1,162 @@
+"""Products with weights of few bits: of few rows by kernels that read the codes once, of many with the weight made anew, or in 8 bits."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import torch
+import torch.nn.functional as nnf
+
+from alpamayo_r1.core.quantised import E4M3_MAX, Quantised
+from alpamayo_r1.engine.ops.launch import PROGRAMS, WORDS, ceil_div, kernels, launch, on_gpu, power
+
+KINDS = {"e4m3": 0, "int8": 1, "int4": 2}
+
+FEW = 256
+"""Up to this many rows the kernels that read the codes are faster than making the weight first."""
+
+SCRATCH = 64 * 2**20
+"""Bytes of the weight that is made at a time."""
+
+FAST = True
+"""Codes become bf16 by bits, four at a time, on a GPU."""
+
+
+def reads_codes(x: torch.Tensor, words: bool) -> bool:
+    """Whether a product of rows x is made by the kernels that read codes."""
+    return on_gpu(x) and len(x) <= (WORDS if words else FEW)
+
+
+def linear(x: torch.Tensor, weight: Quantised, *, final: bool = False, words: bool = False) -> torch.Tensor:
+    """x w^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N]. See `products.linear`."""
+    if not reads_codes(x, words):
+        return (many(x, weight) if on_gpu(x) else _by_rows(x, weight, words))[None]
+    (n, k), m = weight.shape, len(x)
+    rows, columns, splits, warps, stages = cut(m, n, k, words, swiglu=False)
+    depth = depth_of(weight)
+    span = ceil_div(ceil_div(k, depth), 1 if final else splits) * depth
+    parts = ceil_div(k, span)
+    out = torch.empty(parts, m, n, device=x.device, dtype=x.dtype if parts == 1 else torch.float32)
+    grid = ceil_div(m, rows), ceil_div(n, columns), parts
+    tail = (out, m, n, k, x.stride(0), weight.scale.stride(0), span)
+    launch(kernels("quantised").linear_kernel, grid, x, *stored(weight), *tail, **tiling(x, weight, rows, columns, warps, stages))
+    return out
+
+
+def swiglu_linear(x: torch.Tensor, weight: Quantised, words: bool) -> torch.Tensor:
+    """silu(gate) * up with [gate | up] = x w^T, of rows for which `reads_codes`: x [M, K], weight [2 I, K] -> [M, I]."""
+    (n, k), m = weight.shape, len(x)
+    rows, columns, _, warps, stages = cut(m, n, k, words, swiglu=True)
+    out = torch.empty(m, n // 2, device=x.device, dtype=x.dtype)
+    tail = (out, m, n // 2, k, x.stride(0), weight.scale.stride(0))
+    grid = ceil_div(m, rows), ceil_div(n, columns)
+    launch(kernels("quantised").swiglu_linear_kernel, grid, x, *stored(weight), *tail, **tiling(x, weight, rows, columns, warps, stages))
+    return out
+
+
+def _by_rows(x: torch.Tensor, weight: Quantised, words: bool) -> torch.Tensor:
+    """The specification's product; of words eight rows at a time, see `products._vendor`."""
+    dense = weight.dequantised(x.dtype)
+    if not words:
+        return nnf.linear(x, dense)
+    padded = nnf.pad(x, (0, 0, 0, -len(x) % 8))
+    return torch.cat([nnf.linear(some, dense) for some in padded.split(8)])[: len(x)]
+
+
+def depth_of(weight: Quantised) -> int:
+    """Columns that a kernel takes at a time: of e4m3 128, of int8 a scale's, of int4 a block's."""
+    if weight.scheme.kind == "int4":
+        return weight.scheme.block(weight.shape[1])
+    return 128 if weight.scheme.kind == "e4m3" else weight.group
+
+
+def cut(m: int, n: int, k: int, words: bool, swiglu: bool) -> tuple[int, int, int, int, int]:
+    """Rows and columns of a tile, parts of K, warps and pipeline stages. Of words K is cut as for 16 rows, however many there are."""
+    rows = 16 if m <= 16 else 32 if m <= 32 and not words else 64
+    few = rows <= 32
+    columns = 64 if few else 128
+    programs = ceil_div(n, 64) * (1 if words else ceil_div(m, rows))
+    splits = 1 if swiglu else max(1, min(PROGRAMS * 2 // programs, k // 512, 8))
+    return rows, columns, splits, 4, 5 if few else 3
+
+
+def stored(weight: Quantised) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes as bytes, scales, zero points (or anything)."""
+    codes = weight.codes.view(torch.uint8) if weight.scheme.kind == "e4m3" else weight.codes
+    return codes, weight.scale, weight.scale if weight.zero is None else weight.zero
+
+
+def tiling(x: torch.Tensor, weight: Quantised, rows: int, columns: int, warps: int, stages: int) -> dict[str, int | bool]:
+    """What a product kernel takes from its tile."""
+    return {
+        "BM": rows,
+        "BN": columns,
+        **coding(x.dtype, weight),
+        "EVEN": weight.shape[1] % depth_of(weight) == 0,
+        "IEEE": x.dtype == torch.float32,
+        "AHEAD": 4 if rows <= 32 else 2,
+        "warps": warps,
+        "stages": stages,
+    }
+
+
+def coding(dtype: torch.dtype, weight: Quantised) -> dict[str, int | bool]:
+    """What a kernel takes of how a weight is stored. dtype: of the numbers that codes become."""
+    by_bits = FAST and dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") != "1" and torch.version.hip is None
+    return {"DEPTH": depth_of(weight), "GROUP": weight.group, "KIND": KINDS[weight.scheme.kind], "FAST": by_bits}
+
+
+def dequantise(weight: Quantised, dtype: torch.dtype) -> torch.Tensor:
+    """The weight [N, K] in a dtype: `Quantised.dequantised` in one pass."""
+    if not on_gpu(weight.codes):
+        return weight.dequantised(dtype)
+    n, k = weight.shape
+    out = torch.empty(n, k, device=weight.codes.device, dtype=dtype)
+    constants = coding(dtype, weight)
+    grid = ceil_div(n, 32), ceil_div(k, int(constants["DEPTH"]))
+    launch(kernels("quantised").dequantise_kernel, grid, *stored(weight), out, n, k, weight.scale.stride(0), BN=32, **constants)
+    return out
+
+
+def many(x: torch.Tensor, weight: Quantised) -> torch.Tensor:
+    """x w^T of many rows [M, N]: in 8 bits where the weight and the card have them, else with the weight made anew, some rows at a time."""
+    n, k = weight.shape
+    if weight.scheme.kind == "e4m3" and x.dtype == torch.bfloat16 and n % 16 == 0 and has_fp8_products(x.device):
+        codes, scale = quantise_rows(x)
+        return torch._scaled_mm(codes, weight.codes.T, scale, weight.scale, out_dtype=x.dtype, use_fast_accum=True)
+    out = torch.empty(len(x), n, device=x.device, dtype=x.dtype)
+    at_once = max(128, SCRATCH // (k * x.element_size()) // 128 * 128)
+    for start in range(0, n, at_once):
+        end = min(start + at_once, n)
+        torch.mm(x, dequantise(weight.rows(start, end), x.dtype).T, out=out[:, start:end])
+    return out
+
+
+def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows [M, K] as e4m3, and the scale of each f32[M, 1]."""
+    m, k = x.shape
+    if not on_gpu(x):
+        scale = x.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / E4M3_MAX
+        return (x.float() / scale).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn), scale
+    codes = torch.empty(m, k, device=x.device, dtype=torch.float8_e4m3fn)
+    scale = torch.empty(m, 1, device=x.device, dtype=torch.float32)
+    launch(kernels("quantised").quantise_rows_kernel, (m,), x, codes, scale, k, x.stride(0), BLOCK=power(k), warps=8)
+    return codes, scale
+
+
+@cache
+def has_fp8_products(device: torch.device) -> bool:
+    """Whether a device multiplies e4m3 with a scale per row, and rightly: tried once, since versions of the library differ in it."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+        return False
+    generator = torch.Generator(device).manual_seed(0)
+    x, w = (torch.randn(64, 128, device=device, generator=generator) for _ in range(2))
+    scale = torch.linspace(0.5, 2, 64, device=device)
+    try:
+        codes = x.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn)
+        got = torch._scaled_mm(codes[0], codes[1].T, scale[:, None], scale[None], out_dtype=torch.bfloat16, use_fast_accum=True)
+    except RuntimeError:
+        return False
+    want = (codes[0].float() * scale[:, None]) @ (codes[1].float() * scale[:, None]).T
+    return bool((got.float() - want).norm() < 0.02 * want.norm())

@@ -18,10 +18,20 @@ from zlib import crc32
 
 import torch
 
-from alpamayo_r1.core.checkpoint import build_meta, derived_value, save_checkpoint, set_tensor
+from alpamayo_r1.core.checkpoint import (
+    WORD_TABLE,
+    build_meta,
+    derived_buffers,
+    derived_value,
+    save_checkpoint,
+    set_quantised,
+    set_tensor,
+)
 from alpamayo_r1.core.config import KNOWN_VLMS, ModelConfig, parse_config, read_config
 from alpamayo_r1.core.family import R1, Family
 from alpamayo_r1.core.hub import SMALL
+from alpamayo_r1.core.precision import precision_named
+from alpamayo_r1.core.quantised import quantised_by_rows
 from alpamayo_r1.core.types import CAMERAS, FRAMES, H, Observation, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import special
@@ -53,21 +63,38 @@ def size_config(size: str, family: Family = R1) -> ModelConfig:
 
 
 @torch.no_grad()
-def random_model(config: ModelConfig, device: torch.device | str, dtype: torch.dtype, seed: int = 0, std: float = 0.02) -> VLA:
-    """The model with normal weights, unit norms and a smooth velocity field, made on the device."""
-    model = build_meta(config).to(dtype).to_empty(device=device)
+def random_model(
+    config: ModelConfig,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    seed: int = 0,
+    std: float = 0.02,
+    precision: str = "bf16",
+    words_on_host: bool = False,
+) -> VLA:
+    """The model with normal weights, unit norms and a smooth velocity field, made on the device.
+
+    precision: weights of few bits are made so one after the other, of the same numbers. words_on_host: as in `load`.
+    """
+    model, few = build_meta(config).to(dtype), precision_named(precision)
     generator = torch.Generator(device).manual_seed(seed)
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if name == "weight" and parameter.ndim == 1:
-                parameter.fill_(1.0)
-            elif parameter.ndim == 1:
-                parameter.zero_()
-            else:
-                parameter.normal_(0, std, generator=generator)
-    model.get_parameter("action_in_proj.encoder.trunk.0.weight")[:, : 2 * config.projection.features] *= SMOOTH
-    for name, _ in list(model.named_buffers()):
+    for name, meta in list(model.named_parameters()):
+        weight = torch.empty(meta.shape, device=device, dtype=dtype)
+        if meta.ndim == 1:
+            weight.fill_(1.0 if name.endswith(".weight") else 0.0)
+        else:
+            weight.normal_(0, std, generator=generator)
+        if name == "action_in_proj.encoder.trunk.0.weight":
+            weight[:, : 2 * config.projection.features] *= SMOOTH
+        scheme = few.scheme(name, weight.shape)
+        if scheme is not None:
+            set_quantised(model, name, quantised_by_rows(weight, scheme), dtype)
+        else:
+            set_tensor(model, name, weight.cpu() if words_on_host and name == WORD_TABLE else weight)
+    for name in derived_buffers(build_meta(config)):
         set_tensor(model, name, derived_value(config, name).to(device=device, dtype=dtype))
+    if words_on_host:
+        model.move_words_to_host()
     return model.eval().requires_grad_(False)
 
 

@@ -271,7 +271,7 @@ def read_quantised(stream: FileIO, info: TensorInfo, scheme: Scheme, home: Home,
         start = info.start + row * width * info.dtype.itemsize
         some = replace(info, start=start, shape=(min(at_once, count - row), width))
         parts.append(quantise(read_tensor(stream, some, home.device, buffer).to(home.dtype), scheme))
-    return parts[0] if len(parts) == 1 else stacked(parts)
+    return stacked(parts)
 
 
 def set_quantised(model: nn.Module, name: str, weight: Quantised, dtype: torch.dtype) -> None:

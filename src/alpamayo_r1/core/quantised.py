@@ -113,6 +113,15 @@ def quantise(weight: torch.Tensor, scheme: Scheme) -> Quantised:
     return Quantised(scheme, codes, scale.T.to(torch.bfloat16).contiguous())
 
 
+ROWS_BYTES = 64 * 2**20
+"""Bytes of fp32 numbers that are quantised at a time."""
+
+
+def quantised_by_rows(weight: torch.Tensor, scheme: Scheme) -> Quantised:
+    """`quantise`, some rows at a time: with little memory beside the weight."""
+    return stacked([quantise(some, scheme) for some in weight.split(max(1, ROWS_BYTES // (4 * weight.shape[1])))])
+
+
 def _quantise_int4(grouped: torch.Tensor, scheme: Scheme) -> Quantised:
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
     best = torch.full_like(low, torch.inf, dtype=torch.float64)
@@ -156,6 +165,8 @@ def unpack_halves(packed: torch.Tensor, block: int) -> torch.Tensor:
 
 def stacked(parts: Sequence[Quantised]) -> Quantised:
     """Weights of one scheme and width below one another."""
+    if len(parts) == 1:
+        return parts[0]
     zeros = [part.zero for part in parts if part.zero is not None]
     return Quantised(
         parts[0].scheme,

@@ -11,6 +11,7 @@ from math import prod
 
 import torch
 
+from alpamayo_r1.core.card import free_bytes
 from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.plan import DoesNotFit
 from alpamayo_r1.core.transformer import KV
@@ -122,7 +123,7 @@ class Arena:
         if self.device.type != "cuda":
             return
         torch.cuda.empty_cache()
-        free = torch.cuda.mem_get_info(self.device)[0]
+        free = free_bytes(self.device)
         if self._bytes(self.capacity) <= free:
             return
         smaller = [replace(self.capacity, samples=s) for s in range(1, self.capacity.samples)]

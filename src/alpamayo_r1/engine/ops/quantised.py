@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -32,26 +33,25 @@ def linear(x: torch.Tensor, weight: Quantised, *, final: bool = False, words: bo
     """x w^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N]. See `products.linear`."""
     if not reads_codes(x, words):
         return (many(x, weight) if on_gpu(x) else _by_rows(x, weight, words))[None]
-    (n, k), m = weight.shape, len(x)
-    rows, columns, splits, warps, stages = cut(m, n, k, words, swiglu=False)
-    depth = depth_of(weight)
-    span = ceil_div(ceil_div(k, depth), 1 if final else splits) * depth
+    (n, k), m, depth = weight.shape, len(x), depth_of(weight)
+    how = cut(weight.scheme.kind, False, m, n, k, words)
+    span = ceil_div(ceil_div(k, depth), 1 if final else how.splits) * depth
     parts = ceil_div(k, span)
     out = torch.empty(parts, m, n, device=x.device, dtype=x.dtype if parts == 1 else torch.float32)
-    grid = ceil_div(m, rows), ceil_div(n, columns), parts
+    grid = ceil_div(m, how.rows), ceil_div(n, how.columns), parts
     tail = (out, m, n, k, x.stride(0), weight.scale.stride(0), span)
-    launch(kernels("quantised").linear_kernel, grid, x, *stored(weight), *tail, **tiling(x, weight, rows, columns, warps, stages))
+    launch(kernels("quantised").linear_kernel, grid, x, *stored(weight), *tail, **tiling(x, weight, how))
     return out
 
 
 def swiglu_linear(x: torch.Tensor, weight: Quantised, words: bool) -> torch.Tensor:
     """silu(gate) * up with [gate | up] = x w^T, of rows for which `reads_codes`: x [M, K], weight [2 I, K] -> [M, I]."""
     (n, k), m = weight.shape, len(x)
-    rows, columns, _, warps, stages = cut(m, n, k, words, swiglu=True)
+    how = cut(weight.scheme.kind, True, m, n, k, words)
     out = torch.empty(m, n // 2, device=x.device, dtype=x.dtype)
     tail = (out, m, n // 2, k, x.stride(0), weight.scale.stride(0))
-    grid = ceil_div(m, rows), ceil_div(n, columns)
-    launch(kernels("quantised").swiglu_linear_kernel, grid, x, *stored(weight), *tail, **tiling(x, weight, rows, columns, warps, stages))
+    grid = ceil_div(m, how.rows), ceil_div(n, how.columns)
+    launch(kernels("quantised").swiglu_linear_kernel, grid, x, *stored(weight), *tail, **tiling(x, weight, how))
     return out
 
 
@@ -71,14 +71,36 @@ def depth_of(weight: Quantised) -> int:
     return 128 if weight.scheme.kind == "e4m3" else weight.group
 
 
-def cut(m: int, n: int, k: int, words: bool, swiglu: bool) -> tuple[int, int, int, int, int]:
-    """Rows and columns of a tile, parts of K, warps and pipeline stages. Of words K is cut as for 16 rows, however many there are."""
+@dataclass(frozen=True)
+class Cut:
+    """How a product is cut: rows, columns (of SwiGLU gates and what they let through together), parts of K, warps, pipeline stages.
+
+    ahead: cache lines of each row of codes that are fetched before the predecessor ends.
+    """
+
+    rows: int
+    columns: int
+    splits: int
+    warps: int
+    stages: int
+    ahead: int
+
+
+CUTS: dict[tuple[str, bool, int, int, int], Cut] = {}
+"""(kind, SwiGLU, rows to 16, 32 or 64, N, K) -> Cut, where measurement beat the rule: the 10B's products on an H100."""
+
+
+def cut(kind: str, swiglu: bool, m: int, n: int, k: int, words: bool) -> Cut:
+    """The cut of a product of m rows. Of words K is cut as for 16 rows, however many there are, so that a row's bits are its own."""
     rows = 16 if m <= 16 else 32 if m <= 32 and not words else 64
-    few = rows <= 32
-    columns = 64 if few else 128
+    if (kind, swiglu, rows, n, k) in CUTS and not (words and rows > 16):
+        return CUTS[kind, swiglu, rows, n, k]
+    columns = 64 if rows <= 32 else 128
     programs = ceil_div(n, 64) * (1 if words else ceil_div(m, rows))
     splits = 1 if swiglu else max(1, min(PROGRAMS * 2 // programs, k // 512, 8))
-    return rows, columns, splits, 4, 5 if few else 3
+    if words and rows > 16:
+        splits = cut(kind, swiglu, 16, n, k, words).splits
+    return Cut(rows, columns, splits, 4, 5 if rows <= 32 else 3, 4 if rows <= 32 else 2)
 
 
 def stored(weight: Quantised) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -87,17 +109,17 @@ def stored(weight: Quantised) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return codes, weight.scale, weight.scale if weight.zero is None else weight.zero
 
 
-def tiling(x: torch.Tensor, weight: Quantised, rows: int, columns: int, warps: int, stages: int) -> dict[str, int | bool]:
+def tiling(x: torch.Tensor, weight: Quantised, how: Cut) -> dict[str, int | bool]:
     """What a product kernel takes from its tile."""
     return {
-        "BM": rows,
-        "BN": columns,
+        "BM": how.rows,
+        "BN": how.columns,
         **coding(x.dtype, weight),
         "EVEN": weight.shape[1] % depth_of(weight) == 0,
         "IEEE": x.dtype == torch.float32,
-        "AHEAD": 4 if rows <= 32 else 2,
-        "warps": warps,
-        "stages": stages,
+        "AHEAD": how.ahead,
+        "warps": how.warps,
+        "stages": how.stages,
     }
 
 

@@ -275,7 +275,7 @@ def test_kernels_equal_their_twins_in_the_interpreter():
 def test_memory_is_said_before_the_run(monkeypatch):
     config = testing.size_config("10b")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 10**9, 80 * 10**9))
+    monkeypatch.setattr("alpamayo_r1.engine.arena.free_bytes", lambda device: 2e9)
     with pytest.raises(DoesNotFit, match=r"samples=\d+ would fit"):
         Arena(config, Capacity(1, 64, 256, 3008), torch.device("cuda"), torch.bfloat16)
     with pytest.raises(DoesNotFit, match="not even one sample"):

@@ -302,6 +302,7 @@ def test_pictures_are_compared_byte_by_byte_whatever_their_layout():
     album = Album()
     assert album.find([one, one.clone(), turned, picture(0, 1, (5, 7))]) == [0, 0, 0, 1]
     album.keep(1)
+    album.settle()
     assert album.find([one]) == [2] and len(album) == 2, "0 was found longest ago"
 
 

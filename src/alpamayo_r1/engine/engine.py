@@ -39,6 +39,7 @@ from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, Said
 from alpamayo_r1.engine.drafts import Table
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.memory import Ahead, Known, Seen, early, known_from
+from alpamayo_r1.engine.ops.launch import sent
 from alpamayo_r1.engine.pixels import Uploader, patches
 from alpamayo_r1.engine.words import Rules, Speaker
 
@@ -171,15 +172,15 @@ class Engine:
         with clock("preprocess"):
             made, grid = patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
         with clock("vision"):
-            features = forward.encode(self.model, made.to(self.device), (grid,) * len(frames))
+            features = forward.encode(self.model, made.to(self.device), (grid,) * len(frames), self.graphs)
             apart = zip(*(one.chunk(len(frames)) for one in features), strict=True)
             return [tuple(part.clone() for part in of_one) for of_one in apart]  # each on its own, to be forgotten on its own
 
     @on_its_stream
     @torch.inference_mode()
-    def read_ahead(self, prompt: Prompt, images: Sequence[torch.Tensor], into: Known) -> None:
-        """Reads a prompt's first `into.count` tokens. images: features of at least the pictures that stand in them."""
-        forward.read_early(self.model, prompt, images, into.kv)
+    def read_ahead(self, prompt: Prompt, pictures: Sequence[Sequence[torch.Tensor]], into: Known) -> None:
+        """Reads a prompt's first `into.count` tokens. pictures: features of at least those that stand in them."""
+        forward.read_early(self.model, prompt, joined(pictures), into.kv)
 
     def early(self, prompt: Prompt) -> int:
         """How many tokens of a prompt may be read ahead."""
@@ -319,13 +320,13 @@ class Engine:
     def start(self, prompts: Sequence[Prompt], how: Request, buffers: Buffers) -> None:
         """Sets all rows to the start of their reasoning."""
         scenes, samples, limit = len(prompts), how.samples, how.max_tokens
-        buffers.prompt.copy_(torch.tensor([len(prompt) for prompt in prompts]))
-        buffers.next.copy_(torch.tensor([prompt.next_position for prompt in prompts]).repeat_interleave(samples))
-        buffers.uniform[:, :limit].copy_(how.draws.uniform.repeat(scenes, 1))
-        buffers.noise.copy_(how.draws.noise.repeat(scenes, 1, 1))
+        buffers.prompt.copy_(self._sent(torch.tensor([len(prompt) for prompt in prompts])))
+        buffers.next.copy_(self._sent(torch.tensor([prompt.next_position for prompt in prompts]).repeat_interleave(samples)))
+        buffers.uniform[:, :limit].copy_(self._sent(how.draws.uniform).repeat(scenes, 1))
+        buffers.noise.copy_(self._sent(how.draws.noise).repeat(scenes, 1, 1))
         buffers.forced.fill_(-1)
         if how.forced is not None:
-            buffers.forced[:, :limit].copy_(how.forced.repeat(scenes, 1))
+            buffers.forced[:, :limit].copy_(self._sent(how.forced).repeat(scenes, 1))
         buffers.limit.fill_(limit)
         buffers.state.zero_()
         buffers.said.cached.fill_(-1)
@@ -371,13 +372,21 @@ class Engine:
                 logits = forward.extend(self.model, prompt, shared, buffers, scene)
         else:
             with clock("vision"):
-                images = self._encode(prompt) if ahead is None else ahead.images
+                images = self._encode(prompt) if ahead is None else joined(ahead.pictures)
             with clock("prefill"):
                 logits = forward.prefill(self.model, prompt, images, buffers, scene, ahead.keys if ahead else None)
         buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
 
+    def _sent(self, x: torch.Tensor) -> torch.Tensor:
+        return sent(x, self.device)
+
     def _encode(self, prompt: Prompt) -> list[torch.Tensor]:
-        return forward.encode(self.model, prompt.patches.to(self.device), prompt.grids)
+        return forward.encode(self.model, prompt.patches.to(self.device), prompt.grids, self.graphs)
+
+
+def joined(pictures: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Features of each picture -> features of all, as `forward.encode` gives them."""
+    return [torch.cat(features) for features in zip(*pictures, strict=True)]
 
 
 def tokens_of(ids: torch.Tensor, length: torch.Tensor) -> tuple[tuple[int, ...], ...]:

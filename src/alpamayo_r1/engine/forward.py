@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import cast
 
@@ -18,6 +19,7 @@ from alpamayo_r1.core.vision import Grid, Vision, VisionBlock, interpolate_posit
 from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
+from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.memory import Known, early, scene_cache, scene_kv
 from alpamayo_r1.engine.ops import (
     Context,
@@ -36,8 +38,29 @@ from alpamayo_r1.engine.ops import (
     swiglu_linear,
     vision_rope,
 )
+from alpamayo_r1.engine.ops.launch import sent
 from alpamayo_r1.engine.vendor import attention
 from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack, weight_of
+
+LAYOUTS = 8
+"""Layouts of prompts that are kept on the device."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a prompt's tokens stand: the same for all prompts of one text and pictures of one size."""
+
+    positions: torch.Tensor  # (3, T) i64, on the host
+    rope: tuple[torch.Tensor, torch.Tensor]  # cos and sin [T, d]
+    at: torch.Tensor  # (T,) i64: 0, 1, 2, ...
+    image: torch.Tensor  # i64: which tokens are images'
+
+    @classmethod
+    def of(cls, prompt: Prompt, vla: VLA) -> Layout:
+        """The layout of a prompt."""
+        rope = rope_table(prompt.positions.to(vla.device), vla.config.text, vla.dtype)
+        image = (prompt.ids == prompt.image_id).nonzero()[:, 0].to(vla.device)
+        return cls(prompt.positions, rope, torch.arange(len(prompt), device=vla.device), image)
 
 
 @dataclass
@@ -57,6 +80,8 @@ class Model:
         self.together, self.tile = (4, 128) if on_card else (1, 16)
         self._grids: dict[Grid, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
         self._ropes: tuple = ()
+        self._layouts: OrderedDict[int, Layout] = OrderedDict()
+        self._group: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @cached_property
     def embedding(self) -> torch.Tensor:
@@ -76,6 +101,29 @@ class Model:
             self._grids[grid] = positions, vision_rope_tables(grid, c.hidden // c.heads, c.merge, table.device)
         return self._grids[grid]
 
+    def group(self, grid: Grid, graphs: Graphs) -> Group:
+        """Buffers of the images of a grid that are encoded at a time. Larger ones than there are replace them, and all graphs with them."""
+        c = self.vla.config.vision
+        places = self.together * grid[0] * grid[1]
+        tokens, layers = places // c.merge**2, 1 + len(c.deepstack)
+        if self._group is None or self._group[0].numel() < places * c.patch_dim:
+            graphs.clear()
+            sizes = places * c.patch_dim, layers * tokens * c.out_hidden
+            self._group = tuple(torch.empty(size, device=self.vla.device, dtype=self.vla.dtype) for size in sizes)  # type: ignore[assignment]
+        patches, features = cast(tuple[torch.Tensor, torch.Tensor], self._group)
+        apart = features[: layers * tokens * c.out_hidden].view(layers, tokens, c.out_hidden)
+        return Group(patches[: places * c.patch_dim].view(places, -1), list(apart))
+
+    def layout(self, prompt: Prompt) -> Layout:
+        """Where a prompt's tokens stand, on the device; kept for the layouts met last."""
+        key = id(prompt.positions)  # of a tensor that its layout keeps alive
+        if key not in self._layouts:
+            while len(self._layouts) >= LAYOUTS:
+                self._layouts.popitem(last=False)
+            self._layouts[key] = Layout.of(prompt, self.vla)
+        self._layouts.move_to_end(key)
+        return self._layouts[key]
+
     def line_ropes(self, positions: int) -> tuple:
         """Rotary tables of text and expert for positions 0..n on all three axes, kept: ((cos, sin), (cos, sin)), each [n, d]."""
         if not self._ropes or len(self._ropes[0][0]) < positions:
@@ -84,20 +132,43 @@ class Model:
         return self._ropes
 
 
-def encode(model: Model, patches: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
+@dataclass(frozen=True)
+class Group:
+    """Static buffers of the images of one grid that are encoded at a time."""
+
+    patches: torch.Tensor  # (together * places, patch_dim)
+    features: list[torch.Tensor]  # image tokens (together * places / 4, hidden), then each DeepStack layer's features
+
+
+def encode(model: Model, patches: torch.Tensor, grids: Sequence[Grid], graphs: Graphs) -> list[torch.Tensor]:
     """Patches of all images -> [image tokens [n, hidden], then each DeepStack layer's features].
 
     Always `model.together` images of one grid at a time, empty ones behind the last: an image has the same features whatever it is seen
-    with, which lets a stream keep them.
+    with, which lets a stream keep them. So few images are over before their kernels are launched one by one: hence the graph.
     """
+    c = model.vla.config.vision
+    count = len(patches) // c.merge**2
+    out = [torch.empty(count, c.out_hidden, device=model.vla.device, dtype=model.vla.dtype) for _ in range(1 + len(c.deepstack))]
     runs = [(grid, len(list(images))) for grid, images in groupby(grids)]
-    outs = []
-    for part, ((h, w), _) in zip(patches.split([h * w * n for (h, w), n in runs]), runs, strict=True):
-        for some in part.split(model.together * h * w):
-            padded = nnf.pad(some, (0, 0, 0, model.together * h * w - len(some)))
-            features = encode_equal(model, model.vla.vision.patch_embed(padded), (h, w))
-            outs.append([one[: len(some) // model.vla.config.vision.merge**2] for one in features])
-    return outs[0] if len(outs) == 1 else [torch.cat(features) for features in zip(*outs, strict=True)]
+    done = 0
+    for part, (grid, _) in zip(patches.split([h * w * n for (h, w), n in runs]), runs, strict=True):
+        group = model.group(grid, graphs)
+        for some in part.split(len(group.patches)):
+            group.patches[: len(some)] = some
+            group.patches[len(some) :] = 0
+            graphs.run(("see", grid), partial(encode_group, model, group, grid))
+            n = len(some) // c.merge**2
+            for into, features in zip(out, group.features, strict=True):
+                into[done : done + n] = features[:n]
+            done += n
+    return out
+
+
+def encode_group(model: Model, group: Group, grid: Grid) -> None:
+    """Reads a group's patches, writes its features."""
+    found = encode_equal(model, model.vla.vision.patch_embed(group.patches), grid)
+    for into, features in zip(group.features, found, strict=True):
+        into.copy_(features)
 
 
 def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor]:
@@ -159,15 +230,13 @@ class Part:
     @classmethod
     def of(cls, model: Model, prompt: Prompt, start: int, end: int, features: torch.Tensor) -> Part:
         """Tokens start to end of a prompt; features: image tokens of all its pictures."""
-        device, ids = model.vla.device, prompt.ids[start:end]
-        rope = rope_table(prompt.positions[:, start:end].to(device), model.vla.config.text, model.vla.dtype)
-        image = (ids == prompt.image_id).nonzero()[:, 0]
-        before = int((prompt.ids[:start] == prompt.image_id).sum())
-        rows, image = slice(before, before + len(image)), image.to(device)
-        at, slot = torch.arange(len(ids), device=device), torch.full((1,), start, device=device)
-        x = pick_rows(model.embedding, ids.to(device))
+        layout, ids = model.layout(prompt), prompt.ids[start:end]
+        before, here = (int((some == prompt.image_id).sum()) for some in (prompt.ids[:start], ids))
+        rows = slice(before, before + here)
+        image, slot = layout.image[rows] - start, torch.full((1,), start, device=model.vla.device)
+        x = pick_rows(model.embedding, sent(ids, model.vla.device))
         x.index_copy_(0, image, features[rows].to(x.dtype))
-        return cls(x, rope, at, slot, image, rows)
+        return cls(x, layout.rope, layout.at[start:end], slot, image, rows)
 
     def deepen(self, features: torch.Tensor) -> None:
         """Adds a DeepStack layer's features of all images to those of this part."""

@@ -28,11 +28,11 @@ class Known:
 class Ahead:
     """What a stream brings to a plan.
 
-    images: features of all pictures, as `forward.encode` gives them. keys: of the first tokens, where they were read ahead. last: what
-    each row said a step ago, () where nothing. then: called once the device has all work of the plan, which nobody waits for.
+    pictures: features of each picture, as `Engine.see` gives them. keys: of the first tokens, where they were read ahead. last: what
+    each row said a step ago, () where nothing. then: called once the device has all work of the plan, for what nobody shall wait for.
     """
 
-    images: list[torch.Tensor]
+    pictures: Sequence[Sequence[torch.Tensor]]
     keys: Known | None = None
     last: Sequence[Sequence[int]] = ()
     then: Callable[[], None] = lambda: None

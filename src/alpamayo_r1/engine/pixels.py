@@ -66,13 +66,17 @@ class Uploader:
             self._sent.synchronize()  # the buffer's last contents have left it
         staged = self._pinned[:size].view(shape)
         out = torch.empty(shape, dtype=torch.uint8, device=self.device)
-        copies = [self._copiers.submit(np.copyto, into.numpy(), frame.numpy()) for into, frame in zip(staged, frames, strict=True)]
+        copies = [
+            [self._copiers.submit(np.copyto, part.numpy(), source.numpy()) for part, source in zip(*pair, strict=True)]
+            for pair in zip(staged, frames, strict=True)  # channel by channel, so that few pictures keep all threads busy
+        ]
         try:
             for copied, into, frame in zip(copies, out, staged, strict=True):
-                copied.result()
+                for part in copied:
+                    part.result()
                 into.copy_(frame, non_blocking=True)
         finally:
-            wait(copies)  # nobody writes into the buffer any more
+            wait([part for copied in copies for part in copied])  # nobody writes into the buffer any more
             self._sent = sent = torch.cuda.Event()
             sent.record()
         return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class Picture:
-    """One picture. pixels u8[3, h, w]: the caller's until `keep`, then a copy; features: None until it was encoded."""
+    """One picture. pixels u8[3, h, w]: the caller's until `settle`, then a copy; features: None until it was encoded."""
 
     key: Hashable
     pixels: torch.Tensor
@@ -39,6 +39,7 @@ class Album:
     def __init__(self) -> None:
         self._pictures: OrderedDict[int, Picture] = OrderedDict()
         self._numbers = 0
+        self._copying: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(READERS, "album")
 
     def __len__(self) -> int:
@@ -82,21 +83,30 @@ class Album:
         return next((number for number in numbers if same(frame, self._pictures[number].pixels)), None)
 
     def keep(self, room: int) -> None:
-        """Copies the pictures that are new, and forgets all but the `room` found last. The caller's tensors are not held after this."""
+        """Forgets all but the `room` pictures found last, and begins to copy those that are new, in threads where the host has them."""
         free: list[torch.Tensor] = []
         while len(self._pictures) > room:
             _, picture = self._pictures.popitem(last=False)
             free += [picture.pixels] if picture.kept else []
-        tasks = []
         for picture in self._pictures.values():
-            if not picture.kept:
-                at = next((i for i, one in enumerate(free) if fits(one, picture.pixels)), None)
-                pixels = picture.pixels
-                tasks.append((picture, torch.empty(pixels.shape, dtype=pixels.dtype, device=pixels.device) if at is None else free.pop(at)))
-        self._each(copy, tasks)
+            if picture.kept:
+                continue
+            pixels, at = picture.pixels, next((i for i, one in enumerate(free) if fits(one, picture.pixels)), None)
+            into = torch.empty(pixels.shape, dtype=pixels.dtype, device=pixels.device) if at is None else free.pop(at)
+            if pixels.device.type == "cpu":
+                self._copying.append(self._pool.submit(copy, picture, into))
+            else:
+                copy(picture, into)
+
+    def settle(self) -> None:
+        """Waits until all copies are made: the caller's tensors are not held after this."""
+        copying, self._copying = self._copying, []
+        for copied in copying:
+            copied.result()
 
     def clear(self) -> None:
         """Forgets all pictures."""
+        self.settle()
         self._pictures.clear()
 
 
@@ -129,9 +139,8 @@ def fits(buffer: torch.Tensor, picture: torch.Tensor) -> bool:
     return buffer.shape == picture.shape and buffer.device == picture.device
 
 
-def copy(task: tuple[Picture, torch.Tensor]) -> None:
+def copy(picture: Picture, into: torch.Tensor) -> None:
     """Copies a picture's pixels, and takes the copy for them."""
-    picture, into = task
     if into.device.type == "cpu":
         np.copyto(into.numpy(), picture.pixels.numpy())
     else:

@@ -171,7 +171,7 @@ class Stream:
         count = self.engine.early(prompt)
         if self._keys is None or self._keys.count != count:
             self._keys = self.engine.keys_for(count)
-        self.engine.read_ahead(prompt, self._images(numbers), self._keys)
+        self.engine.read_ahead(prompt, self._features(numbers), self._keys)
         self._ahead = ReadAhead(prompt.ids[:count], numbers, self._keys)
         return count
 
@@ -184,15 +184,15 @@ class Stream:
             unseen = [one for one in map(self._album.__getitem__, dict.fromkeys(scene.numbers)) if one.features is None]
         self._scene, self.reused = scene, Reused(len(set(scene.numbers)) - len(unseen))
         self._see(unseen, clock)
-        images = self._images(scene.numbers)
-        if isinstance(clock, Clock):
-            pictures = images[0], images[1:]
-            plan = plan_prompt(self.model, self.vocabulary, prompt, scene.blank.history, how, clock, pictures)
-            self._keep()
-            return plan
-        return self._plan_by_engine(scene, prompt, images, how, clock)
+        self._album.keep(len(scene.numbers) * 3 // 2)  # and half as many pictures as this step's, which may come back
+        if isinstance(clock, Stopwatch):
+            return self._plan_by_engine(scene, prompt, how, clock)
+        tokens, *deep = (torch.cat(features) for features in zip(*self._features(scene.numbers), strict=True))
+        plan = plan_prompt(self.model, self.vocabulary, prompt, scene.blank.history, how, clock, (tokens, deep))
+        self._album.settle()
+        return plan
 
-    def _plan_by_engine(self, scene: Scene, prompt: Prompt, images: list[torch.Tensor], how: Request, clock: Stopwatch) -> Plan:
+    def _plan_by_engine(self, scene: Scene, prompt: Prompt, how: Request, clock: Stopwatch) -> Plan:
         from alpamayo_r1.engine.memory import Ahead
 
         assert self.engine is not None
@@ -205,15 +205,11 @@ class Stream:
         def then() -> None:
             if self.model.device.type == "cuda":
                 self.read_ahead()
-            self._keep()
+            self._album.settle()
 
         last = self.last_words if len(self.last_words) == how.samples else ()
-        return self.engine.plan_prompts([prompt], [scene.blank.history], how, clock, Ahead(images, keys, last, then))[0]
-
-    def _keep(self) -> None:
-        """Keeps this step's pictures, and half as many that may come back."""
-        assert self._scene is not None
-        self._album.keep(len(self._scene.numbers) * 3 // 2)
+        ahead = Ahead(self._features(scene.numbers), keys, last, then)
+        return self.engine.plan_prompts([prompt], [scene.blank.history], how, clock, ahead)[0]
 
     def _whole(self, observation: Observation) -> Scene:
         """The scene of an observation, its pictures recognised."""
@@ -277,10 +273,9 @@ class Stream:
                 tokens, deep = self.model.encode(patches.to(self.model.device), (grid,))
                 one.features = (tokens, *deep)
 
-    def _images(self, numbers: Sequence[int]) -> list[torch.Tensor]:
-        """The features of pictures, one after the other: image tokens, then each DeepStack layer's."""
-        found = [self._album[number].features for number in numbers]
-        return [torch.cat(features) for features in zip(*(one for one in found if one is not None), strict=True)]
+    def _features(self, numbers: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
+        """The features of each picture, which were seen: image tokens, then each DeepStack layer's."""
+        return [features for number in numbers if (features := self._album[number].features) is not None]
 
 
 def check_newest(pictures: Any, history: Any, t0_us: Any) -> list[torch.Tensor]:

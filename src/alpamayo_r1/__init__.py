@@ -20,6 +20,7 @@ planner      `load` and `Planner`: the one place that chooses the engine or the 
 testing      stand-ins for tests and benches: observations, models, vocabularies, checkpoints     <- core train
 train        training and validating the small model on the world                                <- core metrics world
 predict      a few clips: records, pages, films                                                  <- core metrics data draw planner
+drive        closed loop: a driver plans, a car follows, the world answers                        <- core metrics draw planner predict world
 evaluate     many clips: durable rows, intervals, reports                                        <- core metrics data draw planner predict
 bench        how fast this machine plans                                                         <- core engine planner stream testing
 models       the original's names, as clients import them                                        <- core planner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,7 @@ def simulate(
     `families` names each scene's family (otherwise it follows from the seed); `directive` tells each driver to do one of DIRECTIVES
     instead, from step T0_STEP on: the world, and all that came before, stay the same to the bit.
     """
-    numbers = np.asarray(seeds, np.int64)
-    steps = round(seconds / DT) + 1 + FUTURE
-    family = fam.family_of(numbers) if families is None else np.array([FAMILIES.index(name) for name in families], np.int64)
+    numbers, steps, family = np.asarray(seeds, np.int64), _steps(seconds), _families(seeds, families)
     orders = (
         np.array([DIRECTIVES.index(d) + 1 if d else 0 for d in directive]) if directive is not None else np.zeros(len(numbers), np.int64)
     )
@@ -47,15 +46,54 @@ def simulate(
     return _concatenate([_play(numbers[rows], family[rows], orders[rows], steps) for rows in chunks])
 
 
+@dataclass(frozen=True)
+class Stage:
+    """B scenes before anybody drives: the script, where its road pieces begin, and how the A actors that may move do so over T steps."""
+
+    script: Script
+    start: np.ndarray  # (B, P, 3) x, y, heading
+    scene: np.ndarray  # (A,) whose actor
+    slot: np.ndarray  # (A,) which of its actors
+    s: np.ndarray  # (A, T) along the road, as d beside it
+    d: np.ndarray
+    speed: np.ndarray  # (A, T) along the road, as sideways across it
+    sideways: np.ndarray
+
+    def lead(self) -> tuple[np.ndarray, np.ndarray]:
+        """s and speed (B, T) of the vehicle in slot LEAD; zeros where there is none."""
+        s, speed = np.zeros((2, len(self.script.target), self.s.shape[1]))
+        leads = self.slot == fam.LEAD
+        s[self.scene[leads]], speed[self.scene[leads]] = self.s[leads], self.speed[leads]
+        return s, speed
+
+
+def set_stage(seeds: Sequence[int] | np.ndarray | torch.Tensor, seconds: float, families: Sequence[str] | None = None) -> Stage:
+    """The stage of these seeds' scenes, as `simulate` plays them."""
+    return _stage(np.asarray(seeds, np.int64), _families(seeds, families), _steps(seconds))
+
+
+def _steps(seconds: float) -> int:
+    return round(seconds / DT) + 1 + FUTURE
+
+
+def _families(seeds: Sequence[int] | np.ndarray | torch.Tensor, families: Sequence[str] | None) -> np.ndarray:
+    """Index of each scene's family (B,)."""
+    if families is None:
+        return fam.family_of(np.asarray(seeds, np.int64))
+    return np.array([FAMILIES.index(name) for name in families], np.int64)
+
+
+def _stage(seeds: np.ndarray, family: np.ndarray, steps: int) -> Stage:
+    script = fam.write_script(seeds, family)
+    (scene, slot), *motion = _move(script, np.arange(steps) * DT)
+    return Stage(script, _lay(script, Draw.of(seeds)), scene, slot, *motion)
+
+
 def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int) -> SceneBatch:
-    script, draw = fam.write_script(seeds, family), Draw.of(seeds)
-    start = _lay(script, draw)
-    road = _road(script, start)
-    moving, s, d, speed, sideways = _move(script, np.arange(steps) * DT)
-    lead_s, lead_speed = np.zeros((2, len(seeds), steps))
-    leads = moving[1] == fam.LEAD
-    lead_s[moving[0][leads]], lead_speed[moving[0][leads]] = s[leads], speed[leads]
-    ego, ego_speed, action = drive(Expert(script, start, orders), lead_s, lead_speed, steps)
+    stage, draw = _stage(seeds, family, steps), Draw.of(seeds)
+    script = stage.script
+    road = _road(script, stage.start)
+    ego, ego_speed, action = drive(Expert(script, stage.start, orders), *stage.lead(), steps)
     prop_kind, prop_size, prop_pose, prop_colour = _plant(script, draw, road)
     return SceneBatch(
         seeds=torch.from_numpy(seeds),
@@ -67,8 +105,8 @@ def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int)
         kind=torch.from_numpy(script.kind),
         size=_f32(script.size),
         colour=_actor_colours(script, draw),
-        track=_tracks(script, road, moving, s, d, speed, sideways),
-        braking=_brake_lights(script, moving, speed),
+        track=_tracks(stage, road),
+        braking=_brake_lights(stage),
         prop_kind=prop_kind,
         prop_size=prop_size,
         prop_colour=prop_colour,
@@ -149,27 +187,40 @@ def _move(script: Script, t: np.ndarray) -> tuple:
     return moving, s, d, speed, (m.d_end - m.d) / m.shift_time * rate
 
 
-def _tracks(script: Script, road: Road, moving, s: np.ndarray, d: np.ndarray, speed: np.ndarray, sideways: np.ndarray) -> torch.Tensor:
-    """(B, N, T, 3) x, y, yaw in the world. A vehicle points along its motion; who walks keeps the script's yaw."""
-    standing = road.point(_f32(script.motion.s), _f32(script.motion.d))
-    tracks = standing[:, :, None].repeat(1, 1, s.shape[-1], 1)
-    rows, slots = torch.from_numpy(moving[0]), torch.from_numpy(moving[1])
-    own = Road(**{name: getattr(road, name)[rows] for name in Road.__dataclass_fields__})
-    pose = own.point(_f32(s), _f32(d))
-    slip = np.where(script.motion.walks[moving][:, None], 0.0, np.arctan2(sideways, np.maximum(np.abs(speed), 1.0)))
-    pose[..., 2] += _f32(slip + script.motion.yaw[moving][:, None])
-    tracks[rows, slots] = pose
+def _tracks(stage: Stage, road: Road) -> torch.Tensor:
+    """(B, N, T, 3) x, y, yaw in the world."""
+    motion = stage.script.motion
+    standing = road.point(_f32(motion.s), _f32(motion.d))
+    tracks = standing[:, :, None].repeat(1, 1, stage.s.shape[-1], 1)
+    tracks[torch.from_numpy(stage.scene), torch.from_numpy(stage.slot)] = poses_of(
+        stage, road, stage.s, stage.d, stage.speed, stage.sideways
+    )
     return tracks
 
 
-def _brake_lights(script: Script, moving, speed: np.ndarray) -> torch.Tensor:
+def poses_of(stage: Stage, road: Road, s: np.ndarray, d: np.ndarray, speed: np.ndarray, sideways: np.ndarray) -> torch.Tensor:
+    """(A, T, 3) x, y, yaw in the world of the stage's actors at s, d (A, T). A vehicle points along its motion; who walks keeps its yaw."""
+    rows, at = torch.from_numpy(stage.scene), (stage.scene, stage.slot)
+    own = Road(**{name: getattr(road, name)[rows] for name in Road.__dataclass_fields__})
+    pose = own.point(_f32(s), _f32(d))
+    slip = np.where(stage.script.motion.walks[at][:, None], 0.0, np.arctan2(sideways, np.maximum(np.abs(speed), 1.0)))
+    pose[..., 2] += _f32(slip + stage.script.motion.yaw[at][:, None])
+    return pose
+
+
+def _brake_lights(stage: Stage) -> torch.Tensor:
     """(B, N, T): vehicles in traffic that slow down or stand."""
-    pace = np.abs(speed)
+    pace, at = np.abs(stage.speed), (stage.scene, stage.slot)
     slows = np.diff(pace, axis=-1, append=pace[:, -1:]) < -0.03
-    vehicle = np.isin(script.kind[moving], (Kind.CAR, Kind.VAN, Kind.TRUCK)) & ~script.motion.walks[moving]
-    lit = np.zeros((*script.kind.shape, speed.shape[-1]), bool)
-    lit[moving] = (slows | (pace < 0.05)) & vehicle[:, None]
+    lit = np.zeros((*stage.script.kind.shape, stage.speed.shape[-1]), bool)
+    lit[at] = (slows | (pace < 0.05)) & in_traffic(stage)[:, None]
     return torch.from_numpy(lit)
+
+
+def in_traffic(stage: Stage) -> np.ndarray:
+    """bool (A,): vehicles that drive along the road."""
+    at = stage.scene, stage.slot
+    return np.isin(stage.script.kind[at], (Kind.CAR, Kind.VAN, Kind.TRUCK)) & ~stage.script.motion.walks[at]
 
 
 def _light(script: Script, steps: int) -> torch.Tensor:

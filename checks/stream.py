@@ -1,6 +1,6 @@
 """Streams change no bit: every step beside a fresh plan of the same observation, and memory that does not grow.
 
-    python checks/stream.py [--steps 200] [--long 10000]
+    python checks/stream.py [--steps 200] [--long 10000] [--models "tiny fp32,small bf16"]
 
 The recorded checkpoint in fp32 and the small one in fp32 and bf16, by the engine, on a GPU where there is one, and on the CPU by the
 specification too. The drive drops steps, repeats them, lets them come late, has a stale camera, changes the size of its pictures, its rig
@@ -20,7 +20,7 @@ import random
 import resource
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -37,11 +37,13 @@ from alpamayo_r1.testing import StandIn, random_model, random_observation, size_
 
 TINY, SMALL = ROOT / "tests/golden/checkpoint", ROOT / "src/alpamayo_r1/assets/small"
 MODELS = {
-    "tiny fp32": (TINY, torch.float32, True),
-    "small fp32": (SMALL, torch.float32, True),
     "small bf16": (SMALL, torch.bfloat16, True),
-    "tiny fp32, specification": (TINY, torch.float32, False),
+    "small fp32": (SMALL, torch.float32, True),
+    "tiny fp32": (TINY, torch.float32, True),
+    "tiny fp32 by the specification": (TINY, torch.float32, False),
 }
+LARGE = "10b bf16"
+"""Random weights, on a GPU."""
 SIZES = ((96, 160), (90, 120))
 FEW = 30
 """Steps of the 10B, whose weights are random."""
@@ -148,31 +150,31 @@ def endure(planner: Planner, steps: int) -> dict[str, Any]:
     return {"steps": steps, "card_bytes_grown": card, "host_kb_grown": pages, "pictures_grown": pictures}
 
 
-def planners() -> Iterator[tuple[str, Planner]]:
-    """All models, one after the other."""
-    for name, (folder, dtype, fast) in MODELS.items():
-        if fast or not CUDA:
+def planners(wanted: Sequence[str]) -> Iterator[tuple[str, Planner]]:
+    """The models wanted, one after the other."""
+    for name in wanted:
+        if name == LARGE:
+            config = size_config("10b")
+            model = random_model(config, DEVICE, torch.bfloat16)
+            yield name, Planner.of(model, cast(Vocabulary, StandIn(config)), fast=True)
+        else:
+            folder, dtype, fast = MODELS[name]
             yield name, Planner.of(*load_checkpoint(folder, dtype=dtype, device=torch.device(DEVICE)), fast=fast)
-    if CUDA:
-        config = size_config("10b")
-        model = random_model(config, DEVICE, torch.bfloat16)
-        yield "10b bf16", Planner.of(model, cast(Vocabulary, StandIn(config)), fast=True)
 
 
-def main(steps: int, long: int) -> dict[str, Any]:
-    """All models."""
+def main(models: Sequence[str], steps: int, long: int) -> dict[str, Any]:
+    """All models, the largest first: it says most about a GPU."""
     found: dict[str, Any] = {}
 
     def note(name: str, result: dict[str, Any]) -> None:
         found[name] = result
         print(f"{name}: {result}", flush=True)
 
-    for name, planner in planners():
-        large = name.startswith("10b")
-        if planner.engine is not None and not large:
+    for name, planner in planners(models):
+        if planner.engine is not None and name != LARGE:
             planner.engine.model.tile = TILE
         for samples in (1, 6):
-            note(f"{name}, S={samples}", drive(planner, FEW if large else steps, samples))
+            note(f"{name}, S={samples}", drive(planner, FEW if name == LARGE else steps, samples))
         if planner.engine is not None:
             note(f"{name}, places", {"differing": places(planner)})
         if name == "tiny fp32":
@@ -182,9 +184,9 @@ def main(steps: int, long: int) -> dict[str, Any]:
 
 def failed(found: dict[str, Any]) -> bool:
     """Whether a step differs or memory grows: by more than 20 MB of the host, whose allocator keeps some."""
-    memory = found["memory"]
-    grown = memory["card_bytes_grown"] > 0 or memory["host_kb_grown"] > 20_000 or memory["pictures_grown"] > 0
-    return grown or any(one.get("differing") for one in found.values())
+    memory = found.get("memory", {})
+    grown = memory and (memory["card_bytes_grown"] > 0 or memory["host_kb_grown"] > 20_000 or memory["pictures_grown"] > 0)
+    return bool(grown) or any(one.get("differing") for one in found.values())
 
 
 if __name__ == "__main__":
@@ -192,7 +194,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--long", type=int, default=10_000)
+    parser.add_argument("--models", default=",".join(([LARGE] if CUDA else []) + [m for m in MODELS if MODELS[m][2] or not CUDA]))
     options = parser.parse_args()
-    found = main(options.steps, options.long)
+    found = main(options.models.split(","), options.steps, options.long)
     print(json.dumps(found))
     sys.exit(1 if failed(found) else 0)

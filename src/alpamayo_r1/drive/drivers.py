@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from alpamayo_r1.core.geometry import yaw_of
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import F, Observation, Plan
 from alpamayo_r1.drive.others import ACCELERATION, interaction
@@ -49,8 +50,7 @@ class Model:
             self.streams = self.streams or [self.planner.stream(self.options) for _ in seen]
             plans = [stream.step(one) for stream, one in zip(self.streams, seen, strict=True)]
         xyz, rot = torch.stack([plan.xyz[0] for plan in plans]), torch.stack([plan.rot[0] for plan in plans])
-        yaw = torch.atan2(rot[..., 1, 0], rot[..., 0, 0])
-        return Intent(simulation.to_world(xyz, yaw), tuple(plan.reasoning[0] for plan in plans), tuple(plans), tuple(seen))
+        return Intent(simulation.to_world(xyz, yaw_of(rot)), tuple(plan.reasoning[0] for plan in plans), tuple(plans), tuple(seen))
 
 
 def silent(planner: Planner, options: PlanOptions) -> Model:

@@ -312,7 +312,7 @@ def _scenery(script: Script, draw: Draw) -> tuple[np.ndarray, ...]:
 # ---- checks
 
 
-def _boxes_meet(centre_a, yaw_a, half_a, centre_b, yaw_b, half_b) -> torch.Tensor:
+def boxes_meet(centre_a, yaw_a, half_a, centre_b, yaw_b, half_b) -> torch.Tensor:
     """Oriented boxes overlap (separating axes): centres (..., 2), yaws (...), half sizes (..., 2)."""
     gap = centre_b - centre_a
     axes = torch.stack([torch.stack([(y + t).cos(), (y + t).sin()], -1) for y in (yaw_a, yaw_b) for t in (0.0, torch.pi / 2)], -2)
@@ -336,7 +336,7 @@ def collisions(scene: SceneBatch) -> torch.Tensor:
         size = (scene.size[:, n, None, :2] / 2).expand_as(centre)
         near = (other[..., :2] - centre).norm(dim=-1) < half[..., 0] + size[..., 0] + 2.0
         near &= (scene.kind[:, n] != Kind.NONE)[:, None]
-        hits[near] |= _boxes_meet(centre[near], yaw[near], half[near], other[near][..., :2], other[near][..., 2], size[near])
+        hits[near] |= boxes_meet(centre[near], yaw[near], half[near], other[near][..., :2], other[near][..., 2], size[near])
     return hits
 
 

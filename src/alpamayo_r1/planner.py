@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -92,6 +92,15 @@ class Planner:
         from alpamayo_r1.stream import Stream  # here so that a package without stream/ still works
 
         return Stream(self.model, self.vocabulary, self.engine, seeded(PlanOptions.of(options, changes)), draws)
+
+    def stepper(self, options: PlanOptions) -> Callable[..., Plan]:
+        """What plans one observation of a drive after the other, with options changed by name: a stream's step.
+
+        In a copy of the package without the room stream/ it is `plan`, whose plans are the same.
+        """
+        if find_spec("alpamayo_r1.stream") is None:
+            return lambda observation, **changes: self.plan(observation, options, **changes)
+        return self.stream(options).step
 
     def plans(
         self, observations: Sequence[Observation], options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]

@@ -1,4 +1,4 @@
-"""Every verb on local things: with sockets refused, and in a copy of the package without engine/ and without optional packages."""
+"""Every verb on local things: with sockets refused, and in a copy of the package without engine/, stream/ and optional packages."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def in_a_copy(folder: Path, words: list[str], *, without: tuple[str, ...] = ()) 
 @pytest.mark.timeout(900)
 def test_without_the_engine_and_optional_packages_all_but_bench_works(place, tmp_path):
     source = Path(alpamayo_r1.__file__).parent
-    shutil.copytree(source, tmp_path / "src" / "alpamayo_r1", ignore=shutil.ignore_patterns("engine", "__pycache__"))
+    shutil.copytree(source, tmp_path / "src" / "alpamayo_r1", ignore=shutil.ignore_patterns("engine", "stream", "__pycache__"))
     every = lines(place, tmp_path)
     for verb in ("run", "eval", "doctor"):
         done = in_a_copy(tmp_path / "src", every[verb], without=("ray", "mediapy", "IPython", "transformers"))

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+import torch
 
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate.worker import threads
 from alpamayo_r1.planner import load
 from alpamayo_r1.predict.film import SIZE, film
+from alpamayo_r1.predict.record import result
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 
@@ -53,16 +55,30 @@ def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*ended without")
 def test_a_film_that_fails_leaves_the_one_before(source, planner, tmp_path):
-    def plan(observation, options):
+    def plan(observation):
         if observation.t0_us > 5_150_000:
             raise RuntimeError("out of luck")
-        return planner.plan(observation, options)
+        return planner.plan(observation, OPTIONS)
 
     before = tmp_path / "film.mp4"
     before.write_bytes(b"the film before")
     with pytest.raises(RuntimeError, match="out of luck"):
-        list(film(source, source.clip_ids[0], SimpleNamespace(plan=plan), before, OPTIONS, start=5.1, end=5.3))
+        list(film(source, source.clip_ids[0], SimpleNamespace(stepper=lambda options: plan), before, OPTIONS, start=5.1, end=5.3))
     assert before.read_bytes() == b"the film before" and list(tmp_path.iterdir()) == [before]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*ended without")
+def test_a_films_plans_are_those_of_its_moments(source, planner, tmp_path, monkeypatch):
+    (clip,), shown = source.clip_ids, []
+    monkeypatch.setattr(
+        "alpamayo_r1.predict.film.result", lambda sample, plan, seed: shown.append((sample, plan)) or result(sample, plan, seed)
+    )
+    list(film(source, clip, planner, tmp_path / "film.mp4", OPTIONS, start=5.1, end=5.4))
+    assert len(shown) == 4
+    for sample, plan in shown:
+        fresh = planner.plan(sample.observation, OPTIONS)
+        assert plan.tokens == fresh.tokens and torch.equal(plan.xyz, fresh.xyz)
 
 
 @pytest.mark.slow

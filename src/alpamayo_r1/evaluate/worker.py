@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.plan import DoesNotFit
-from alpamayo_r1.core.types import Sample
+from alpamayo_r1.core.types import Plan, Sample
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.evaluate.protocol import EvalConfig, Item
 from alpamayo_r1.evaluate.score import score
@@ -40,10 +41,14 @@ def read_item(source: Source, item: Item) -> Read:
 
 
 class Worker:
-    """A loaded model that turns what was read into rows."""
+    """A loaded model that turns what was read into rows.
 
-    def __init__(self, planner: Planner, options: PlanOptions, guidance: float | None = None):
-        self.planner, self.options, self.guidance = planner, options, guidance
+    along: whether a clip is planned at many moments, which then are the steps of a stream: the same rows, sooner.
+    """
+
+    def __init__(self, planner: Planner, options: PlanOptions, guidance: float | None = None, along: bool = False):
+        self.planner, self.options, self.guidance, self.along = planner, options, guidance, along
+        self._clip: tuple[str, Callable[..., Plan]] | None = None
 
     def row(self, item: Item, read: Read) -> dict[str, Any]:
         """The row of an item; a plan that fails becomes a row with its error."""
@@ -53,7 +58,7 @@ class Worker:
         if read.sample is not None:
             try:
                 told = {"navigation": item.navigation, "guidance": self.guidance} if item.navigation is not None else {}
-                plan = self.planner.plan(read.sample.observation, self.options.updated(told))
+                plan = self._plan(item.clip_id)(read.sample.observation, **told)
                 plan_ms = 1e3 * (time.perf_counter() - began)
                 found = score(read.sample, plan)
             except Exception as problem:
@@ -62,13 +67,21 @@ class Worker:
                 found = {"error": describe(problem)}
         return asdict(item) | found | {"load_ms": read.load_ms, "plan_ms": plan_ms}
 
+    def _plan(self, clip_id: str) -> Callable[..., Plan]:
+        """What plans an observation of a clip, with options changed by name."""
+        if not self.along:
+            return lambda observation, **changes: self.planner.plan(observation, self.options.updated(changes))
+        if self._clip is None or self._clip[0] != clip_id:
+            self._clip = clip_id, self.planner.stepper(self.options)
+        return self._clip[1]
+
 
 def load_worker(config: EvalConfig) -> Worker:
     """A worker with the config's checkpoint. Raises ValueError where that was trained without navigation, and there is some."""
     planner = load(config.checkpoint, device=config.device, fast=config.fast)
     if config.navigation is not None:
         planner.model.config.family.needs_navigation("--navigation")
-    return Worker(planner, config.plan, config.guidance)
+    return Worker(planner, config.plan, config.guidance, along=config.t0 == "grid" or Path(config.t0).is_file())
 
 
 def describe(problem: Exception) -> str:

@@ -37,7 +37,7 @@ def film(
     """Plans the clip every `step` seconds from start to end (None: as far as the clip goes) and writes an mp4 (H.264) at real speed.
 
     Yields each picture u8[h, w, 3] when it is in the film; the file is there, whole, once the iterator is at its end. The options, and
-    with them the seed, are the same for every t0.
+    with them the seed, are the same for every t0; the plans are those of a stream, which are those of `planner.plan`.
 
     Raises:
         ValueError: the clip does not reach, start comes after end, or out is no .mp4.
@@ -61,9 +61,10 @@ def film(
             stream.width, stream.height = SIZE
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": "20", "preset": "fast", "movflags": "+faststart"}
+            step_on = planner.stepper(options)
             for t0_us in range(first, last + 1, round(step * 1e6)):
                 sample = clip.sample(t0_us, need_future=False)
-                plan = planner.plan(sample.observation, options)
+                plan = step_on(sample.observation)
                 picture = pixels(page(sample, plan, result(sample, plan, options.seed)))
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
                 yield picture

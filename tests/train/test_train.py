@@ -44,17 +44,41 @@ def test_the_small_vocabulary_says_every_sentence(skeleton):
         assert len(ids) <= StreamConfig().words
 
 
-def test_directed_rows_say_and_do_otherwise(skeleton):
+@pytest.mark.parametrize(("step", "pushed"), [(T0_STEP, np.zeros(64, bool)), (30, np.arange(64) % 2 == 0)])
+def test_directed_rows_say_and_do_otherwise(skeleton, step, pushed):
     _, config, vocabulary = skeleton
     seeds = np.arange(64)
-    natural = make_chunk(seeds, T0_STEP, np.zeros(64, bool), config, vocabulary, 24)
-    directed = make_chunk(seeds, T0_STEP, np.arange(64) < 32, config, vocabulary, 24)
+    nobody = np.zeros(64, bool)
+    natural = make_chunk(seeds, step, nobody, pushed, config, vocabulary, 24)
+    directed = make_chunk(seeds, step, np.arange(64) < 32, pushed, config, vocabulary, 24)
     assert natural.natural.all() and directed.natural.tolist() == [False] * 32 + [True] * 32
     assert torch.equal(natural.future[32:], directed.future[32:]) and torch.equal(natural.words[32:], directed.words[32:])
     assert (natural.future[:32] - directed.future[:32]).norm(dim=-1).amax(1).gt(0.5).float().mean() > 0.8
     assert torch.equal(natural.history_ids, directed.history_ids)
     for words, length in zip(directed.words, directed.length, strict=True):
         assert classify(spoken(vocabulary, words[:length].tolist(), "cot", opened=True)) is not None
+
+
+def test_who_was_pushed_off_its_way_finds_back(skeleton):
+    _, config, vocabulary = skeleton
+    seeds, nobody = np.arange(64), np.zeros(64, bool)
+    pushed = np.arange(64) < 32
+    plain, off = (make_chunk(seeds, 40, nobody, who, config, vocabulary, 24) for who in (nobody, pushed))
+    assert torch.equal(plain.future[32:], off.future[32:]) and torch.equal(plain.history_ids[32:], off.history_ids[32:])
+    away = [chunk.scene.road.frenet(chunk.scene.ego[:, -1:, :2])[:, 0, 1] for chunk in (plain, off)]
+    beside = (away[1] - away[0])[:32]
+    assert beside.abs().median() > 0.1, "they stand beside their way when they plan"
+    turned = (off.future[:32, 20, 1] - plain.future[:32, 20, 1]) * beside.sign()
+    far = beside.abs() > 0.3
+    assert turned[far].median() < -0.2, "and come back to it"
+
+
+def test_moments_lie_anywhere(skeleton):
+    folder, config, _ = skeleton
+    stream = chunks(StreamConfig(chunk=64, group=4), config, str(folder), workers=0)
+    chunk = next(stream)
+    s = chunk.scene.road.frenet(chunk.scene.ego[:, -1:, :2])[:, 0, 0]
+    assert s.min() < -5 and s.max() > 50, "the ego passes s = 0 at 5.1 s"
 
 
 def test_the_stream_stays_among_the_training_seeds(skeleton):
@@ -80,7 +104,7 @@ def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):
     monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
     layout = make_layout(config, vocabulary)
     losses = Losses(fresh_model(config, torch.device("cpu"), 0), layout, draws=2)
-    chunk = make_chunk(np.arange(8), T0_STEP, np.zeros(8, bool), config, vocabulary, 24)
+    chunk = make_chunk(np.arange(8), T0_STEP, np.zeros(8, bool), np.zeros(8, bool), config, vocabulary, 24)
     pool = Pool(16)
     pool.add(render_rows(chunk, layout, torch.device("cpu")))
     optimiser = torch.optim.AdamW(losses.parameters(), lr=3e-3)

@@ -1,12 +1,14 @@
 """Chunks of world scenes as training material, made on CPU workers: the window to render, the words, the actions.
 
+Moments lie anywhere in a scene, and a share of the drivers was pushed off its way until then: what they do next leads back to it, as a
+car that drives itself must find back from its own errors.
 A share of the scenes is driven against the expert's decision (a directive) with words that say so: those rows teach the action expert that
 words decide, and are left out of the language loss, since the car should not say them by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,16 +19,21 @@ from alpamayo_r1.core.action import Scale, to_action
 from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.family import PLANNING
 from alpamayo_r1.core.types import FRAMES, Trajectory
+from alpamayo_r1.core.types import F as FUTURE
 from alpamayo_r1.core.vocab import Vocabulary, history_ids, whole_ids
 from alpamayo_r1.world.expert import DIRECTIVES
 from alpamayo_r1.world.families import T0_STEP
-from alpamayo_r1.world.language import directive_text, labels, opposite
+from alpamayo_r1.world.language import Label, directive_text, labels, opposite
 from alpamayo_r1.world.samples import paths
 from alpamayo_r1.world.scene import SceneBatch
-from alpamayo_r1.world.simulate import simulate
+from alpamayo_r1.world.simulate import collisions, concatenate, simulate
 
 LAST_TRAINING_SEED = 799_999
 """Seeds above are for tests (800,000 ..), samples (850,000 ..) and later checks (900,000 ..)."""
+
+
+MOMENTS = (16, 120)
+"""First and last step that a plan is made at: 1.6 to 12 s."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,11 @@ class StreamConfig:
 
     first_seed: int = 0
     chunk: int = 512
+    group: int = 32  # scenes that share a moment
     words: int = 24
-    other_t0: float = 0.2  # share of chunks whose t0 is drawn from 45 .. 90 instead of 5.1 s
-    directed: float = 0.4  # share of scenes at 5.1 s that are driven against the expert's decision
+    other_t0: float = 0.7  # share of groups whose moment is drawn from MOMENTS instead of 5.1 s
+    directed: float = 0.3  # share of scenes that are driven against the expert's decision
+    pushed: float = 0.65  # share of scenes whose driver was pushed off its way
 
 
 def window(scene: SceneBatch, step: int) -> SceneBatch:
@@ -67,16 +76,25 @@ def window(scene: SceneBatch, step: int) -> SceneBatch:
     )
 
 
-def make_chunk(seeds: np.ndarray, step: int, directed: np.ndarray, config: ModelConfig, vocabulary: Vocabulary, words: int) -> Chunk:
-    """Simulates the seeds, re-drives the rows of directed (bool[B]) against their label, and encodes words and actions at `step`."""
+def make_chunk(
+    seeds: np.ndarray, step: int, directed: np.ndarray, pushed: np.ndarray, config: ModelConfig, vocabulary: Vocabulary, words: int
+) -> Chunk:
+    """Simulates the seeds and encodes words and actions at `step`.
+
+    directed (B,): who then drives against its label. pushed (B,): who was pushed off its way until then, unless that ends in a collision.
+    """
     seconds = max(step, T0_STEP) / 10 + 0.1
-    scene = simulate(seeds, seconds=seconds)
+    scene = simulate(seeds, seconds=seconds, pushed=pushed, pushed_until=step)
+    hit = pushed & collisions(scene)[:, : step + FUTURE + 1].any(1).numpy()
+    if hit.any():
+        pushed = pushed & ~hit
+        scene = simulate(seeds, seconds=seconds, pushed=pushed, pushed_until=step)
     made = labels(scene, step)
     texts = [label.text for label in made]
     if directed.any():
         orders = [order(label, int(seed)) if d else None for label, seed, d in zip(made, seeds, directed, strict=True)]
-        scene = simulate(seeds, seconds=seconds, directive=orders)
-        texts = [directive_text(o, scene, row) if o else text for row, (o, text) in enumerate(zip(orders, texts, strict=True))]
+        scene = simulate(seeds, seconds=seconds, directive=orders, directed_from=step, pushed=pushed, pushed_until=step)
+        texts = [directive_text(o, scene, row, step) if o else text for row, (o, text) in enumerate(zip(orders, texts, strict=True))]
     at = paths(scene, torch.full((len(seeds),), step))
     history, future = Trajectory(at.history_xyz, at.history_rot), Trajectory(at.future_xyz, at.future_rot)
     scale = Scale((config.action.accel_mean, config.action.curvature_mean), (config.action.accel_std, config.action.curvature_std))
@@ -93,7 +111,13 @@ def make_chunk(seeds: np.ndarray, step: int, directed: np.ndarray, config: Model
     )
 
 
-def order(label, seed: int) -> str:
+def joined(parts: Sequence[Chunk]) -> Chunk:
+    """Chunks as one."""
+    rest = [name for name in Chunk.__dataclass_fields__ if name != "scene"]
+    return Chunk(concatenate([part.scene for part in parts]), *(torch.cat([getattr(part, name) for part in parts]) for name in rest))
+
+
+def order(label: Label, seed: int) -> str:
     """A directive for a scene: mostly the opposite of its label, sometimes any other."""
     draw = np.random.default_rng([seed, 7])
     return opposite(label) if draw.random() < 0.65 else str(draw.choice(DIRECTIVES))
@@ -116,13 +140,14 @@ class Stream(IterableDataset):
         number, stride = self.rank * workers + worker, self.world * workers
         s = self.stream
         while True:
-            first = s.first_seed + number * s.chunk
-            lap, first = divmod(first, LAST_TRAINING_SEED + 1 - s.chunk)
-            draw = np.random.default_rng([first, 3, lap])
-            elsewhere = draw.random() < s.other_t0
-            step = int(draw.integers(45, 91)) if elsewhere else T0_STEP
-            directed = draw.random(s.chunk) < (0.0 if elsewhere else s.directed)
-            yield make_chunk(np.arange(first, first + s.chunk), step, directed, self.config, vocabulary, s.words)
+            lap, first = divmod(s.first_seed + number * s.chunk, LAST_TRAINING_SEED + 1 - s.chunk)
+            draw, parts = np.random.default_rng([first, 3, lap]), []
+            for start in range(first, first + s.chunk, s.group):
+                step = int(draw.integers(MOMENTS[0], MOMENTS[1] + 1)) if draw.random() < s.other_t0 else T0_STEP
+                seeds = np.arange(start, min(start + s.group, first + s.chunk))
+                directed, pushed = draw.random((2, len(seeds))) < np.array([[s.directed], [s.pushed]])
+                parts.append(make_chunk(seeds, step, directed, pushed, self.config, vocabulary, s.words))
+            yield joined(parts)
             number += stride
 
 

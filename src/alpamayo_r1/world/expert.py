@@ -7,6 +7,7 @@ The ego obeys the unicycle of the action space exactly, with (acceleration a, cu
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from alpamayo_r1.world.families import Script, allowed_speed, ease
 from alpamayo_r1.world.scene import DT
 
 DIRECTIVES = ("stop", "proceed", "nudge_left", "nudge_right", "keep_speed")
-"""What a driver may be told to do from T0_STEP on, instead of what is right."""
+"""What a driver may be told to do from a step on, instead of what is right."""
 
 DIRECTED_BRAKE, DIRECTED_SWERVE, DIRECTED_HOLD = 2.5, 1.5, 15.0
 """m/s^2 of a directed stop; metres to the side and metres held of a directed nudge."""
@@ -23,16 +24,35 @@ DIRECTED_BRAKE, DIRECTED_SWERVE, DIRECTED_HOLD = 2.5, 1.5, 15.0
 _FREE_GAIN, _LOOK = 0.8, 0.4  # 1/s towards the target speed; s over which a constraint is met
 _START_ACCELERATION, _FIRM, _HARDEST = 1.8, 3.0, 6.0  # m/s^2; braking is firm at most unless more is needed
 _JERK, _EMERGENCY_JERK = 4.0, 10.0  # m/s^3
+_STANDS = 0.05  # m/s below which a car counts as standing
+
+
+@dataclass(frozen=True)
+class Pushes:
+    """What pushes B drivers off their way, as a gust or another driver's error would. All zero: nothing does.
+
+    side (B, T-1): metres beside its way that a steering error held long enough leads to; along (B, T-1): acceleration error in m/s^2,
+    a fifth of it at rest and all of it from 3 m/s on; start (B, 3): metres to the left, radians and share of the speed at step 0.
+    """
+
+    side: np.ndarray
+    along: np.ndarray
+    start: np.ndarray
+
+    def errors(self, n: int, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Errors of acceleration and curvature (B,) at step n and speed v."""
+        return self.along[:, n] * (0.2 + 0.8 * np.minimum(v / 3.0, 1.0)), self.side[:, n] / _reach(v) ** 2
 
 
 class Expert:
     """Drivers of B scenes. Each knows its script, and of its own past how it braked and how long it has waited at a stop sign.
 
-    script, start: what is written of the scenes, and where their road pieces begin. orders (B,): 0, or 1 + the index of a directive.
+    script, start: what is written of the scenes, and where their road pieces begin. orders (B,): 0, or 1 + the index of a directive,
+    which is given at step `ordered`.
     """
 
-    def __init__(self, script: Script, start: np.ndarray, orders: np.ndarray):
-        self.script, self.start, self.orders = script, start, orders
+    def __init__(self, script: Script, start: np.ndarray, orders: np.ndarray, ordered: int = fam.T0_STEP):
+        self.script, self.start, self.orders, self.ordered = script, start, orders, ordered
         self.s, self.held = script.start.copy(), script.start_speed.copy()
         self.a, self.waited = np.zeros_like(self.s), np.zeros_like(self.s)
         self.profile = _profile(script)
@@ -40,13 +60,13 @@ class Expert:
     def act(self, n: int, pose: np.ndarray, v: np.ndarray, lead_s: np.ndarray, lead_speed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Acceleration and curvature (B,) at step n from pose (B, 3) and speed v; lead_s, lead_speed (B,): the vehicle in slot LEAD."""
         script = self.script
-        if n == fam.T0_STEP:
+        if n == self.ordered:
             self.held = v
             self.profile = _directed_profile(script, self.profile, self.s, self.orders)
         self.s, d, slip = _project(script, self.start, _piece(script, self.s), *pose.T)
-        self.waited = self.waited + DT * ((v == 0.0) & script.stop_sign)
+        self.waited = self.waited + DT * ((v < _STANDS) & script.stop_sign)
         wanted = _wanted(script, n * DT, self.s, v, self.waited, lead_s, lead_speed)
-        if n >= fam.T0_STEP:
+        if n >= self.ordered:
             wanted = _obey(script, self.orders, wanted, v, self.held)
         self.a = _smooth(wanted, self.a, v)
         k = _steer(script, self.profile, self.s, d, slip, v, self.a)
@@ -69,12 +89,21 @@ def unicycle(pose: np.ndarray, v: np.ndarray, a: np.ndarray, k: np.ndarray) -> t
     return np.stack([x, y, theta_next], -1), v_next
 
 
-def drive(expert: Expert, lead_s: np.ndarray, lead_speed: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def drive(
+    expert: Expert, lead_s: np.ndarray, lead_speed: np.ndarray, steps: int, pushes: Pushes | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The ego's pose (B, T, 3), speed (B, T) and actions (B, T-1, 2) from the script's start on. lead_s, lead_speed (B, T)."""
     pose, v = np.stack(_on_line(expert.script, expert.start, expert.s), -1), expert.script.start_speed.copy()
+    if pushes is not None:
+        aside, turned, faster = pushes.start.T
+        pose = pose + np.stack([-aside * np.sin(pose[:, 2]), aside * np.cos(pose[:, 2]), turned], -1)
+        v = v * (1.0 + faster)
     poses, speeds, actions = [pose], [v], []
     for n in range(steps - 1):
         a, k = expert.act(n, pose, v, lead_s[:, n], lead_speed[:, n])
+        if pushes is not None:
+            wrong_a, wrong_k = pushes.errors(n, v)
+            a, k = np.maximum(a + wrong_a, -v / DT), np.where(v > 0.0, k + wrong_k, k)
         pose, v = unicycle(pose, v, a, k)
         poses.append(pose)
         speeds.append(v)
@@ -124,7 +153,7 @@ def _wanted(script: Script, t: float, s, v, waited, lead_s, lead_speed) -> np.nd
 
     held_up = (t < script.green_from + fam.REACTION) | (script.stop_sign & (waited < fam.STOP_SIGN_WAIT))
     line = _keep(script.stop_line - fam.LINE_GAP - nose, 0.0, fam.STOP_SOFTNESS, v)
-    wanted = np.minimum(wanted, np.where(held_up & (nose < script.stop_line), line, np.inf))
+    wanted = np.minimum(wanted, np.where(held_up & (nose < script.stop_line + fam.OVERRUN), line, np.inf))
     yields = _keep(script.crosswalk - 1.5 - fam.LINE_GAP - nose, 0.0, fam.STOP_SOFTNESS, v)
     wanted = np.minimum(wanted, np.where((t < script.walker_clear) & (nose < script.crosswalk - 1.5), yields, np.inf))
 
@@ -169,9 +198,14 @@ def _steer(script: Script, profile, s, d, slip, v, a) -> np.ndarray:
     ahead = (_heading(script, middle + reach) - _heading(script, middle - reach)) / (2 * reach)
     offset, _, second = profile(middle)
     now, slope_now, _ = profile(s)
-    length = 3.0 + 0.4 * v
+    length = _reach(v)
     k = ahead / (1.0 - ahead * offset) + second - (d - now) / length**2 - 1.8 * (slip - slope_now) / length
     return np.where((v > 0.0) | (a > 0.0), np.clip(k, -0.3, 0.3), 0.0)
+
+
+def _reach(v) -> np.ndarray:
+    """Metres over which the steering corrects."""
+    return 3.0 + 0.4 * v
 
 
 def _heading(script: Script, s) -> np.ndarray:

@@ -34,6 +34,9 @@ LATERAL_ACCELERATION = 1.5
 LINE_GAP, LEAD_GAP = 1.0, 3.0
 """Where the front bumper comes to rest before a line and behind a vehicle, metres."""
 
+OVERRUN = 2.0
+"""Metres past a line up to which a driver still stops for it."""
+
 LEAD_BRAKE, LEAD_START, WALK, LANE_CHANGE = 4.0, 1.5, 1.4, 4.0
 """A braking lead m/s^2, one that pulls away m/s^2, walking speed m/s, time of a lane change s."""
 

@@ -234,9 +234,9 @@ def opposite(label: Label) -> str:
     return _OPPOSITE[label.decision]
 
 
-def directive_text(directive: str, scene: SceneBatch, row: int) -> str:
-    """A sentence for a directive of world.simulate: a phrasing of one of the decisions that it amounts to, drawn by the scene's seed."""
-    resting = directive == "proceed" and float(scene.speed[row, fam.T0_STEP]) < 1.0
+def directive_text(directive: str, scene: SceneBatch, row: int, step: int = fam.T0_STEP) -> str:
+    """A sentence for a directive that world.simulate gives at `step`: one of the decisions that it amounts to, by the scene's seed."""
+    resting = directive == "proceed" and float(scene.speed[row, step]) < 1.0
     draw = Draw.of(scene.seeds[row : row + 1].numpy())
     meanings = _SAYS["proceed_from_rest" if resting else directive]
     phrases = PHRASES[meanings[int(draw.bits("directive_meaning")[0]) % len(meanings)]]
@@ -290,14 +290,14 @@ def _govern(scene: SceneBatch, step: int) -> tuple[np.ndarray, ...]:
     choice.say(rest & close, "remain_stopped", "queue", at=lead_at)
 
     line = road.stop_line.double().numpy() - nose
-    ahead = (line > -0.3) & (line < near)
+    ahead = (line > -fam.OVERRUN) & (line < near)
     signal = scene.prop_kind[:, 0].numpy()
     signal_at = scene.prop_pose[:, 0, :2].double().numpy()
     green = scene.light[:, step].numpy() == Light.GREEN
     lit, signed = signal == Kind.TRAFFIC_LIGHT, signal == Kind.STOP_SIGN
     choice.say(lit & ~green & ahead & rest, "remain_stopped", "red_light", at=signal_at)
     choice.say(lit & ~green & ahead, "stop", "red_light", at=signal_at)
-    waited = (scene.speed[:, : step + 1] == 0).sum(1).numpy() * DT
+    waited = (scene.speed[:, : step + 1] < 0.05).sum(1).numpy() * DT
     served = waited > fam.STOP_SIGN_WAIT - DT / 2
     choice.say(signed & ahead & ~served & rest, "remain_stopped", "stop_sign", at=signal_at)
     choice.say(signed & ahead & ~served, "stop", "stop_sign", at=signal_at)

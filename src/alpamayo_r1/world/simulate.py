@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from alpamayo_r1.world import families as fam
-from alpamayo_r1.world.expert import DIRECTIVES, Expert, drive
+from alpamayo_r1.world.expert import DIRECTIVES, Expert, Pushes, drive
 from alpamayo_r1.world.families import FAMILIES, Draw, Motion, Script, ease
 from alpamayo_r1.world.scene import DT, Kind, Light, Road, SceneBatch
 
@@ -32,18 +32,23 @@ def simulate(
     seconds: float = 12.0,
     families: Sequence[str] | None = None,
     directive: Sequence[str | None] | None = None,
+    directed_from: int = fam.T0_STEP,
+    pushed: np.ndarray | None = None,
+    pushed_until: int = fam.T0_STEP,
 ) -> SceneBatch:
     """The scenes of these seeds, `seconds` of clip and 6.4 s beyond, on the CPU. A seed's scene does not depend on its neighbours.
 
     `families` names each scene's family (otherwise it follows from the seed); `directive` tells each driver to do one of DIRECTIVES
-    instead, from step T0_STEP on: the world, and all that came before, stay the same to the bit.
+    instead, from step `directed_from` on: the world, and all that came before, stay the same to the bit. `pushed` bool (B,): whose
+    driver is pushed off its way from the start until step `pushed_until`, from where on it drives back.
     """
     numbers, steps, family = np.asarray(seeds, np.int64), _steps(seconds), _families(seeds, families)
     orders = (
         np.array([DIRECTIVES.index(d) + 1 if d else 0 for d in directive]) if directive is not None else np.zeros(len(numbers), np.int64)
     )
     chunks = [slice(i, i + _CHUNK) for i in range(0, len(numbers), _CHUNK)]
-    return _concatenate([_play(numbers[rows], family[rows], orders[rows], steps) for rows in chunks])
+    off = np.zeros(len(numbers), bool) if pushed is None else pushed
+    return concatenate([_play(numbers[rows], family[rows], orders[rows], directed_from, off[rows], pushed_until, steps) for rows in chunks])
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,15 @@ def _stage(seeds: np.ndarray, family: np.ndarray, steps: int) -> Stage:
     return Stage(script, _lay(script, Draw.of(seeds)), scene, slot, *motion)
 
 
-def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int) -> SceneBatch:
+def _play(
+    seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, ordered: int, pushed: np.ndarray, pushed_until: int, steps: int
+) -> SceneBatch:
     stage, draw = _stage(seeds, family, steps), Draw.of(seeds)
     script = stage.script
     road = _road(script, stage.start)
-    ego, ego_speed, action = drive(Expert(script, stage.start, orders), *stage.lead(), steps)
+    ego, ego_speed, action = drive(
+        Expert(script, stage.start, orders, ordered), *stage.lead(), steps, pushes_of(draw, pushed, pushed_until, steps)
+    )
     prop_kind, prop_size, prop_pose, prop_colour = _plant(script, draw, road)
     return SceneBatch(
         seeds=torch.from_numpy(seeds),
@@ -117,11 +126,36 @@ def _play(seeds: np.ndarray, family: np.ndarray, orders: np.ndarray, steps: int)
     )
 
 
+PUSH_SIDE, PUSH_ALONG, PUSH_TIME = 1.1, 1.5, 1.2
+"""The strongest pushes: root mean square in metres and m/s^2; seconds over which a push lasts."""
+
+
+def pushes_of(draw: Draw, pushed: np.ndarray, until: int, steps: int) -> Pushes | None:
+    """Pushes of the drivers in `pushed` (B,) until a step, each scene's as strong as its seed says; None where nobody is pushed."""
+    if not pushed.any():
+        return None
+    keep = np.exp(-DT / PUSH_TIME)
+
+    def wander(name: str, strongest: float) -> np.ndarray:
+        steps_of = draw.uniform(name, -np.sqrt(3.0), np.sqrt(3.0), steps - 1) * np.sqrt(1.0 - keep**2)
+        value, values = draw.uniform(f"{name}_first", -np.sqrt(3.0), np.sqrt(3.0)), []
+        for n in range(steps - 1):
+            values.append(value)
+            value = keep * value + steps_of[:, n]
+        strength = draw.uniform(f"{name}_strength", 0.0, strongest) * pushed
+        return strength[:, None] * np.stack(values, 1) * (np.arange(steps - 1) < until)
+
+    aside, turned = draw.uniform("pushed_aside", -0.6, 0.6), draw.uniform("pushed_turn", -0.06, 0.06)
+    start = np.stack([aside, turned, draw.uniform("pushed_pace", -0.3, 0.15)], -1)
+    return Pushes(wander("push_side", PUSH_SIDE), wander("push_along", PUSH_ALONG), start * pushed[:, None])
+
+
 def _f32(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
-def _concatenate(parts: list[SceneBatch]) -> SceneBatch:
+def concatenate(parts: list[SceneBatch]) -> SceneBatch:
+    """Batches of equally many steps as one."""
     if len(parts) == 1:
         return parts[0]
 

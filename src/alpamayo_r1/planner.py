@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 import torch
 
 from alpamayo_r1.core.answer import answer_prompt, ask
-from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.card import card_bytes, free_bytes, limit
+from alpamayo_r1.core.checkpoint import load_checkpoint, weight_bytes
+from alpamayo_r1.core.config import ModelConfig, read_config
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.options import AskKeywords, AskOptions, PlanKeywords, PlanOptions, ScenePlanKeywords
-from alpamayo_r1.core.plan import plan, plan_prompt, plan_scene
+from alpamayo_r1.core.plan import DoesNotFit, plan, plan_prompt, plan_scene
+from alpamayo_r1.core.precision import PRECISIONS, Precision, precision_named
 from alpamayo_r1.core.prompt import Prompt
 from alpamayo_r1.core.request import Request, fresh_seed
 from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
@@ -180,6 +183,8 @@ def load(
     dtype: torch.dtype | str | None = None,
     fast: bool | None = None,
     word_table: str = "auto",
+    precision: str | None = None,
+    memory: float | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
@@ -189,24 +194,32 @@ def load(
 
     device "auto": cuda where there is one, else cpu. dtype: a torch.dtype or its name, "bfloat16" or "float32" (None: bf16 on cuda, fp32
     on the CPU). fast None: the engine on cuda, plan.py elsewhere. word_table: "device", "host" (pinned; a GPU reads its rows in place: the
-    same plans with 1.3 of the 10B's 22 GB less on the card), "auto": host where the weights take most of the card. revision, cache_dir,
-    token, local_files_only: as in `huggingface_hub.snapshot_download`.
+    same plans with 1.3 of the 10B's 22 GB less on the card), "auto": host where the weights take most of the card. precision: "bf16",
+    "fp8", "w8", "w4" or "tight", see docs/precision.md; "auto": the first of them that fits, which a note says; None: as the checkpoint is
+    stored. memory: GiB of the card that this process behaves as if it had. revision, cache_dir, token, local_files_only: as in
+    `huggingface_hub.snapshot_download`.
 
     Raises:
-        ValueError, TypeError: a device that is not here, a dtype that is none, a word_table that is neither.
+        ValueError, TypeError: a device that is not here, a dtype that is none, a word_table or precision that there is not, memory that the
+            card has not. DoesNotFit: weights and a plan of one sample do not fit the card; says what would.
         ConfigError, CheckpointError, HubError: what is wrong with the checkpoint.
     """
     where = pick_device(device)
     dtype = pick_dtype(dtype, where)
     if word_table not in WORD_TABLES:
         raise ValueError(f"word_table is {word_table!r}, expected one of {', '.join(WORD_TABLES)}")
+    if precision not in (None, "auto"):
+        precision_named(precision)
+    if memory is not None:
+        limit(where, memory)
     if where.type == "cpu":
         note_spinning()
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     folder = checkpoint_folder(checkpoint, revision=revision, **hub)
-    model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, **hub)
-    if where.type == "cuda" and (word_table == "host" or (word_table == "auto" and fills(model, where))):
-        model.move_words_to_host()
+    config = read_config(folder)
+    few = chosen(config, precision, where, dtype)
+    on_host = where.type == "cuda" and (word_table == "host" or (word_table == "auto" and fills(config, few, dtype, where)))
+    model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, precision=few, words_on_host=on_host, **hub)
     return Planner.of(model, vocabulary, fast)
 
 
@@ -214,9 +227,40 @@ WORD_TABLES = ("auto", "device", "host")
 MOST_OF_A_CARD = 0.8
 
 
-def fills(model: VLA, device: torch.device) -> bool:
+def fills(config: ModelConfig, precision: Precision | None, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether a model's weights take most of a card's memory."""
-    return sum(p.nbytes for p in model.parameters()) > MOST_OF_A_CARD * torch.cuda.get_device_properties(device).total_memory
+    return weight_bytes(config, precision or PRECISIONS["bf16"], dtype) > MOST_OF_A_CARD * card_bytes(device)
+
+
+def chosen(config: ModelConfig, name: str | None, device: torch.device, dtype: torch.dtype) -> Precision | None:
+    """What the weights become: the precision of a name, of "auto" the best that fits the device. None: as they are stored.
+
+    A note says what "auto" took, and where w8 stands in for fp8 on a card without products of it.
+
+    Raises:
+        DoesNotFit: not even a plan of one sample fits the card.
+    """
+    if device.type == "cpu" or find_spec("alpamayo_r1.engine") is None:
+        return None if name in (None, "auto") else PRECISIONS[name]
+    from alpamayo_r1.engine.ops.quantised import has_fp8_products
+    from alpamayo_r1.engine.room import most_samples, said_to_fit, what_fits
+
+    tokens, free = PlanOptions.max_tokens, free_bytes(device)
+    lacking = () if has_fp8_products(device) else ("fp8",)
+    if name == "auto":
+        fitting = {one: samples for one, samples in what_fits(config, dtype, tokens, free) if one not in lacking}
+        name = next(iter(fitting), "tight")
+        text = f"precision auto took {name}: {free / 1e9:.1f} GB are free, room for {fitting.get(name, 1)} samples of {tokens} tokens"
+        tell([Note("precision-auto", text)], stacklevel=3)
+    if name in lacking:
+        name, text = "w8", "this card or this PyTorch multiplies no fp8 with a scale per row: the weights become int8 (w8) instead"
+        tell([Note("precision-lacking", text)], stacklevel=3)
+    if not most_samples(config, PRECISIONS[name or "bf16"], dtype, 64, free):
+        raise DoesNotFit(
+            f"the weights in {name or 'bf16'} and a plan of one sample do not fit: {free / 1e9:.1f} GB are free on {device}. What fits: "
+            f"{said_to_fit(config, dtype, tokens, free)}; load with precision= one of these, or 'auto'"
+        )
+    return None if name is None else PRECISIONS[name]
 
 
 @cache

@@ -37,11 +37,13 @@ def test_a_checkpoint_that_is_not_here_is_broken_and_the_exit_code_says_so(monke
     assert done.exit_code == 1 and "broken" in done.stdout and "hf download nobody/nothing" in done.stdout
 
 
-@pytest.mark.slow
-def test_the_ten_billion_weights_need_a_card_of_24_gib():
-    assert 22e9 < findings.needed_bytes(1, 256) < findings.needed_bytes(64, 256) < 40e9
-    assert "1 sample 23.0 GB (a 24 GiB card)" in findings.which_cards()
-    assert findings.room(16e9).startswith("the 10B does not fit") and "64 samples" in findings.room(80e9)
+def test_what_fits_of_the_ten_billion_weights_is_said_for_each_card():
+    said = findings.which_cards()
+    assert "8 GiB: tight with 1 sample," in said
+    assert "12 GiB: w4" in said and "16 GiB: fp8" in said and "24 GiB: bf16" in said
+    assert findings.room(6e9) == "the 10B does not fit (the small model does)"
+    assert findings.room(14.5e9).startswith("the 10B fits in fp8 with 16 samples, w8 with 16 samples, w4 with")
+    assert "bf16 with 64 samples" in findings.room(80e9)
 
 
 @pytest.mark.slow
@@ -54,5 +56,5 @@ def test_the_smoke_clip_is_shown_with_its_published_sentence(tmp_path, monkeypat
     checkpoint = shutil.copytree(SMALL, tmp_path / "checkpoint")
     first = findings.recorded()["clip_id"]
     monkeypatch.setattr(findings, "SMOKE_CLIP", first)
-    finding = findings.asked_plan(str(checkpoint), "sample", "cpu", online=False)
+    finding = findings.asked_plan(findings.Asked(str(checkpoint), device="cpu"))
     assert finding.state == "ok" and f"published: '{findings.SMOKE_WORDS}'" in finding.seen

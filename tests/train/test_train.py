@@ -164,7 +164,7 @@ def test_the_measurement_plans_as_the_specification():
     planner = load("small", device="cpu", fast=False)
     layout = make_layout(planner.model.config, planner.vocabulary)
     with torch.inference_mode():
-        seen = measure.read_scenes(planner.model, planner.vocabulary, layout, [800_000, 800_001], 51, supersample=1)
+        seen = measure.read_scenes(planner.model, layout, measure.show_scenes(planner.model, layout, [800_000, 800_001], 51, supersample=1))
         words, xyz = measure.predict(planner.model, planner.vocabulary, layout, seen, PlanOptions(samples=2, seed=42, max_tokens=32))
     width, height = measure.PICTURE_SIZE
     samples = sample_batch(simulate([800_000, 800_001], seconds=5.2), T0_STEP, width=width, height=height, supersample=1)

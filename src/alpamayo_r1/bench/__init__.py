@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from alpamayo_r1.core.checkpoint import build_meta
+from alpamayo_r1.core.card import free_bytes, limit
+from alpamayo_r1.core.checkpoint import weight_bytes
 from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.images import target_size
+from alpamayo_r1.core.precision import PRECISIONS, Precision
 from alpamayo_r1.core.prompt import chat_text, images_text, plan_text
 from alpamayo_r1.core.types import Observation
-from alpamayo_r1.planner import Planner, pick_device
+from alpamayo_r1.planner import Planner, chosen, pick_device
 from alpamayo_r1.testing import StandIn, random_model, random_observation, size_config, words
 
 if TYPE_CHECKING:
@@ -45,10 +47,10 @@ def free_memory() -> float:
         return float("inf")
 
 
-def check_room(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+def check_room(config: ModelConfig, device: torch.device, dtype: torch.dtype, precision: Precision | None = None) -> None:
     """Raises ValueError where the machine or the GPU has too little free memory for the model's weights."""
-    needed = dtype.itemsize * sum(p.numel() for p in build_meta(config).parameters())
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    needed = weight_bytes(config, precision or PRECISIONS["bf16"], dtype)
+    free = free_bytes(device) if device.type == "cuda" else free_memory()
     if needed > free:
         raise ValueError(
             f"the weights take {needed / 1e9:.1f} GB in {str(dtype)[6:]}, {free / 1e9:.1f} GB are free on {device}: "
@@ -144,12 +146,15 @@ def bench(
     fast: bool | None = None,
     device: str | None = None,
     words_on_host: bool = False,
+    precision: str | None = None,
+    memory: float | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measures and prints; the last line is one JSON object, which is also returned.
 
     samples, tokens: every pair is measured. batch: scenes a plan. fast: the engine or the specification (None: the engine on a GPU).
-    words_on_host: the word table in pinned host memory, as `load(word_table="host")`.
+    words_on_host: the word table in pinned host memory, as `load(word_table="host")`. precision, memory: as in `load`; the word table of
+    weights of few bits is on the host.
     """
     if find_spec("alpamayo_r1.engine") is None:
         raise ValueError("bench needs the room engine/, which this copy of the package lacks: install the whole package to measure with it")
@@ -160,15 +165,18 @@ def bench(
     if words_on_host and where.type == "cpu":
         raise ValueError("the word table is on the host already: words_on_host needs a GPU")
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
-    check_room(config, where, dtype)
+    if memory is not None:
+        limit(where, memory)
+    few = chosen(config, precision, where, dtype) or PRECISIONS["bf16"]
+    words_on_host = words_on_host or (where.type == "cuda" and bool(few.kinds))
+    check_room(config, where, dtype, few)
     if where.index is not None:
         torch.cuda.set_device(where)  # events and memory are those of the current device
     top = ceilings(where, dtype)
     card = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
     say(f"{card}, torch {torch.__version__}: {top.flops_per_s / 1e12:.4g} TFLOP/s (product), {top.bytes_per_s / 1e12:.3g} TB/s (copy)")
-    model, vocabulary = random_model(config, where, dtype), cast("Vocabulary", StandIn(config))
-    if words_on_host:
-        model.move_words_to_host()
+    model = random_model(config, where, dtype, precision=few.name, words_on_host=words_on_host)
+    vocabulary = cast("Vocabulary", StandIn(config))
     planner = Planner.of(model, vocabulary, fast)
     observations = [random_observation(seed) for seed in range(batch)]
     ready = time.perf_counter()
@@ -181,6 +189,7 @@ def bench(
         "card": card,
         "torch": torch.__version__,
         "size": size,
+        "precision": few.name,
         "batch": batch,
         "tflops": top.flops_per_s / 1e12,
         "tb_per_s": top.bytes_per_s / 1e12,

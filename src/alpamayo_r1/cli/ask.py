@@ -16,6 +16,8 @@ from alpamayo_r1.cli.options import (
     Fast,
     Json,
     MaxTokens,
+    Memory,
+    Precision,
     Samples,
     Seed,
     Temperature,
@@ -45,6 +47,8 @@ def ask(
     max_tokens: MaxTokens = AskOptions.max_tokens,
     device: Device = "auto",
     fast: Fast = None,
+    precision: Precision = None,
+    memory: Memory = None,
     page: Annotated[Path | None, typer.Option(parser=file_to_write, metavar="FILE", help="PNG to draw cameras and answers to.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -62,7 +66,7 @@ def ask(
         if page is not None:
             writable_file(page)
         with metered(Meter(f"loading {checkpoint}", None, "")):
-            planner = load(checkpoint, device=device, fast=fast)
+            planner = load(checkpoint, device=device, fast=fast, precision=precision, memory=memory)
         answers = planner.ask(sample.observation, question, options)
     if page is not None:
         from alpamayo_r1.data.notices import notice

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from alpamayo_r1.cli.options import Checkpoint, Data, Device, Json
+from alpamayo_r1.cli.options import Checkpoint, Data, Device, Json, Memory, Precision
 from alpamayo_r1.cli.progress import Meter, metered
 
 MARKS = {"ok": ("ok", "green"), "attention": ("attention", "yellow"), "broken": ("broken", "red")}
@@ -16,6 +16,8 @@ def doctor(
     checkpoint: Checkpoint = "small",
     data: Data = "sample",
     device: Device = "auto",
+    precision: Precision = None,
+    memory: Memory = None,
     online: Annotated[bool, typer.Option("--online/--offline", help="Ask the Hub about licences and fetch what is missing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -28,9 +30,10 @@ def doctor(
 
     from alpamayo_r1.cli import findings
 
+    asked = findings.Asked(checkpoint, data, device, online, precision, memory)
     found = []
     with metered(Meter("looking", None, "")):
-        for finding in findings.all_findings(checkpoint, data, device, online):
+        for finding in findings.all_findings(asked):
             found.append(finding)
             if not as_json:
                 mark, colour = MARKS[finding.state]

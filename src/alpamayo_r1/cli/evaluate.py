@@ -18,6 +18,7 @@ from alpamayo_r1.cli.options import (
     MaxTokens,
     OutFigures,
     OutFolder,
+    Precision,
     Samples,
     Seed,
     Steps,
@@ -68,6 +69,7 @@ def evaluate(
     guidance: Guidance = None,
     device: Device = "auto",
     fast: Fast = None,
+    precision: Precision = None,
     threads: Threads = None,
     retry_failed: Annotated[bool, typer.Option(help="Try clips again whose row is an error.")] = False,
     ray: Annotated[
@@ -90,7 +92,7 @@ def evaluate(
     options = PlanOptions(
         samples=samples, seed=seed, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens, steps=steps or PROTOCOL.steps
     )
-    config = EvalConfig(checkpoint, data, clips, t0, options, navigation, guidance, device, fast, threads)
+    config = EvalConfig(checkpoint, data, clips, t0, options, navigation, guidance, device, fast, threads, precision)
     last = follow(evaluate_clips(config, out, command=command, retry_failed=retry_failed, ray=ray, workers=workers))
     finish(out, report)
     if last.failed:

@@ -18,6 +18,7 @@ import torch
 
 from alpamayo_r1 import __version__
 from alpamayo_r1.bench import free_memory
+from alpamayo_r1.core.card import CONTEXT_BYTES, card_bytes, free_bytes, limit
 from alpamayo_r1.core.hub import SMALL, HubError, checkpoint_folder
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import Plan, Sample
@@ -33,14 +34,8 @@ SMOKE_CLIP = "030c760c-ae38-49aa-9ad8-f5650a545d26"
 SMOKE_WORDS = "Nudge to the left to increase clearance from the construction cones encroaching into the lane"
 """The sentence that NVIDIA published for the smoke clip at 5.1 s."""
 
-PROMPT_TOKENS = 3006
-"""Tokens of the released prompt: four cameras, four pictures each."""
-
-CARDS_GIB = (16, 24, 32, 40, 48, 80, 141)
+CARDS_GIB = (8, 12, 16, 24, 32, 40, 48, 80, 141)
 """Memory of common cards."""
-
-CONTEXT_BYTES = 0.8e9
-"""What CUDA, its libraries and a small desktop take of a card."""
 
 TOLERANCE_M = 1e-3
 """How far a waypoint of the recorded plan may be off."""
@@ -56,18 +51,33 @@ class Finding:
     do: str = ""
 
 
-def all_findings(checkpoint: str, data: str, device: str, online: bool) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Asked:
+    """What the doctor was asked to look at; precision and memory as in `load`."""
+
+    checkpoint: str = "small"
+    data: str = "sample"
+    device: str = "auto"
+    online: bool = False
+    precision: str | None = None
+    memory: float | None = None
+
+
+def all_findings(asked: Asked) -> Iterator[Finding]:
     """Every finding, the cheap ones first. A check that fails with an error is a finding too."""
+    if asked.memory is not None:
+        limit(pick_device(asked.device), asked.memory)
     yield from (python(), torch_build(), video())
     yield from gpus()
     yield from memory()
     yield from disk_and_cache()
     yield login()
-    if online:
+    if asked.online:
         yield from licences()
     yield attempted("bundled plan", bundled_plan)
-    if (checkpoint, data) != ("small", "sample") or pick_device(device).type == "cuda":
-        yield attempted("plan", lambda: asked_plan(checkpoint, data, device, online))
+    default = (asked.checkpoint, asked.data, asked.precision) == ("small", "sample", None)
+    if not default or pick_device(asked.device).type == "cuda":
+        yield attempted("plan", lambda: asked_plan(asked))
 
 
 def attempted(what: str, look: Callable[[], Finding]) -> Finding:
@@ -117,8 +127,8 @@ def gpus() -> Iterator[Finding]:
     """Each card, what of the 10B fits it, and the compiler of the engine's kernels."""
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
-        free = torch.cuda.mem_get_info(index)[0]
-        seen = f"{card.name}, {free / 1e9:.1f} of {card.total_memory / 1e9:.1f} GB free"
+        free, total = free_bytes(torch.device("cuda", index)), card_bytes(torch.device("cuda", index))
+        seen = f"{card.name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
         if card.major < 8:
             yield Finding(f"cuda:{index}", "attention", f"{seen}, no bf16 arithmetic", "load(dtype='float32') or a card of 2020 or later")
         else:
@@ -133,35 +143,25 @@ def gpus() -> Iterator[Finding]:
         yield Finding("10B on a card", "ok", which_cards())
 
 
-def needed_bytes(samples: int, tokens: int) -> int:
-    """Bytes of device memory that the 10B takes in bf16 with the engine: weights, buffers and intermediate results."""
-    from alpamayo_r1.core.checkpoint import build_meta
-    from alpamayo_r1.engine.arena import Capacity, buffer_bytes, working_bytes
-
-    config = size_config("10b")
-    capacity = Capacity(1, samples, tokens, PROMPT_TOKENS).rounded()
-    weights = 2 * sum(parameter.numel() for parameter in build_meta(config).parameters())
-    return weights + buffer_bytes(config, capacity, 2) + working_bytes(config, capacity, 2)
-
-
 def which_cards() -> str:
-    """ "1 sample takes 23 GB (24 GB card), 6 samples ..."."""
+    """ "8 GiB tight with 1 sample, 12 GiB w4 with 4 samples, ...": the best precision on each common card."""
+    from alpamayo_r1.engine.room import what_fits
+
     parts = []
-    for samples in (1, 6, 16, 64):
-        gigabytes = needed_bytes(samples, PlanOptions.max_tokens) / 1e9
-        card = next((size for size in CARDS_GIB if 1.0737 * size >= gigabytes + CONTEXT_BYTES / 1e9), None)
-        parts.append(f"{samples} sample{'s' * (samples > 1)} {gigabytes:.1f} GB ({f'a {card} GiB card' if card else 'no common card'})")
-    return f"with {PlanOptions.max_tokens} tokens: {', '.join(parts)}"
+    for size in CARDS_GIB:
+        fitting = next(what_fits(size_config("10b"), torch.bfloat16, PlanOptions.max_tokens, 2**30 * size - CONTEXT_BYTES), None)
+        parts.append(f"{size} GiB: {f'{fitting[0]} with {fitting[1]} sample' + 's' * (fitting[1] > 1) if fitting else 'nothing'}")
+    return f"the best precision with {PlanOptions.max_tokens} tokens: {', '.join(parts)}"
 
 
 def room(free: float) -> str:
-    """How many samples of the 10B fit into so much free memory."""
+    """What of the 10B fits into so much free memory: precisions, with the most samples of each."""
     if find_spec("alpamayo_r1.engine") is None:
         return "what fits is unknown without engine/"
-    most = max((samples for samples in (1, 2, 4, 6, 8, 16, 32, 64) if needed_bytes(samples, PlanOptions.max_tokens) <= free), default=0)
-    if not most:
-        return "the 10B does not fit (the small model does)"
-    return f"the 10B fits with {most} sample{'s' * (most > 1)} of {PlanOptions.max_tokens} tokens"
+    from alpamayo_r1.engine.room import said_to_fit
+
+    said = said_to_fit(size_config("10b"), torch.bfloat16, PlanOptions.max_tokens, free)
+    return "the 10B does not fit (the small model does)" if said == "nothing" else f"the 10B fits in {said}"
 
 
 def memory() -> Iterator[Finding]:
@@ -235,7 +235,7 @@ def bundled_plan() -> Finding:
     answer = recorded()
     with open_source("sample") as source:
         sample = source.clip(answer["clip_id"]).sample(answer["t0_us"])
-    plan, seconds = timed_plan("small", sample, "cpu", answer["seed"], online=False)
+    plan, seconds = timed_plan(Asked(device="cpu"), sample, answer["seed"])
     off = max((plan.xyz[0, int(i)] - torch.tensor(place)).norm().item() for i, place in answer["waypoints"].items())
     seen = f"'{plan.reasoning[0]}' in {seconds:.1f} s, waypoints within {off:.1e} m of the recorded ones"
     if plan.reasoning[0] != answer["reasoning"]:
@@ -245,8 +245,9 @@ def bundled_plan() -> Finding:
     return Finding("bundled plan", "ok", seen)
 
 
-def asked_plan(checkpoint: str, data: str, device: str, online: bool) -> Finding:
+def asked_plan(asked: Asked) -> Finding:
     """One plan of the named checkpoint: of the smoke clip, where the data set has it, beside the published sentence."""
+    checkpoint, data, online = asked.checkpoint, asked.data, asked.online
     checkpoint_folder(checkpoint, local_files_only=not online)
     if data == "sample" and checkpoint == RELEASED:
         data = f"{NVIDIA}@main"
@@ -256,7 +257,7 @@ def asked_plan(checkpoint: str, data: str, device: str, online: bool) -> Finding
         clip_id = smoke_or_first(source)
         with source.clip(clip_id) as clip:
             sample = clip.sample(T0_US, need_future=False)
-    plan, seconds = timed_plan(checkpoint, sample, device, 42, online)
+    plan, seconds = timed_plan(Asked(checkpoint, data, asked.device, online, asked.precision), sample, 42)
     seen = f"{checkpoint} on {clip_id}: '{plan.reasoning[0]}' in {seconds:.1f} s"
     if not (torch.isfinite(plan.xyz).all() and all(plan.ended)):
         return Finding("plan", "broken", f"{seen}, but it did not end or is not finite", "check that the checkpoint's files are whole")
@@ -270,9 +271,9 @@ def smoke_or_first(source: Source) -> str:
     return SMOKE_CLIP if SMOKE_CLIP in source.clip_ids else source.clip_ids[0]
 
 
-def timed_plan(checkpoint: str, sample: Sample, device: str, seed: int, online: bool) -> tuple[Plan, float]:
+def timed_plan(asked: Asked, sample: Sample, seed: int) -> tuple[Plan, float]:
     """A plan with one sample, and the seconds it took without loading. On the CPU the specification plans in float32."""
-    planner = load(checkpoint, device=device, local_files_only=not online)
+    planner = load(asked.checkpoint, device=asked.device, precision=asked.precision, local_files_only=not asked.online)
     began = time.perf_counter()
     plan = planner.plan(sample.observation, samples=1, seed=seed)
     return plan, time.perf_counter() - began

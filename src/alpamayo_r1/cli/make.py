@@ -13,8 +13,10 @@ from alpamayo_r1.cli.options import (
     Checkpoint,
     Device,
     Fast,
+    Memory,
     OutFigures,
     OutFolder,
+    Precision,
     Samples,
     device_name,
     number,
@@ -129,6 +131,8 @@ def bench(
     repeats: Annotated[int, whole(1, 10_000, "Timed runs after the warm-up.")] = 10,
     fast: Fast = None,
     device: Annotated[str | None, typer.Option(callback=lambda name: name and device_name(name), help="auto, cpu, cuda or cuda:N.")] = None,
+    precision: Precision = None,
+    memory: Memory = None,
     words_on_host: Annotated[bool, typer.Option("--words-on-host", help="Word table in host memory, as on small cards.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Steps of a stream, its words and pictures replayed.")] = False,
     acceptance: Annotated[str, typer.Option(callback=text, help="With --stream: shares of drafts that are right.")] = "0,0.5,0.8,0.9,1",
@@ -136,8 +140,8 @@ def bench(
     """Time random weights of full size by stage, beside the machine's ceilings and the floor of each stage; ends with one JSON line."""
     samples_, tokens_ = whole_numbers("samples", samples, 1, 1024), whole_numbers("tokens", tokens, 3, 4096)
     if stream:
-        if batch != 1 or fast is False or words_on_host:
-            raise ValueError("--stream measures the engine on one scene: leave --batch, --no-fast and --words-on-host out")
+        if batch != 1 or fast is False or words_on_host or precision or memory:
+            raise ValueError("--stream measures the engine in bf16 on one scene: leave --batch, --no-fast and what weights are out")
         shares_ = shares(acceptance)
 
         from alpamayo_r1.bench.stream import bench_stream
@@ -148,7 +152,10 @@ def bench(
 
     from alpamayo_r1.bench import bench as run_bench
 
-    run_bench(size, samples_, tokens_, batch, repeats=repeats, fast=fast, device=device, words_on_host=words_on_host)
+    run_bench(
+        size, samples_, tokens_, batch, repeats=repeats, fast=fast, device=device, words_on_host=words_on_host, precision=precision,
+        memory=memory,
+    )  # fmt: skip
 
 
 def shares(given: str) -> tuple[float, ...]:

@@ -36,6 +36,15 @@ def maybe_text(given: str | None) -> str | None:
     return None if given is None else text(given)
 
 
+def maybe_precision(given: str | None) -> str | None:
+    """The name of a precision, "auto", or nothing."""
+    from alpamayo_r1.core.precision import NAMES
+
+    if given is not None and given not in NAMES:
+        raise typer.BadParameter(f"{given!r} was given, expected one of {', '.join(NAMES)}")
+    return given
+
+
 def device_name(given: str) -> str:
     """ "auto", "cpu", "cuda" or "cuda:N"; whether it is here is the planner's to say."""
     if not _DEVICE.fullmatch(given):
@@ -149,5 +158,13 @@ Navigation = Annotated[str | None, typer.Option(callback=maybe_text, help="Where
 Guidance = Annotated[float | None, number(-100, 100, "Weight of the navigation: 1 as trained, above 1 follows it more.")]
 Device = Annotated[str, typer.Option(callback=device_name, help="auto, cpu, cuda or cuda:N.")]
 Fast = Annotated[bool | None, typer.Option(help="Fast engine (default: on CUDA only).")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        callback=maybe_precision,
+        help="Weights: bf16, fp8, w8, w4, tight, or auto: the best that fits (default: as stored). See docs/precision.md.",
+    ),
+]
+Memory = Annotated[float | None, number(1, 2000, "Behave as on a CUDA card of so many GiB.", "GIB")]
 Threads = Annotated[int | None, whole(1, 1024, "CPU threads for torch; equal rows need equal threads.")]
 Batch = Annotated[int, whole(1, 4096, "Scenes at once.")]

@@ -19,8 +19,10 @@ from alpamayo_r1.cli.options import (
     Guidance,
     Json,
     MaxTokens,
+    Memory,
     Navigation,
     OutFolder,
+    Precision,
     Reasoning,
     Samples,
     Seed,
@@ -62,6 +64,8 @@ def run(
     guidance: Guidance = None,
     device: Device = "auto",
     fast: Fast = None,
+    precision: Precision = None,
+    memory: Memory = None,
 ) -> None:
     """Plan clips: reasoning, trajectory, minADE, and a page of pictures for each. Without --clip: all clips of a small source."""
     options = PlanOptions(
@@ -84,7 +88,7 @@ def run(
             read(source, clips[0], t0_us)
         writable_folder(out)
         with metered(Meter(f"loading {checkpoint}", None, "")):
-            planner = load(checkpoint, device=device, fast=fast)
+            planner = load(checkpoint, device=device, fast=fast, precision=precision, memory=memory)
         outcomes = []
         with metered(Meter("planning", len(clips), "clips")) as meter:
             for one in plan_clips(planner, source, clips, out, options, t0_us=t0_us, about={"checkpoint": checkpoint}):
@@ -148,6 +152,8 @@ def film(
     guidance: Guidance = None,
     device: Device = "auto",
     fast: Fast = None,
+    precision: Precision = None,
+    memory: Memory = None,
 ) -> None:
     """Roll t0 through a clip: an mp4 with the plan on the road, the words and the view from above."""
     options = PlanOptions(
@@ -169,7 +175,7 @@ def film(
         last = high / 1e6 if end is None else end
         writable_file(out)
         with metered(Meter(f"loading {checkpoint}", None, "")):
-            planner = load(checkpoint, device=device, fast=fast)
+            planner = load(checkpoint, device=device, fast=fast, precision=precision, memory=memory)
         with metered(Meter("filming", max(0, int((last - first) / step)) + 1, "pictures")) as meter:
             for _ in make_film(source, clip_id, planner, out, options, start=start, end=end, step=step):
                 meter.advance()

@@ -27,7 +27,7 @@ from alpamayo_r1.core.config import DTYPES as DTYPE_NAMES
 from alpamayo_r1.core.config import ModelConfig, local_vlm, read_config, read_json
 from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.gate.files import inside
-from alpamayo_r1.core.precision import Precision
+from alpamayo_r1.core.precision import Precision, scheme_bytes
 from alpamayo_r1.core.quantised import Quantised, QuantisedLinear, Scheme, quantise, stacked
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
@@ -88,6 +88,15 @@ class Home:
 _placing = Lock()
 
 WORD_TABLE = "vlm.model.language_model.embed_tokens.weight"
+
+
+def weight_bytes(config: ModelConfig, precision: Precision, dtype: torch.dtype, words_on_host: bool = False) -> int:
+    """Bytes of the weights on the card. words_on_host: the word table is not."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in build_meta(config).named_parameters()}
+    if words_on_host:
+        del shapes[WORD_TABLE]
+    schemes = precision.schemes(shapes)
+    return sum(scheme_bytes(schemes.get(name), shape, dtype) for name, shape in shapes.items())
 
 
 def load_model(
@@ -265,7 +274,7 @@ def read_shard(model: VLA, file: Path, stored: Mapping[str, TensorInfo], home: H
 def read_quantised(stream: FileIO, info: TensorInfo, scheme: Scheme, home: Home, buffer: torch.Tensor | None) -> Quantised:
     """One stored weight as one of few bits, some rows at a time."""
     count, width = info.shape
-    at_once = max(1, CHUNK // (4 * width))
+    at_once = max(1, CHUNK // (16 * width))  # each thread needs some fp32 copies of them
     parts = []
     for row in range(0, count, at_once):
         start = info.start + row * width * info.dtype.itemsize

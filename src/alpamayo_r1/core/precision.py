@@ -61,6 +61,10 @@ PRECISIONS: dict[str, Precision] = {
 """By name, from most bytes to least."""
 
 
+NAMES = (*PRECISIONS, "auto")
+"""What may be asked for."""
+
+
 def precision_named(name: str) -> Precision:
     """The precision of a name. Raises ValueError for one that there is not."""
     if name not in PRECISIONS:

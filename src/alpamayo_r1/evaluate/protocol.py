@@ -16,6 +16,7 @@ from alpamayo_r1.core.checkpoint import shards
 from alpamayo_r1.core.gate.files import read_object
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.sampling import DRAWS
 from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
@@ -40,8 +41,8 @@ class EvalConfig:
     clips: FILE.parquet or FILE.txt, "gold644", a number (the first N of the data set), or None: gold644 of the real data set, all of a
     synthetic one. t0: seconds, "grid" (every whole second that has its history and future), or a FILE with clip ids and times.
     navigation: a FILE of what the driver is told in each clip (see navigation.read_navigation), by default for its clips alone; guidance:
-    the weight of it. device, fast: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it in their
-    last bits.
+    the weight of it. device, fast, precision: as in planner.load. threads: of torch on the CPU (None: as torch has it); sums depend on it
+    in their last bits.
 
     Raises:
         ValueError: a plan that would draw without a seed.
@@ -57,8 +58,11 @@ class EvalConfig:
     device: str = "auto"
     fast: bool | None = None
     threads: int | None = None
+    precision: str | None = None
 
     def __post_init__(self):
+        if self.precision is not None and (self.precision == "auto" or self.precision not in PRECISIONS):
+            raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}: an evaluation is of one of them")
         if self.plan.seed is None or self.plan.noise is not None:
             raise ValueError("an evaluation draws from a seed: give plan=PlanOptions(seed=...) without noise=")
         if self.guidance is not None and self.navigation is None:
@@ -175,7 +179,7 @@ def identity(config: EvalConfig, items: Sequence[Item], data: str) -> dict[str, 
     checkpoint = fingerprint(checkpoint_folder(config.checkpoint))
     described = asdict(config) | asdict(config.plan) | {"checkpoint": checkpoint, "rows": len(items), "clips": listed, "draws": DRAWS}
     described |= {"device": config.device_type, "data": data, "row_version": ROWS}
-    for name in ("t0", "plan", "navigation"):
+    for name in ("t0", "plan", "navigation", *(() if config.precision else ("precision",))):
         del described[name]
     return described
 
@@ -245,5 +249,5 @@ def read_settings(out: Path) -> dict[str, Any]:
 def read_config(path: Path) -> EvalConfig:
     """The protocol of a folder's config.json."""
     stored = read_settings(path.parent)["config"]
-    plain = {field.name: stored[field.name] for field in fields(EvalConfig) if field.name != "plan"}
+    plain = {field.name: stored[field.name] for field in fields(EvalConfig) if field.name != "plan" and field.name in stored}
     return EvalConfig(**plain, plan=PlanOptions(**stored["plan"]))

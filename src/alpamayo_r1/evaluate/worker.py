@@ -78,7 +78,7 @@ class Worker:
 
 def load_worker(config: EvalConfig) -> Worker:
     """A worker with the config's checkpoint. Raises ValueError where that was trained without navigation, and there is some."""
-    planner = load(config.checkpoint, device=config.device, fast=config.fast)
+    planner = load(config.checkpoint, device=config.device, fast=config.fast, precision=config.precision)
     if config.navigation is not None:
         planner.model.config.family.needs_navigation("--navigation")
     return Worker(planner, config.plan, config.guidance, along=config.t0 == "grid" or Path(config.t0).is_file())

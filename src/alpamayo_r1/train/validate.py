@@ -44,20 +44,35 @@ class Seen:
     logits: torch.Tensor
 
 
-def read_scenes(model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], at_step: int, **options) -> Seen:
-    """Simulates, renders and reads scenes at a step of their clock, ten per second. Options: render's."""
+@dataclass(frozen=True)
+class Shown:
+    """Scenes at a step of their clock, as any model of one layout may read them."""
+
+    scene: SceneBatch
+    at: Paths
+    labels: list[Label]
+    patches: torch.Tensor
+
+
+def show_scenes(model: VLA, layout: Layout, seeds: Sequence[int], at_step: int, **options) -> Shown:
+    """Simulates and renders scenes at a step of their clock, ten per second, where the model is. Options: render's."""
     scene = simulate(torch.tensor(list(seeds)), seconds=max(at_step, T0_STEP) / 10 + 0.1)
     step = torch.full((len(seeds),), at_step)
-    at = paths(scene, step)
     frames = render(scene.to(model.device), step.to(model.device), width=PICTURE_SIZE[0], height=PICTURE_SIZE[1], **options)
     patches = patchify(normalise(resize(frames.flatten(0, 2), *layout.size)), model.config.vision)
-    ids = layout.ids.repeat(len(seeds), 1)
-    ids[:, layout.history] = history_ids(at.history_xyz, model.config.tokens)
-    place = layout.positions[:, None].expand(-1, len(seeds), -1).to(model.device)
-    image = layout.image.to(model.device).expand(len(seeds), -1)
-    grids = [layout.grid] * (len(seeds) * len(CAMERAS) * FRAMES)
-    hidden, kv = model.read(ids.to(model.device), place, image, patches, grids)
-    return Seen(scene, at, labels(scene, at_step), kv, model.logits(hidden[:, -1]))
+    return Shown(scene, paths(scene, step), labels(scene, at_step), patches)
+
+
+def read_scenes(model: VLA, layout: Layout, shown: Shown) -> Seen:
+    """Reads the prompts of scenes."""
+    count = len(shown.labels)
+    ids = layout.ids.repeat(count, 1)
+    ids[:, layout.history] = history_ids(shown.at.history_xyz, model.config.tokens)
+    place = layout.positions[:, None].expand(-1, count, -1).to(model.device)
+    image = layout.image.to(model.device).expand(count, -1)
+    grids = [layout.grid] * (count * len(CAMERAS) * FRAMES)
+    hidden, kv = model.read(ids.to(model.device), place, image, shown.patches, grids)
+    return Seen(shown.scene, shown.at, shown.labels, kv, model.logits(hidden[:, -1]))
 
 
 def predict(
@@ -106,15 +121,13 @@ def validate(
     layout = make_layout(model.config, vocabulary)
     rows: list[dict[str, Any]] = []
     for first in range(0, len(seeds), batch):
-        rows += judge(model, vocabulary, layout, seeds[first : first + batch], samples, round(10 * t0), options)
+        shown = show_scenes(model, layout, seeds[first : first + batch], round(10 * t0), **options)
+        rows += judge(model, vocabulary, layout, read_scenes(model, layout, shown), samples)
     return {"t0_s": round(10 * t0) / 10} | summary(rows)
 
 
-def judge(
-    model: VLA, vocabulary: Vocabulary, layout: Layout, seeds: Sequence[int], samples: int, at_step: int, options
-) -> list[dict[str, Any]]:
+def judge(model: VLA, vocabulary: Vocabulary, layout: Layout, seen: Seen, samples: int) -> list[dict[str, Any]]:
     """One row of figures per scene."""
-    seen = read_scenes(model, vocabulary, layout, seeds, at_step, **options)
     asked = PlanOptions(samples=samples, seed=SEED, max_tokens=MAX_TOKENS)
     words, xyz = predict(model, vocabulary, layout, seen, asked)
     truth = seen.at.future_xyz

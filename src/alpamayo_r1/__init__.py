@@ -15,6 +15,7 @@ rig          cameras of any car: lenses, the nominal rig, its views re-rendered 
 data         clips: of the data set, from a folder or the Hub, and your own recordings           <- core rig
 world        the synthetic world: scenes, pictures, reasons, clips                               <- core rig
 draw         pages and pictures                                                                  <- core metrics
+inspect      the check of a recording: pictures against poses, a verdict per item, a page        <- core data draw
 stream       plans along a drive: the same ones, sooner                                           <- core engine
 planner      `load` and `Planner`: the one place that chooses the engine or the specification     <- core engine stream
 testing      stand-ins for tests and benches: observations, models, vocabularies, checkpoints     <- core train

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from alpamayo_r1 import __version__
-from alpamayo_r1.cli import ask, doctor, evaluate, make, run
+from alpamayo_r1.cli import ask, doctor, evaluate, make, recordings, run
 from alpamayo_r1.cli.errors import Verb, Verbs
 
 VERBS = {
@@ -22,6 +22,8 @@ VERBS = {
     "train": make.train,
     "validate": make.validate,
     "bench": make.bench,
+    "inspect": recordings.inspect,
+    "import": recordings.import_,
 }
 
 app = typer.Typer(

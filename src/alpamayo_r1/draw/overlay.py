@@ -46,7 +46,7 @@ LABEL, READABLE = 13, 600
 class Ribbon:
     """A path to draw: xyz f32[T, 3] from the car on, a colour, a width on the ground in m (corridor) or None (a line of `line` pixels).
 
-    marks: indices of xyz at which a line is drawn across a corridor and numbered 1, 2, 3, ...
+    marks: indices of xyz at which a line is drawn across a corridor and numbered 1, 2, 3, ... begins_at_car: a line starts at the origin.
     """
 
     xyz: torch.Tensor
@@ -55,6 +55,7 @@ class Ribbon:
     line: float = 2.0
     opacity: float = 1.0
     marks: tuple[int, ...] = ()
+    begins_at_car: bool = True
 
 
 def ribbons(plan_xyz: torch.Tensor, truth_xyz: torch.Tensor | None, chosen: int, width: float) -> list[Ribbon]:
@@ -145,7 +146,7 @@ def _mask(camera: Calibration, path: Ribbon) -> Picture:
     mask = Image.new("L", (SMOOTH * camera.lens.width, SMOOTH * camera.lens.height))
     pen = ImageDraw.Draw(mask)
     if path.width is None:
-        centre = _even(torch.cat([path.xyz.new_zeros(1, 3), path.xyz]))
+        centre = _even(torch.cat([path.xyz.new_zeros(int(path.begins_at_car), 3), path.xyz]))
         _line(pen, camera, centre, path.line, round(255 * path.opacity))
         return mask
     left, right = edges(path.xyz, path.width)
@@ -247,10 +248,11 @@ def _at_angle(camera: Calibration, aside: torch.Tensor, angle: torch.Tensor) -> 
 
 
 def _edge(camera: Calibration) -> float:
-    """The angle between the optical axis and the picture's farthest corner."""
+    """The angle between the optical axis and the farthest corner or side of the picture that the lens sees."""
     w, h = camera.lens.width - 1.0, camera.lens.height - 1.0
-    corner = camera.lens.rays(torch.tensor([[0.0, 0.0], [w, 0.0], [0.0, h], [w, h]]))
-    return float(torch.atan2(corner[:, :2].norm(dim=-1), corner[:, 2]).max())
+    border = torch.tensor([[0.0, 0.0], [w, 0.0], [0.0, h], [w, h], [w / 2, 0.0], [w / 2, h], [0.0, h / 2], [w, h / 2]])
+    ray = camera.lens.rays(border.double())
+    return float(torch.atan2(ray[:, :2].norm(dim=-1), ray[:, 2]).nan_to_num(0.0).max())
 
 
 def _even(xyz: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,292 @@
+"""The whole check: findings on every item of a recording, in the order in which a careful engineer would look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as Folder
+
+import numpy as np
+
+from alpamayo_r1.core.types import CAMERAS
+from alpamayo_r1.data.errors import DataError, MissingCamera
+from alpamayo_r1.data.recording.drive import WHOLE, Recording
+from alpamayo_r1.data.recording.schema import OPTICAL
+from alpamayo_r1.inspect.cameras import MOVES, Look, Mounting, long_steps, look_at, mounting_of, turn_ratio
+from alpamayo_r1.inspect.clock import shift_of
+from alpamayo_r1.inspect.findings import ATTENTION, OK, UNKNOWN, WRONG, Finding
+from alpamayo_r1.inspect.motion import Motion
+from alpamayo_r1.inspect.paths import Path, direction, path_of, rates, wheels
+
+FEWEST, SHARE = 10, 0.45
+"""Steps in which the road must fit, and their share of those that moved, for a mounting to be judged."""
+
+SPEED, SLIP, PITCH = 0.2, math.radians(4.0), 2.5
+"""How far a camera's speed (log), direction (radians) and pitch (degrees) may be off."""
+
+SHIFT = 0.035
+"""Seconds of clock shift from which it is wrong."""
+
+CAN_TELL, ENOUGH = 0.015, 0.045
+"""Standard errors in seconds up to which a clock counts as right, and up to which a shift of 3.5 times as much counts as wrong."""
+
+
+@dataclass
+class Inspection:
+    """What was found: the findings, and the records that a page draws from."""
+
+    findings: list[Finding] = field(default_factory=list)
+    recording: Recording | None = None
+    path: Path | None = None
+    looks: dict[str, Look] = field(default_factory=dict)
+    motions: dict[str, Motion] = field(default_factory=dict)
+    mountings: dict[str, Mounting] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything has to be changed."""
+        return any(finding.verdict == WRONG for finding in self.findings)
+
+    def plain(self) -> list[dict[str, object]]:
+        """The findings for JSON."""
+        return [{"item": f.item, "verdict": f.verdict, "seen": f.seen, "faults": list(f.faults), "do": f.do or None} for f in self.findings]
+
+
+def inspect(folder: str | Folder) -> Inspection:
+    """Checks a recording. What can't be opened becomes a finding too; only a folder without a recording.yaml raises OSError."""
+    found = Inspection()
+    try:
+        found.recording = recording = Recording(Folder(folder))
+        track = recording.track
+        assert recording.streams is not None
+    except DataError as error:
+        found.findings.append(Finding("recording.yaml and its files", WRONG, str(error), ("recording-broken",)))
+        return found
+    found.findings.append(
+        Finding("recording.yaml and its files", OK, f"{len(recording.setup.cameras)} cameras, {len(track.times_us):,} poses")
+    )
+    found.findings.append(rates(track))
+    path = path_of(track)
+    agreed, undone = direction(path)
+    found.findings += [wheels(track, path), *(upright(recording, name) for name in recording.setup.cameras)]
+    ahead = min(recording.setup.cameras, key=lambda name: (_telescope(recording, name), abs(_azimuth(recording, name))))
+    for name in recording.setup.cameras:
+        found.looks[name] = look_at(recording, name)
+        found.findings.append(pictures(recording, found.looks[name]))
+    found.path = next(iter(undone.values()), path)
+    for name, look in found.looks.items():
+        found.mountings[name], found.motions[name] = mounting_of(look, found.path)
+    turn = found.mountings[ahead].turn
+    found.findings.insert(2, _decided(agreed, undone, found, ahead))
+    found.findings += mountings(found, ahead, turn if agreed.verdict == OK else math.nan)
+    found.findings.append(clock(found, turn))
+    found.findings.append(views(recording))
+    return found
+
+
+def _azimuth(recording: Recording, name: str) -> float:
+    rot = recording.setup.cameras[name].calibration.rot
+    return math.atan2(rot[1][2], rot[0][2])
+
+
+def _telescope(recording: Recording, name: str) -> bool:
+    lens = recording.setup.cameras[name].calibration.lens
+    return lens.width / lens.focal < 0.9
+
+
+def _decided(agreed: Finding, undone: Mapping[str, Path], found: Inspection, ahead: str) -> Finding:
+    """Of several faults that explain the poses, those whose turns the pictures confirm."""
+    if len(undone) < 2:
+        return agreed
+    look, motion = found.looks[ahead], found.motions[ahead]
+    ratios = {fault: turn_ratio(motion, look.times, path) for fault, path in undone.items()}
+    kept = tuple(fault for fault in agreed.faults if not ratios[fault] < 0)
+    return Finding(agreed.item, agreed.verdict, agreed.seen, kept or agreed.faults)
+
+
+def upright(recording: Recording, name: str) -> Finding:
+    """Whether a camera can hang on a car as its mounting says."""
+    calibration = recording.setup.cameras[name].calibration
+    rot, height = np.array(calibration.rot), calibration.position[2]
+    item = f"camera {name}: mounting"
+    down, rise = float(rot[2, 1]), math.degrees(math.asin(float(np.clip(rot[2, 2], -1, 1))))
+    said = f"looks {math.degrees(_azimuth(recording, name)):.0f} degrees to the left and {-rise:.0f} down from {height:.2f} m"
+    if down > -0.7 or abs(rise) > 60:
+        other = {"extrinsics-inverted": rot.T, "camera-axes": rot @ OPTICAL["FLU"], "camera-axes ": rot @ OPTICAL["FLU"].T}
+        kept = tuple(dict.fromkeys(fault.strip() for fault, turn in other.items() if turn[2, 1] < -0.85 and abs(turn[2, 2]) < 0.6))
+        return Finding(item, WRONG, f"{said}; its lower edge points {'up' if down > 0 else 'sideways'}", kept or ("camera-roll",))
+    if not 0.2 < height < 5:
+        return Finding(item, WRONG, said, ("extrinsics-inverted", "camera-height") if height < 0 else ("camera-height",))
+    return Finding(item, OK, said)
+
+
+def pictures(recording: Recording, look: Look) -> Finding:
+    """Rates and gaps of a camera's pictures; whether they change while the car drives, and show anything."""
+    stream = recording.streams[look.name]
+    steps = np.diff(stream.timestamps) / 1e6
+    said = f"{len(stream.timestamps):,} pictures, {1 / float(np.median(steps)):.1f} per second, longest gap {steps.max():.2f} s"
+    item = f"camera {look.name}: pictures"
+    if look.flat > 0.5:
+        return Finding(item, WRONG, f"{said}; {100 * look.flat:.0f} % are of one colour", ("pictures-flat",))
+    if look.still > 0.3:
+        path = path_of(recording.track)
+        moved = np.array([path.distance(pair)[0] for pair in look.times])
+        if (moved > 0.3).mean() > 0.5:
+            return Finding(item, WRONG, f"{said}; {100 * look.still:.0f} % repeat the one before while the car moves", ("pictures-frozen",))
+    if steps.max() > 0.25:
+        return Finding(item, ATTENTION, said, ("pictures-gaps",))
+    return Finding(item, OK, said)
+
+
+def mountings(found: Inspection, ahead: str, turn: float) -> list[Finding]:
+    """What the road says of every camera, together: a fault that all share is the poses', one that a camera has alone is its own."""
+    broken = {f.item.split(":")[0].removeprefix("camera ") for f in found.findings if f.item.startswith("camera ") and f.verdict == WRONG}
+    seen = {n: m for n, m in found.mountings.items() if n not in broken and judged(m)}
+    findings = []
+    straight = {n: m for n, m in seen.items() if abs(m.slip) < math.radians(20) and abs(m.pitch) < PITCH + 1}
+    speeds = [m.speed for m in straight.values()]
+    shared = 1.0
+    item = "pictures against poses: speed"
+    if not speeds:
+        findings.append(Finding(item, UNKNOWN, "no camera shows a road that moves"))
+    else:
+        shared = float(np.median(speeds))
+        said = (
+            f"the road passes at {shared:.2f} times the poses' speed (" + ", ".join(f"{n} {m.speed:.2f}" for n, m in straight.items()) + ")"
+        )
+        together = max(speeds) / min(speeds) < 1.35
+        if abs(math.log(shared)) < SPEED or not together:
+            findings.append(Finding(item, OK if abs(math.log(shared)) < SPEED else UNKNOWN, said))
+        else:
+            alone = len(speeds) == 1
+            faults = ("pose-speed", "camera-height", "camera-focal") if alone else ("pose-speed",)
+            findings.append(Finding(item, WRONG, said, faults))
+    swapped = _swapped(found, seen)
+    reference = shared if findings[0].verdict != UNKNOWN or len(speeds) < 2 else 1.0
+    roads = [_mounting(found, name, reference, swapped, name in broken) for name in found.looks]
+    upset = any(f.item == f"camera {ahead}: the road" and "pictures-upside-down" in f.faults for f in roads)
+    return [*findings, _turning(found, seen, math.nan if upset or ahead in broken else turn), *roads]
+
+
+def _turning(found: Inspection, seen: Mapping[str, Mounting], turn: float) -> Finding:
+    item = "pictures against poses: turns"
+    if math.isnan(turn):
+        return Finding(item, UNKNOWN, "the car hardly turns, or the poses disagree with themselves")
+    said = f"the pictures turn {turn:.2f} times as the poses do"
+    if turn > 0.3:
+        return Finding(item, OK, said)
+    sides = [m for n, m in seen.items() if abs(found.looks[n].azimuth) > 0.4]
+    if any(abs(m.slip) > math.radians(30) for m in sides):
+        return Finding(item, WRONG, said, ("pictures-mirrored",))
+    return Finding(item, WRONG, said, ("poses-mirrored",) if sides else ("poses-mirrored", "pictures-mirrored"))
+
+
+def _swapped(found: Inspection, seen: Mapping[str, Mounting]) -> dict[str, str]:
+    """Camera -> the one whose pictures it has: the road moves as if it looked the other's way, and vice versa."""
+    pairs = {}
+    for one, m in seen.items():
+        for other in seen:
+            apart = found.looks[one].azimuth - found.looks[other].azimuth
+            if abs(apart) > 0.3 and _near(m.slip, apart) and _near(seen[other].slip, -apart):
+                pairs[one] = other
+    return pairs
+
+
+def _near(angle: float, wanted: float) -> bool:
+    return abs(math.remainder(angle - wanted, 2 * math.pi)) < math.radians(12)
+
+
+def judged(mounting: Mounting) -> bool:
+    """Whether enough of the road was seen to fit."""
+    return mounting.steps >= FEWEST and mounting.share >= SHARE
+
+
+def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str, str], broken: bool) -> Finding:
+    """One camera against the road."""
+    item, mounting, look = f"camera {name}: the road", found.mountings[name], found.looks[name]
+    if broken or found.path is None:
+        return Finding(item, UNKNOWN, "see above")
+    if sum(found.path.distance(pair)[0] > MOVES for pair in look.times) < FEWEST:
+        return Finding(item, UNKNOWN, "the car hardly moves")
+    off, error = math.degrees(mounting.slip), math.degrees(mounting.slip_error)
+    said = (
+        f"fits by {mounting.match:.2f} in {100 * mounting.share:.0f} % of the steps; moves at {mounting.speed:.2f} of the poses' speed, "
+        f"{off:+.1f} +- {error:.1f} degrees off straight back, as if the camera looked {mounting.pitch:+.1f} degrees further down"
+    )
+    if name in swapped:
+        mirrored = mounting.turn < 0
+        return Finding(item, WRONG, said, ("pictures-mirrored",) if mirrored else ("cameras-swapped", "pictures-mirrored"))
+    faults = _own_faults(mounting, look, shared) if judged(mounting) else ()
+    if faults or not judged(mounting):
+        flipped = _flipped(found, look, mounting)
+        if flipped is not None:
+            return Finding(item, WRONG, said, (flipped,))
+    if not judged(mounting):
+        return Finding(item, UNKNOWN, said)
+    return Finding(item, WRONG if faults else OK, said, faults)
+
+
+def _own_faults(mounting: Mounting, look: Look, shared: float) -> tuple[str, ...]:
+    """What is wrong with one camera's mounting or lens, the others being right."""
+    if abs(mounting.slip) > math.radians(30):
+        return ("pictures-mirrored",) if _near(mounting.slip, 2 * look.azimuth) else ("camera-yaw", "extrinsics-inverted")
+    faults = []
+    if abs(mounting.pitch) > PITCH:
+        faults += ["camera-pitch"]
+    if abs(mounting.slip) > SLIP + 2 * mounting.slip_error:
+        faults += ["camera-yaw"]
+    if abs(math.log(mounting.speed / shared)) > SPEED:
+        faults += ["camera-height", "camera-focal"]
+    return tuple(faults)
+
+
+def _flipped(found: Inspection, look: Look, given: Mounting) -> str | None:
+    """The fault of pictures that fit far better when they are flipped."""
+    assert found.path is not None
+    some = np.linspace(0, len(look.times) - 1, min(24, len(look.times))).astype(int)
+    best, fault = given.share * (abs(given.slip) < SLIP) * (abs(given.pitch) < PITCH) + 0.15, None
+    for name, flip in (("pictures-upside-down", (2, 3)), ("pictures-mirrored", (3,)), ("pictures-upside-down", (2,))):
+        tried, _ = mounting_of(look, found.path, some, flip=flip)
+        plausible = abs(tried.slip) < 1.5 * SLIP and abs(tried.pitch) < 2 * PITCH and abs(math.log(max(tried.speed, 1e-3))) < 1.5 * SPEED
+        if tried.steps >= 5 and plausible and tried.share > max(best, SHARE):
+            best, fault = tried.share, name
+    return fault
+
+
+def clock(found: Inspection, turn: float) -> Finding:
+    """How far the cameras are off the poses' clock, all together, as far as speed and turns change enough to tell."""
+    item = "pictures against poses: clock"
+    assert found.path is not None
+    shifts = {}
+    for name, mounting in found.mountings.items():
+        look = found.looks[name]
+        if mounting.steps >= FEWEST and abs(mounting.slip) < math.radians(15) and 0.75 < mounting.speed < 1.33 and not turn < 0.3:
+            shift = shift_of(*long_steps(look, found.path), found.path, turns=abs(look.azimuth) < 0.6)
+            if shift.error < 0.1:
+                shifts[name] = shift
+    if not shifts:
+        return Finding(item, UNKNOWN, "too little changes, or too little of the road is seen: any shift would look alike")
+    weights = {name: shift.error**-2 for name, shift in shifts.items()}
+    error = 1 / math.sqrt(sum(weights.values()))
+    mean = error**2 * sum(weights[name] * shift.seconds for name, shift in shifts.items())
+    said = f"pictures fit best {1e3 * mean:+.0f} ms after the times they have (+- {1e3 * error:.0f} ms; "
+    said += ", ".join(f"{name} {1e3 * shift.seconds:+.0f} +- {1e3 * shift.error:.0f}" for name, shift in shifts.items()) + ")"
+    wrong = [name for name, shift in shifts.items() if shift.error < ENOUGH and abs(shift.seconds) > max(2 * SHIFT, 4 * shift.error)]
+    if wrong or (error < ENOUGH and abs(mean) > max(SHIFT, 3.5 * error)):
+        return Finding(item, WRONG, said, ("time-shift",))
+    return Finding(item, OK if error < CAN_TELL else UNKNOWN, said)
+
+
+def views(recording: Recording) -> Finding:
+    """Which of the model's views the cameras can show."""
+    if recording.setup.views.mode == "raw":
+        return Finding("views: coverage", OK, "raw pictures are shown as they are")
+    try:
+        shown = recording.views
+    except MissingCamera as error:
+        return Finding("views: coverage", WRONG, str(error), ("camera-yaw", "views-missing"))
+    said = ", ".join(f"{name} {100 * view.coverage:.0f} %" for name, view in shown.items())
+    if len(shown) < len(CAMERAS) or any(view.coverage < WHOLE for view in shown.values()):
+        return Finding("views: coverage", ATTENTION, said, ("views-missing",) if len(shown) < len(CAMERAS) else ())
+    return Finding("views: coverage", OK, said)

@@ -1,0 +1,117 @@
+"""Every layout gives the recording that was driven: the same path, the same pictures at the same times, cameras where they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from alpamayo_r1.cli.__main__ import app
+from alpamayo_r1.data.errors import DataError, SourceError
+from alpamayo_r1.data.importers import KINDS, import_recording
+from alpamayo_r1.data.recording.schema import read_setup
+from alpamayo_r1.data.source import open_source
+from support.layouts import (
+    POSITION,
+    write_bag,
+    write_comma,
+    write_kitti_odometry,
+    write_kitti_raw,
+    write_mcap_json,
+    write_nuscenes,
+)
+from support.recordings import in_ego
+
+LAYOUTS = {
+    "nuscenes": lambda to: ("nuscenes", write_nuscenes(to / "nuscenes"), "scene-0061"),
+    "kitti-raw": lambda to: ("kitti-raw", write_kitti_raw(to / "2011_09_26"), "0005"),
+    "kitti-odometry": lambda to: ("kitti-odometry", write_kitti_odometry(to / "odometry"), None),
+    "comma2k19": lambda to: ("comma2k19", write_comma(to / "route|x/10"), None),
+    "rosbag": lambda to: ("rosbag", write_bag(to / "bag"), None),
+    "rosbag of mcap": lambda to: ("rosbag", write_bag(to / "bag", "mcap"), None),
+    "mcap": lambda to: ("mcap", next(write_bag(to / "bag", "mcap").glob("*.mcap")), None),
+    "mcap of JSON": lambda to: ("mcap", write_mcap_json(to / "drive.mcap"), None),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_driven_comes_back(layout, tmp_path):
+    kind, src, pick = LAYOUTS[layout](tmp_path)
+    folder = import_recording(kind, src, tmp_path / "out", pick)
+    with open_source(folder) as source:
+        clip = source.clip(source.clip_ids[0])
+        sample = clip.sample(5_100_000)
+        front = next(iter(source.origin.streams.values()))
+    for path, steps in ((sample.observation.history, np.arange(-15, 1)), (sample.future, np.arange(1, 65))):
+        xyz, rot = in_ego(5.1, 5.1 + 0.1 * steps)
+        assert np.abs(path.xyz.numpy() - xyz).max() < 0.01
+        assert np.abs(path.rot.numpy() - rot).max() < 1e-3
+    assert (front.period_us - (50_000 if kind == "comma2k19" else 100_000)) ** 2 < 4
+    per_second = 20 if kind == "comma2k19" else 10
+    last = sample.observation.frames[sample.observation.cameras.index("camera_front_tele_30fov"), -1, 0, 270, 480]
+    assert abs(int(last) - 40 - int(5.1 * per_second) % 100) <= 3
+
+
+@pytest.mark.parametrize("layout", ["nuscenes", "kitti-raw", "rosbag", "mcap of JSON"])
+def test_cameras_hang_where_they_hung(layout, tmp_path):
+    kind, src, pick = LAYOUTS[layout](tmp_path)
+    cameras = read_setup(import_recording(kind, src, tmp_path / "out", pick)).cameras
+    facing = {}
+    for name, camera in cameras.items():
+        ahead = np.array(camera.calibration.rot)[:, 2]
+        facing[name] = round(float(np.degrees(np.arctan2(ahead[1], ahead[0]))), 3)
+        moved = [0, 0, 0] if name != "image_03" else [0, -0.54, 0]
+        assert np.abs(np.array(camera.calibration.position) - POSITION - moved).max() < 1e-4
+        assert camera.calibration.lens.focal == pytest.approx(40)
+    assert sorted(facing.values()) == ([0, 0] if kind == "kitti-raw" else [-60, 0, 60])
+
+
+def test_the_command_line_imports(tmp_path):
+    kind, src, pick = LAYOUTS["nuscenes"](tmp_path)
+    done = CliRunner().invoke(app, ["import", kind, str(src), "--pick", pick, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0 and "alpamayo-r1 inspect" in done.output
+    again = CliRunner().invoke(app, ["import", kind, str(src), "--pick", pick, "--out", str(tmp_path / "out")])
+    assert again.exit_code == 2 and "is not empty" in again.output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_of_the_kind_is_refused(kind, tmp_path):
+    (tmp_path / "src").mkdir()
+    src = tmp_path / "src"
+    if kind == "mcap":
+        src = src / "a.mcap"
+        src.write_bytes(b"no mcap")
+    with pytest.raises(DataError) as caught:
+        import_recording(kind, src, tmp_path / "out")
+    assert "expected:" in str(caught.value)
+
+
+def test_unknown_kinds_and_scenes_are_named(tmp_path):
+    with pytest.raises(SourceError, match="TensorFlow"):
+        import_recording("waymo", tmp_path, tmp_path / "out")
+    with pytest.raises(SourceError, match="unknown"):
+        import_recording("bdd", tmp_path, tmp_path / "out")
+    write_nuscenes(tmp_path / "n")
+    for pick in (None, "scene-0001"):
+        with pytest.raises(SourceError, match="scene-0061, scene-0100"):
+            import_recording("nuscenes", tmp_path / "n", tmp_path / "out", pick)
+    next((tmp_path / "n/sweeps/CAM_FRONT").glob("*.jpg")).unlink()
+    with pytest.raises(SourceError, match="1 pictures of CAM_FRONT are missing"):
+        import_recording("nuscenes", tmp_path / "n", tmp_path / "out", "scene-0061")
+
+
+def test_pictures_are_the_same_in_every_layout(tmp_path: Path):
+    """nuScenes, a bag and MCAP of one drive give one observation."""
+    seen = {}
+    for layout in ("nuscenes", "rosbag", "mcap"):
+        (tmp_path / layout).mkdir()
+        kind, src, pick = LAYOUTS[layout](tmp_path / layout)
+        with open_source(import_recording(kind, src, tmp_path / layout / "out", pick)) as source:
+            seen[layout] = source.clip(source.clip_ids[0]).sample(5_100_000).observation
+    first = seen["nuscenes"]
+    for other in seen.values():
+        assert torch.equal(other.frames, first.frames)
+        assert torch.allclose(other.history.xyz, first.history.xyz, atol=2e-3)

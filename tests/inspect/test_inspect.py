@@ -1,0 +1,99 @@
+"""The whole check on recordings of our world: nothing wrong where nothing is, the planted fault by its name, a page, an exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from alpamayo_r1.cli.__main__ import app
+from alpamayo_r1.data.source import open_source
+from alpamayo_r1.inspect.check import inspect
+from alpamayo_r1.inspect.clock import shift_of
+from alpamayo_r1.inspect.findings import WRONG
+from alpamayo_r1.inspect.motion import Motion
+from alpamayo_r1.inspect.page import page
+from alpamayo_r1.inspect.paths import path_of
+from alpamayo_r1.world.recordings import OTHER_CAR, Car, write_recording
+from alpamayo_r1.world.simulate import simulate
+from support.tracks import winding
+
+
+def test_a_clock_shift_is_found_to_20_ms():
+    """Speed and turns that the pictures would say, noisy, of a car that the poses place 0.12 s off."""
+    path = path_of(winding())
+    noise = np.random.default_rng(0)
+    times = np.stack([2 + 0.1 * np.arange(100), 2.3 + 0.1 * np.arange(100)], -1)
+    for shift in (0.0, 0.12, -0.3):
+        shown = times + shift
+        ahead = np.array([path.distance(pair)[0] for pair in shown]) + noise.normal(0, 0.03, 100)
+        turn = np.array([path.turned(pair)[0] for pair in shown]) + noise.normal(0, 0.003, 100)
+        motion = Motion(np.stack([1.05 * ahead, 0 * ahead], -1), np.ones(100), turn - 0.002, np.ones(100), np.zeros(100))
+        found = shift_of(motion, times, path, turns=True)
+        assert abs(found.seconds - shift) < 0.02 and found.error < 0.02
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    car = Car(rig={name: OTHER_CAR[name] for name in ("left", "right")}, fps=10)
+    scene = simulate([970_010], seconds=12, families=["curve"])
+    return write_recording(
+        scene, tmp_path_factory.mktemp("drive"), car=car, width=400, height=224, start=1.0, seconds=4.0, after=1.0, crf=18, supersample=1
+    )
+
+
+def changed(recording: Path, to: Path, change) -> Path:
+    """A copy whose recording.yaml is changed."""
+    shutil.copytree(recording, to)
+    said = yaml.safe_load((to / "recording.yaml").read_text())
+    change(said)
+    (to / "recording.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
+    return to
+
+
+@pytest.mark.slow
+def test_a_clean_recording_raises_no_alarm_and_has_a_page(recording, tmp_path):
+    done = CliRunner().invoke(app, ["inspect", str(recording), "--out", str(tmp_path / "page.html"), "--json"])
+    said = json.loads(done.stdout)
+    assert done.exit_code == 0 and not said["wrong"], [f for f in said["findings"] if f["verdict"] == WRONG]
+    assert {f["verdict"] for f in said["findings"]} <= {"ok", "attention", "cannot tell"}
+    written = (tmp_path / "page.html").read_text()
+    assert written.count("data:image/jpeg") == 2 + len(open_source(recording).origin.views) and "data:image/png" in written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["pose-speed", "camera-height", "extrinsics-inverted", "cameras-swapped"])
+def test_a_planted_fault_is_named_with_what_to_do(recording, tmp_path, fault):
+    def plant(said):
+        cameras = said["cameras"]
+        if fault == "pose-speed":
+            said["poses"]["position"]["columns"] = ["x", "y", "z"]
+            said["poses"]["speed"]["unit"] = "km/h"
+        elif fault == "camera-height":
+            cameras["left"]["mounting"]["position"][2] *= 0.5
+        elif fault == "extrinsics-inverted":
+            for camera in cameras.values():
+                camera["mounting"]["extrinsics"] = "vehicle_to_camera"
+        else:
+            cameras["left"]["frames"], cameras["right"]["frames"] = cameras["right"]["frames"], cameras["left"]["frames"]
+
+    folder = changed(recording, tmp_path / "faulty", plant)
+    done = CliRunner().invoke(app, ["inspect", str(folder)])
+    assert done.exit_code == 1 and f"-> {fault}" in done.output
+    assert "wrong" in page(inspect(folder), "faulty")
+
+
+def test_what_cannot_be_opened_is_a_finding_and_no_traceback(tmp_path):
+    (tmp_path / "recording.yaml").write_text("alpamayo_recording: 1\n")
+    done = CliRunner().invoke(app, ["inspect", str(tmp_path), "--json"])
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert done.exit_code == 1 and finding["faults"] == ["recording-broken"] and "cameras" in finding["seen"]
+    assert CliRunner().invoke(app, ["inspect", str(tmp_path / "nowhere")]).exit_code == 2
+    (tmp_path / "empty").mkdir()
+    refused = CliRunner().invoke(app, ["inspect", str(tmp_path / "empty")])
+    assert refused.exit_code == 2 and "has no recording.yaml" in refused.output

@@ -85,6 +85,18 @@ def _yaw(change: Callable[[np.ndarray], np.ndarray]) -> Change:
     return changed
 
 
+def _from_degrees(xyz: np.ndarray, turn: Rotation) -> tuple[np.ndarray, Rotation]:
+    """Degrees that were read as radians: whole turns of 2 pi are lost of them, so the course says how many."""
+    matrix = turn.as_matrix()
+    yaw = np.unwrap(np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0])) * np.pi / 180
+    way = np.diff(xyz, axis=0, append=xyz[-1:])
+    off = np.arctan2(way[:, 1], way[:, 0]) - yaw
+    weight = np.linalg.norm(way[:, :2], axis=1)
+    turns = np.arctan2((weight * np.sin(off)).sum(), (weight * np.cos(off)).sum()) / (2 * np.pi * np.pi / 180)
+    yaw = yaw + round(float(turns)) * 2 * np.pi * np.pi / 180
+    return xyz, Rotation.from_rotvec(np.stack([0 * yaw, 0 * yaw, yaw], -1))
+
+
 CHANGES: dict[str, tuple[Change, ...]] = {
     "yaw-reversed": (lambda xyz, turn: (xyz, turn * _Z[180]),),
     "rotation-inverse": (lambda xyz, turn: (xyz, turn.inv()),),
@@ -97,7 +109,7 @@ CHANGES: dict[str, tuple[Change, ...]] = {
         lambda xyz, turn: (xyz, turn * Rotation.from_euler("x", np.pi)),
     ),
     "quaternion-order": (_rolled([1, 2, 3, 0]), _rolled([3, 0, 1, 2])),
-    "yaw-degrees": (_yaw(lambda yaw: yaw * np.pi / 180),),
+    "yaw-degrees": (_from_degrees,),
     "yaw-radians": (_yaw(lambda yaw: np.unwrap(yaw) * 180 / np.pi),),
 }
 """Fault -> what undoes it."""

@@ -1,0 +1,206 @@
+"""What another car's cameras and poses cost: the small model on the same scenes through the nominal rig, another rig, and each loss alone.
+
+    python checks/own_rig.py --scenes 64 --out own_rig.json
+
+Scenes nobody trained on (seeds from 960,000), at t0 = 5.1 s: minADE over 6 samples, ADE of the first, the share of right decisions, and
+the multiple of the nominal rig's. Pictures of the other rig are rendered through its own lenses and re-rendered by rig.views, as recordings are.
+"""
+
+from __future__ import annotations
+
+import _head
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alpamayo_r1.core.geometry import Calibration
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Trajectory
+from alpamayo_r1.data.egomotion import read_egomotion
+from alpamayo_r1.data.recording.poses import read_track
+from alpamayo_r1.data.recording.schema import Orientation, Poses
+from alpamayo_r1.metrics.paths import ade, min_ade
+from alpamayo_r1.planner import Planner, load
+from alpamayo_r1.rig.nominal import RIG, facing, resized
+from alpamayo_r1.rig.views import View, view_of
+from alpamayo_r1.world.families import T0_STEP
+from alpamayo_r1.world.language import classify, labels
+from alpamayo_r1.world.recordings import OTHER_CAR, Car, pose_table
+from alpamayo_r1.world.render import render_at
+from alpamayo_r1.world.samples import paths
+from alpamayo_r1.world.scene import DT, SceneBatch
+from alpamayo_r1.world.simulate import simulate
+
+FIRST = 960_000
+SEEN = (448, 252)
+"""Width and height of the views, as the small model's test pictures have."""
+
+Rig = Mapping[str, Calibration]
+VIEWS: dict[str, dict[str, View]] = {}
+"""Variant -> its views, made once."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the car really has, what its recording says, and how its history is made from the scene."""
+
+    name: str
+    real: Rig
+    said: Rig
+    late: float = 0.0
+    history: str = "true"
+
+
+def other(scale: float = 0.5, **keep: bool) -> dict[str, Calibration]:
+    """The other car's cameras with pictures of 1280 x 720 times scale; keep: only these, if any."""
+    chosen = {name: camera for name, camera in OTHER_CAR.items() if not keep or keep.get(name)}
+    return {n: resized(c, round(1280 * scale), round(720 * scale)) for n, c in chosen.items()}
+
+
+def raised(rig: Rig, metres: float) -> dict[str, Calibration]:
+    return {n: replace(c, position=(*c.position[:2], c.position[2] + metres)) for n, c in rig.items()}
+
+
+def turned(rig: Rig, yaw: float, pitch: float) -> dict[str, Calibration]:
+    """The rig with every camera turned by degrees to the left and down about the car's axes."""
+    turn = torch.tensor(facing(yaw, pitch), dtype=torch.float64) @ torch.tensor(facing(0, 0), dtype=torch.float64).T
+
+    def one(c: Calibration) -> Calibration:
+        rows = (turn @ torch.tensor(c.rot, dtype=torch.float64)).tolist()
+        return replace(c, rot=tuple((float(x), float(y), float(z)) for x, y, z in rows))
+
+    return {n: one(c) for n, c in rig.items()}
+
+
+def variants() -> list[Variant]:
+    """Every loss alone, on the other car."""
+    rig = other()
+    few = {"no tele": ("front", "left", "right"), "no sides": ("front", "tele"), "front alone": ("front",)}
+    return [
+        Variant("the other car, clean poses", rig, rig),
+        Variant("the other car, its GPS, smoothed", rig, rig, history="smoothed"),
+        Variant("its GPS, not smoothed", rig, rig, history="noisy"),
+        Variant("cameras 0.5 m higher", raised(rig, 0.5), raised(rig, 0.5)),
+        Variant("cameras 1 m higher", raised(rig, 1.0), raised(rig, 1.0)),
+        *(Variant(f"yaw off by {d} degrees", turned(rig, d, 0), rig) for d in (2, 5)),
+        *(Variant(f"pitch off by {d} degrees", turned(rig, 0, d), rig) for d in (1, 3)),
+        *(Variant(name, other(**dict.fromkeys(kept, True)), other(**dict.fromkeys(kept, True))) for name, kept in few.items()),
+        *(Variant(f"pictures of {round(1280 * s)} x {round(720 * s)}", other(s), other(s)) for s in (0.25, 0.125)),
+        *(Variant(f"frames {late:g} s old", rig, rig, late=late) for late in (0.1, 0.3)),
+        Variant("20 Hz poses taken for 10 Hz", rig, rig, history="half"),
+    ]
+
+
+def pictures(scene: SceneBatch, variant: Variant | None, row: int) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Frames u8 [C, 4, 3, h, w] of one scene and the names of its cameras."""
+    steps = T0_STEP + torch.arange(1 - FRAMES, 1).float()[None] - (0.0 if variant is None else variant.late / DT)
+    one = scene[row : row + 1]
+    if variant is None:
+        return render_at(one, steps, width=SEEN[0], height=SEEN[1])[0].cpu(), CAMERAS
+    shot = {
+        name: render_at(one, steps, width=camera.lens.width, height=camera.lens.height, cameras=[name], rig=variant.real)[0, 0]
+        for name, camera in variant.real.items()
+    }
+    if variant.name not in VIEWS:
+        found = {name: view_of(resized(RIG[name], *SEEN), variant.said).to(_head.DEVICE) for name in CAMERAS}
+        VIEWS[variant.name] = {name: view for name, view in found.items() if view.coverage >= 0.5}
+    kept = VIEWS[variant.name]
+    return torch.stack([view.render(shot).cpu() for view in kept.values()]), tuple(kept)
+
+
+def history(scene: SceneBatch, row: int, how: str) -> Trajectory:
+    """The history that a recording would give."""
+    t0 = T0_STEP * 100_000
+    if how in ("true", "half"):
+        step = torch.tensor([T0_STEP])
+        at = paths(scene[row : row + 1].to("cpu"), step)
+        if how == "true":
+            return Trajectory(at.history_xyz[0], at.history_rot[0])
+        pose = scene.ego[row].double().cpu()
+        fine = torch.from_numpy(
+            np.stack([np.interp(T0_STEP - 7.5 + 0.5 * np.arange(16), np.arange(len(pose)), pose[:, i]) for i in range(3)], -1)
+        )
+        c, s = math.cos(fine[-1, 2]), math.sin(fine[-1, 2])
+        local = (fine[:, :2] - fine[-1, :2]) @ torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+        yaw = (fine[:, 2] - fine[-1, 2]).float()
+        zero, one = torch.zeros(16), torch.ones(16)
+        rot = torch.stack([yaw.cos(), -yaw.sin(), zero, yaw.sin(), yaw.cos(), zero, zero, zero, one], -1).unflatten(-1, (3, 3))
+        return Trajectory(torch.cat([local.float(), zero[:, None]], -1), rot)
+    car = Car()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "poses.csv"
+        pose_table(scene[row : row + 1].to("cpu"), 0.0, 12.0, car).to_csv(file, index=False)
+        track = read_track(
+            Poses(
+                file, "time", "s", ("x", "y", "z"), "ENU", Orientation("quaternion", ("qx", "qy", "qz", "qw")), car.lever_arm, 0.0,
+                car.smooth if how == "smoothed" else 0.0, None, 1.0,
+            )
+        )  # fmt: skip
+    return read_egomotion(track.table(0, 12_000_000, 0), "scene").history(t0)[0]
+
+
+def score(
+    planner: Planner, scene: SceneBatch, variant: Variant | None, options: PlanOptions, show: Callable[[int], None]
+) -> dict[str, float]:
+    """Means over the scenes."""
+    future = paths(scene.to("cpu"), torch.full((len(scene.seeds),), T0_STEP)).future_xyz
+    told = labels(scene.to("cpu"), T0_STEP)
+    best, first, right, failed = [], [], [], 0
+    for row in range(len(scene.seeds)):
+        show(row)
+        try:
+            frames, cameras = pictures(scene, variant, row)
+            seen = Observation(frames, cameras, history(scene, row, variant.history if variant else "true"), T0_STEP * 100_000)
+            plan = planner.plan(seen, options)
+        except Exception as error:
+            print(f"{variant.name if variant else 'nominal'}, scene {row}: {str(error).splitlines()[0]}", flush=True)
+            failed += 1
+            continue
+        truth = future[row]
+        best.append(float(min_ade(plan.xyz[None], truth[None]).value[0]))
+        first.append(float(ade(plan.xyz[None], truth[None]).value[0, 0]))
+        meanings = [classify(text) for text in plan.reasoning]
+        right.append(sum(m is not None and m[0] == told[row].decision for m in meanings) / len(meanings))
+    return {"min_ade": float(np.mean(best)), "ade": float(np.mean(first)), "decisions": float(np.mean(right)), "refused": failed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=64)
+    parser.add_argument("--only", help="only variants whose name holds this")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    given = parser.parse_args()
+    import warnings
+
+    warnings.simplefilter("ignore")
+    planner = load("small", device=_head.DEVICE)
+    options = PlanOptions(samples=6, seed=42, max_tokens=32)
+    scene = simulate(range(FIRST, FIRST + given.scenes), seconds=12.0).to(_head.DEVICE)
+    began = time.perf_counter()
+    rows: dict[str, dict[str, float]] = {}
+    print(f"{'':<36}{'minADE m':>9}{'x':>6}{'ADE m':>8}{'x':>6}{'decisions':>11}{'refused':>9}", flush=True)
+    for variant in [None, *(v for v in variants() if not given.only or given.only in v.name)]:
+        name = "nominal rig" if variant is None else variant.name
+        row = rows[name] = score(planner, scene, variant, options, lambda _: None)
+        base = rows["nominal rig"]
+        print(
+            f"{name:<36}{row['min_ade']:>9.3f}{row['min_ade'] / base['min_ade']:>6.2f}{row['ade']:>8.3f}{row['ade'] / base['ade']:>6.2f}"
+            f"{100 * row['decisions']:>10.1f}%{row['refused']:>9}",
+            flush=True,
+        )
+    print(f"{given.scenes} scenes on {_head.DEVICE}, {time.perf_counter() - began:.0f} s")
+    if given.out:
+        given.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@
     python checks/own_rig.py --scenes 64 --out own_rig.json
 
 Scenes nobody trained on (seeds from 960,000), at t0 = 5.1 s: minADE over 6 samples, ADE of the first, the share of right decisions, and
-the multiple of the nominal rig's. Pictures of the other rig are rendered through its own lenses and re-rendered by rig.views, as recordings are.
+the multiple of the nominal rig's. Pictures of the other rig are rendered through its own lenses, and re-rendered by rig.views.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ train        training and validating the small model on the world               
 predict      a few clips: records, pages, films                                                  <- core metrics data draw planner
 drive        closed loop: a driver plans, a car follows, the world answers                        <- core metrics draw planner predict world
 evaluate     many clips: durable rows, intervals, reports                                        <- core metrics data draw planner predict
+serve        plans over HTTP, and the page to play with: a queue, a gate, addresses              <- core data draw evaluate planner
+client       `Client`: a planner that a service runs                                             <- core
 bench        how fast this machine plans                                                         <- core engine planner stream testing
 models       the original's names, as clients import them                                        <- core planner
 helper       the original's helper                                                               <- core models

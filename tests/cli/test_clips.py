@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 import alpamayo_r1
 from alpamayo_r1.cli.__main__ import app
-from alpamayo_r1.cli.listing import beginnings
 from alpamayo_r1.data.errors import DataError
+from alpamayo_r1.data.listing import beginnings
 
 
 def test_clips_are_listed_with_their_times_families_and_words():

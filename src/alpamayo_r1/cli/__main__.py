@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from alpamayo_r1 import __version__
-from alpamayo_r1.cli import ask, doctor, evaluate, make, recordings, run
+from alpamayo_r1.cli import ask, doctor, evaluate, make, recordings, run, serve
 from alpamayo_r1.cli.errors import Verb, Verbs
 
 VERBS = {
@@ -16,6 +16,8 @@ VERBS = {
     "run": run.run,
     "film": run.film,
     "ask": ask.ask,
+    "view": serve.view,
+    "serve": serve.serve,
     "eval": evaluate.evaluate,
     "compare": evaluate.compare,
     "world": make.world,

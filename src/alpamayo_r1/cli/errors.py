@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import re
 import sys
 import warnings
@@ -10,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-PACKAGE = Path(__file__).parents[1]
-_RAISE = dis.opmap["RAISE_VARARGS"]
+from alpamayo_r1.core.mistakes import PACKAGE, is_for_people
+
 _Usage: Any = typer.BadParameter.mro()[2]  # typer's base of all complaints about what was typed
 
 
@@ -91,26 +89,9 @@ def teaching(out: Path | None = None) -> Iterator[None]:
         fail(str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error))
 
 
-def is_for_people(error: Exception) -> bool:
-    """Whether the error is about what was given: a ValueError, a class of this package, a TypeError or KeyError that it raised itself."""
-    ours = type(error).__module__.startswith("alpamayo_r1.")
-    return ours or isinstance(error, ValueError) or (isinstance(error, TypeError | KeyError) and raised_here(error))
-
-
 def explained(error: Exception) -> str:
     """An error as people read it; one that nobody foresaw with its class."""
     return visible(str(error) if is_for_people(error) or isinstance(error, OSError) else f"{type(error).__name__}: {error}")
-
-
-def raised_here(error: Exception) -> bool:
-    """Whether a `raise` in this package made the error, not an operation that failed."""
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return False
-    code = trace.tb_frame.f_code
-    return Path(code.co_filename).is_relative_to(PACKAGE) and code.co_code[trace.tb_lasti] == _RAISE
 
 
 def show_warning(

@@ -191,7 +191,8 @@ def clips(
     """List the clips of a data set: ids and their shortest beginnings, the t0 they allow, and for synthetic ones family and words."""
     import json
 
-    from alpamayo_r1.cli.listing import listed, table
+    from alpamayo_r1.cli.listing import table
+    from alpamayo_r1.data.listing import listed
     from alpamayo_r1.data.source import open_source
 
     with open_source(data) as source:

@@ -1,0 +1,501 @@
+// What is shown and what is done: one state, one `render`, and requests of which the newest counts.
+
+import * as api from "./api.js";
+import * as draw from "./draw.js";
+import { openEvaluations } from "./evaluation.js";
+
+const $ = (id) => document.getElementById(id);
+const FRONT = "camera_front_wide_120fov";
+const STEP = 100_000;
+
+const state = { about: null, clips: [], clip: null, range: null, t0: 5_100_000, reason: "", navigation: "", guidance: 1, lit: null, pinned: {}, playing: false };
+let shown = { free: null, other: null, scene: null };
+
+const settings = () => ({ samples: clamp(Number($("samples").value) || 1, 1, 16), seed: clamp(Math.floor(Number($("seed").value)) || 0, 0, 2 ** 31 - 1) });
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const seconds = (us) => `${(us / 1e6).toFixed(1)} s`;
+
+/** The plans that are shown: the model's own, and what if. While it plays one sample each, which is what there is time for. */
+function variants() {
+  const common = state.playing ? { ...settings(), samples: 1 } : settings();
+  const found = [{ kind: "free", title: "The model's own words", options: common }];
+  if (state.reason) found.push({ kind: "other", title: `What if: ${state.reason}`, options: { ...common, reasoning: state.reason } });
+  else if (state.navigation) {
+    const options = { ...common, navigation: state.navigation, guidance: state.guidance };
+    found.push({ kind: "other", title: `Told: ${state.navigation} (guidance ${state.guidance})`, options });
+  }
+  return found;
+}
+
+// ---------------------------------------------------------------------------------------------------------------- what is drawn
+
+function render() {
+  const { clip, t0 } = state;
+  if (!clip) return;
+  $("time").value = t0;
+  $("time").setAttribute("aria-valuetext", seconds(t0));
+  $("clock").value = seconds(t0);
+  const now = variants().map((one) => ({ ...one, reply: api.peek(api.planKey(clip, t0, one.options)) }));
+  const scene = api.peek(`scene ${clip} ${t0}`);
+  const [free, other] = now;
+  shown = { free: free.reply ?? null, other: other?.reply ?? null, scene: scene ?? null };
+  const paths = now.flatMap(pathsOf);
+  words(now, scene);
+  cameras(scene, paths, Boolean(other));
+  draw.above($("above-canvas"), scene, paths);
+  draw.curve($("speed"), scene, paths, draw.speed, "m/s", 2);
+  draw.curve($("curvature"), scene, paths, draw.curvature, "1/m", 0.02);
+  describe(scene, now);
+  document.documentElement.dataset.shown = scene && now.every((one) => one.reply) ? `${clip} ${t0}` : "";
+}
+
+function litOf(kind, count) {
+  if (state.lit && state.lit.kind === kind) return state.lit.sample;
+  return Math.min(state.pinned[kind] ?? 0, count - 1);
+}
+
+function pathsOf({ kind, reply }) {
+  if (!reply) return [];
+  const [plan] = reply.plans;
+  const lit = litOf(kind, plan.xyz.length);
+  return plan.xyz.map((xyz, i) => ({ xyz, kind, sample: i, lit: i === lit, reply }));
+}
+
+function cameras(scene, paths, beside) {
+  const place = $("cameras");
+  const names = scene?.cameras ?? [];
+  if (!names.length) return;
+  const large = names.includes(FRONT) ? FRONT : names[0];
+  const wanted = [
+    { camera: large, kind: beside ? "free" : null, large: true },
+    ...(beside ? [{ camera: large, kind: "other", large: true }] : []),
+    ...names.filter((name) => name !== large).map((camera) => ({ camera, kind: null, large: false })),
+  ];
+  place.classList.toggle("beside", beside);
+  const layout = JSON.stringify(wanted);
+  if (place.dataset.layout !== layout) {
+    place.dataset.layout = layout;
+    place.replaceChildren(...wanted.map(figure));
+  }
+  for (const [i, { camera, kind }] of wanted.entries()) {
+    const canvas = place.children[i].querySelector("canvas");
+    canvas.style.aspectRatio = `${scene.size.width} / ${scene.size.height}`;
+    const bordered = paths
+      .filter((path) => !kind || path.kind === kind)
+      .map((path) => ({ ...path, border: path.reply.corridors?.[camera]?.samples[path.sample] }))
+      .filter((path) => path.border);
+    const order = [...bordered.filter((p) => !p.lit), ...bordered.filter((p) => p.lit)];
+    const truth = paths.map((path) => path.reply.corridors?.[camera]?.truth).find(Boolean) ?? null;
+    draw.camera(canvas, api.peek(api.pictureKey(state.clip, state.t0, camera)), order, truth);
+    const told = kind === "other" ? "with your words" : kind === "free" ? "the model's own words" : "";
+    canvas.setAttribute("aria-label", `${draw.TITLES[camera] ?? camera} camera at ${seconds(state.t0)}${told ? `, ${told}` : ""}, with the planned corridor`);
+  }
+}
+
+function figure({ camera, kind, large }) {
+  const found = document.createElement("figure");
+  found.classList.toggle("large", large);
+  const canvas = document.createElement("canvas");
+  canvas.setAttribute("role", "img");
+  const caption = document.createElement("figcaption");
+  const told = kind === "other" ? " · your words" : kind === "free" ? " · its own words" : "";
+  caption.textContent = `${draw.TITLES[camera] ?? camera}${told}`;
+  found.append(canvas, caption);
+  return found;
+}
+
+function words(now, scene) {
+  const place = $("words");
+  const key = JSON.stringify([now.map(({ title, options, reply }) => [title, options, reply ? [reply.t0_us, reply.clip_id] : null]), Boolean(scene?.future)]);
+  if (place.dataset.key !== key) {
+    const focused = document.activeElement?.dataset?.chip;
+    place.dataset.key = key;
+    place.replaceChildren(...now.map((one) => column(one, scene)));
+    if (focused) place.querySelector(`[data-chip="${focused}"]`)?.focus();
+  }
+  for (const button of place.querySelectorAll("[data-chip]")) {
+    const [kind, sample] = button.dataset.chip.split(" ");
+    const count = place.querySelectorAll(`[data-chip^="${kind} "]`).length;
+    const lit = litOf(kind, count) === Number(sample);
+    button.classList.toggle("lit", lit);
+    button.setAttribute("aria-pressed", String(Math.min(state.pinned[kind] ?? 0, count - 1) === Number(sample)));
+  }
+}
+
+function column({ kind, title, reply }, scene) {
+  const found = document.createElement("div");
+  found.className = "variant";
+  const head = document.createElement("h2");
+  const mark = document.createElement("span");
+  mark.className = `key ${kind}`;
+  head.append(mark, title);
+  const list = document.createElement("ul");
+  list.className = "chips";
+  found.append(head, list);
+  if (!reply) {
+    const note = document.createElement("p");
+    note.className = "note";
+    note.textContent = "planning …";
+    found.append(note);
+    return found;
+  }
+  const [plan] = reply.plans;
+  plan.reasoning.forEach((text, i) => {
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.chip = `${kind} ${i}`;
+    const parts = [`${i + 1}`, text.trim() || "(no words)", far(plan.xyz[i], scene)];
+    button.append(...parts.map((part, k) => Object.assign(document.createElement("span"), { textContent: part, className: k === 2 ? "error" : "" })));
+    const light = () => {
+      state.lit = { kind, sample: i };
+      render();
+    };
+    const dim = () => {
+      if (state.lit?.kind === kind && state.lit.sample === i) state.lit = null;
+      render();
+    };
+    button.onmouseenter = button.onfocus = light;
+    button.onmouseleave = button.onblur = dim;
+    button.onclick = () => {
+      state.pinned[kind] = i;
+      render();
+    };
+    item.append(button);
+    list.append(item);
+  });
+  const codes = new Map([...(scene?.notes ?? []), ...plan.notes].map((note) => [note.code, note.text]));
+  for (const [code, text] of codes) {
+    found.append(Object.assign(document.createElement("p"), { className: "note", textContent: `⚠ ${code}: ${text}` }));
+  }
+  return found;
+}
+
+/** How far a path ends from what was driven, or from here where that is not known. */
+function far(xyz, scene) {
+  const truth = scene?.future?.xyz ?? [];
+  const both = xyz.filter((_, i) => truth[i] && truth[i][0] !== null);
+  if (!both.length) return `${Math.hypot(xyz.at(-1)[0], xyz.at(-1)[1]).toFixed(0)} m`;
+  const sum = xyz.reduce((total, p, i) => (truth[i] && truth[i][0] !== null ? total + Math.hypot(p[0] - truth[i][0], p[1] - truth[i][1]) : total), 0);
+  return `ADE ${(sum / both.length).toFixed(2)} m`;
+}
+
+function describe(scene, now) {
+  const told = now
+    .filter((one) => one.reply)
+    .map(({ kind, reply }) => {
+      const [plan] = reply.plans;
+      const end = plan.xyz[litOf(kind, plan.xyz.length)].at(-1);
+      const side = Math.abs(end[1]) < 0.3 ? "straight on" : `${Math.abs(end[1]).toFixed(1)} m to the ${end[1] > 0 ? "left" : "right"}`;
+      return `${kind === "free" ? "its own plan" : "the plan you asked for"} ends ${end[0].toFixed(0)} m ahead, ${side}`;
+    })
+    .join("; ");
+  $("above-canvas").setAttribute("aria-label", `View from above: ${told || "no plan yet"}`);
+  $("speed").setAttribute("aria-label", `Speed over time: ${told || "no plan yet"}`);
+  $("curvature").setAttribute("aria-label", `Curvature over time: ${told || "no plan yet"}`);
+  const kinds = [["free", "plan"], ...(now.length > 1 ? [["other", "what if"]] : []), ...(scene?.future ? [["truth", "driven"]] : []), ["past", "before t0"]];
+  $("legend").replaceChildren(
+    ...kinds.map(([kind, text]) => {
+      const item = document.createElement("li");
+      const mark = document.createElement("span");
+      mark.className = `key ${kind}`;
+      item.append(mark, text);
+      return item;
+    }),
+  );
+  $("rights").textContent = scene?.notice ?? "";
+}
+
+// ------------------------------------------------------------------------------------------------------------------ what is asked
+
+let wanted = 0;
+let busy = false;
+
+/** Gets what is missing for the moment that is shown; while that runs, later wishes replace each other. */
+async function refresh() {
+  render();
+  wanted += 1;
+  if (busy || state.playing) return;
+  busy = true;
+  try {
+    for (let mine = 0; mine !== wanted; ) {
+      mine = wanted;
+      await fill(() => mine === wanted);
+    }
+  } finally {
+    busy = false;
+  }
+}
+
+async function fill(current) {
+  const { clip, t0 } = state;
+  const began = performance.now();
+  try {
+    tell("reading …", 150);
+    const scene = await api.scene(clip, t0).promise;
+    if (!current()) return;
+    await Promise.all(scene.cameras.map((camera) => api.picture(clip, t0, camera).promise));
+    render();
+    for (const { options } of variants()) {
+      if (!current()) return;
+      tell("planning …", 150);
+      await api.plan(clip, t0, options).promise;
+      render();
+    }
+    warn("");
+    tell(`${Math.round(performance.now() - began)} ms`);
+  } catch (error) {
+    if (error.status === 503 || error.again) {
+      tell(`busy, again in ${error.again || 1} s`);
+      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.again || 1)));
+      wanted += 1;
+      return;
+    }
+    tell("");
+    warn(error.message);
+    if (!(error instanceof api.Refused)) throw error;
+  }
+}
+
+let telling = 0;
+function tell(text, after = 0) {
+  clearTimeout(telling);
+  if (after) telling = setTimeout(() => ($("state").textContent = text), after);
+  else $("state").textContent = text;
+}
+
+function warn(text) {
+  $("notice").textContent = text;
+  $("notice").hidden = !text;
+}
+
+async function choose(id, t0) {
+  stop();
+  try {
+    const { now, promise } = api.clip(id);
+    const clip = now ?? (await promise);
+    state.clip = clip.clip_id;
+    state.range = clip.t0_us;
+    Object.assign($("time"), { min: clip.t0_us.first, max: clip.t0_us.last });
+    state.t0 = clamp(t0 ?? 5_100_000, clip.t0_us.first, clip.t0_us.last);
+    $("clip").value = state.clip;
+    state.pinned = {};
+    remember();
+    await refresh();
+  } catch (error) {
+    warn(error.message);
+    if (!(error instanceof api.Refused)) throw error;
+  }
+}
+
+function moveTo(t0) {
+  if (!state.range) return;
+  stop();
+  state.t0 = clamp(t0, state.range.first, state.range.last);
+  remember();
+  refresh();
+}
+
+function remember() {
+  history.replaceState(null, "", `#clip=${state.clip}&t0=${state.t0}`);
+}
+
+// -------------------------------------------------------------------------------------------------------------------------- play
+
+let playing = null;
+
+function stop() {
+  if (playing) playing.over = true;
+}
+
+async function play() {
+  if (playing) return stop();
+  const run = (playing = { over: false });
+  state.playing = true;
+  const streams = variants().map(({ options }) => new api.Stream(options));
+  $("play").textContent = "❚❚ Pause";
+  $("play").setAttribute("aria-pressed", "true");
+  const { clip } = state;
+  if (state.t0 + STEP > state.range.last) state.t0 = state.range.first;
+  const times = [];
+  try {
+    while (!run.over && state.t0 + STEP <= state.range.last) {
+      const began = performance.now();
+      const next = state.t0 + STEP;
+      if (next + STEP <= state.range.last) read(clip, next + STEP).catch(() => {});
+      const steps = streams.map((stream) => api.peek(api.planKey(clip, next, stream.options)) ?? stream.step(clip, next));
+      await Promise.all([read(clip, next), ...steps]);
+      if (run.over) break;
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, 100 - (performance.now() - began))));
+      if (run.over) break;
+      state.t0 = next;
+      render();
+      times.push(performance.now() - began);
+      const mean = times.slice(-10).reduce((a, b) => a + b, 0) / Math.min(10, times.length);
+      tell(`${(1000 / mean).toFixed(1)} per second`);
+      document.documentElement.dataset.played = String(times.length);
+    }
+  } catch (error) {
+    warn(error.message);
+    if (!(error instanceof api.Refused)) throw error;
+  } finally {
+    streams.forEach((stream) => stream.close());
+    playing = null;
+    state.playing = false;
+    $("play").textContent = "▶ Play";
+    $("play").setAttribute("aria-pressed", "false");
+    remember();
+    refresh();
+  }
+}
+
+async function read(clip, t0) {
+  const scene = await api.scene(clip, t0).promise;
+  await Promise.all(scene.cameras.map((camera) => api.picture(clip, t0, camera).promise));
+}
+
+// ------------------------------------------------------------------------------------------------------------------ what is typed
+
+function setReason(text) {
+  state.reason = text.trim();
+  $("reason-clear").hidden = !state.reason;
+  state.pinned.other = 0;
+  stop();
+  refresh();
+}
+
+function setTheme(name) {
+  localStorage.setItem("theme", name);
+  const dark = name === "dark" || (name === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  $("theme").textContent = `Theme: ${name}`;
+  $("theme").setAttribute("aria-label", `Light or dark: ${name === "auto" ? "as the system says" : name}`);
+  render();
+}
+
+function nextTheme() {
+  const order = ["auto", "light", "dark"];
+  setTheme(order[(order.indexOf(localStorage.getItem("theme") ?? "auto") + 1) % 3]);
+}
+
+function step(by) {
+  const at = state.clips.findIndex((one) => one.clip_id === state.clip);
+  const to = state.clips[clamp(at + by, 0, state.clips.length - 1)];
+  if (to && to.clip_id !== state.clip) choose(to.clip_id);
+}
+
+function onKey(event) {
+  const typing = event.target.closest("input:not([type=range]), select, textarea, dialog");
+  if (event.key === "Escape" && state.reason && !event.target.closest("dialog")) {
+    $("reason").value = "";
+    setReason("");
+    return;
+  }
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const far = event.shiftKey ? 10 : 1;
+  const keys = {
+    ArrowLeft: () => moveTo(state.t0 - far * STEP),
+    ArrowRight: () => moveTo(state.t0 + far * STEP),
+    "[": () => step(-1),
+    "]": () => step(1),
+    r: () => $("reason").focus(),
+    t: nextTheme,
+    "?": () => $("help").showModal(),
+  };
+  if (event.key === " " && !event.target.closest("button, a")) keys[" "] = play;
+  if (/^[1-9]$/.test(event.key)) {
+    keys[event.key] = () => {
+      state.pinned.free = Number(event.key) - 1;
+      render();
+    };
+  }
+  if (keys[event.key]) {
+    event.preventDefault();
+    keys[event.key]();
+  }
+}
+
+async function question(event) {
+  event.preventDefault();
+  const text = $("question").value.trim();
+  if (!text) return;
+  const line = (words, kind) => $("said").append(Object.assign(document.createElement("p"), { textContent: words, className: kind }));
+  line(text, "mine");
+  $("question").value = "";
+  try {
+    const { answers } = await api.post("/api/ask", { clip_id: state.clip, t0_us: state.t0, question: text, options: { seed: settings().seed } });
+    line(`${answers[0].answers[0].trim() || "(no words)"}${answers[0].ended[0] ? "" : " … (cut off)"}`, "answer");
+  } catch (error) {
+    line(error.message, "note");
+  }
+}
+
+function listen() {
+  $("clip").onchange = () => choose($("clip").value);
+  $("time").oninput = () => moveTo(Number($("time").value));
+  $("back").onclick = () => moveTo(state.t0 - STEP);
+  $("on").onclick = () => moveTo(state.t0 + STEP);
+  $("play").onclick = play;
+  $("theme").onclick = nextTheme;
+  $("open-help").onclick = () => $("help").showModal();
+  $("open-evaluation").onclick = () => openEvaluations(state.about.evaluations, choose);
+  $("reason-form").onsubmit = (event) => {
+    event.preventDefault();
+    setReason($("reason").value);
+  };
+  $("reason-clear").onclick = () => {
+    $("reason").value = "";
+    setReason("");
+    $("reason").focus();
+  };
+  $("navigation-form").onsubmit = (event) => {
+    event.preventDefault();
+    state.navigation = $("navigation").value.trim();
+    refresh();
+  };
+  $("guidance").oninput = () => {
+    state.guidance = Number($("guidance").value);
+    $("guidance-value").value = state.guidance.toFixed(1);
+  };
+  $("guidance").onchange = refresh;
+  $("settings").onsubmit = (event) => event.preventDefault();
+  $("samples").onchange = $("seed").onchange = () => {
+    Object.assign($("samples"), { value: settings().samples });
+    stop();
+    refresh();
+  };
+  $("question-form").onsubmit = question;
+  document.addEventListener("keydown", onKey);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(localStorage.getItem("theme") ?? "auto"));
+  let resizing = 0;
+  new ResizeObserver(() => {
+    cancelAnimationFrame(resizing);
+    resizing = requestAnimationFrame(render);
+  }).observe(document.querySelector("main"));
+}
+
+async function begin() {
+  api.takeToken();
+  const asked = new URLSearchParams(location.hash.slice(1));
+  setTheme(localStorage.getItem("theme") ?? "auto");
+  listen();
+  try {
+    state.about = await api.get("/api/service");
+    const { clips } = await api.get("/api/clips?count=1000");
+    state.clips = clips;
+  } catch (error) {
+    warn(error.message);
+    return;
+  }
+  $("clip").replaceChildren(...state.clips.map((one) => new Option([one.short, one.family.replaceAll("_", " "), one.text].filter(Boolean).join(" · "), one.clip_id)));
+  $("reasons").replaceChildren(...[...new Set(state.clips.map((one) => one.text).filter(Boolean))].map((text) => new Option(text)));
+  $("open-evaluation").hidden = !state.about.evaluations.length;
+  $("navigation-form").hidden = !state.about.navigates;
+  $("talk").hidden = !state.about.answers_questions;
+  $("service").textContent = `${state.about.family} “${state.about.checkpoint}” on ${state.about.device}, version ${state.about.version}`;
+  const first = state.clips.some((one) => one.clip_id === asked.get("clip")) ? asked.get("clip") : state.clips[0]?.clip_id;
+  if (first) await choose(first, asked.get("t0") ? Number(asked.get("t0")) : undefined);
+  else warn("This service has no clips.");
+}
+
+begin();

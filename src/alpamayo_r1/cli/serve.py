@@ -1,0 +1,111 @@
+"""`alpamayo-r1 serve` and `view`: the service, and the page in a browser. Heavy imports happen inside the verbs."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alpamayo_r1.cli.options import Checkpoint, Data, Device, Fast, maybe_text, place, text, whole
+from alpamayo_r1.cli.progress import Meter, metered
+
+Host = Annotated[str, typer.Option(callback=text, help="Address to listen on; any but this machine's own needs a token.")]
+Port = Annotated[int, whole(0, 65535, "Port to listen on; 0: a free one.")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        callback=maybe_text, envvar="ALPAMAYO_TOKEN", help="What requests must carry (default: none on loopback, else a fresh one)."
+    ),
+]
+Evaluations = Annotated[
+    list[Path] | None, typer.Option("--evaluation", parser=place, metavar="FOLDER", help="Folder of an `eval` to show; repeat for several.")
+]
+Waiting = Annotated[int, whole(1, 10_000, "Requests that may wait; the next ones get 503 with Retry-After.")]
+
+
+def serve(
+    checkpoint: Checkpoint = "small",
+    data: Data = "sample",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token: Token = None,
+    evaluation: Evaluations = None,
+    waiting: Waiting = 16,
+    device: Device = "auto",
+    fast: Fast = None,
+) -> None:
+    """Serve plans over HTTP: clips, plans, questions, streams, evaluations, and a page to play with. Describes itself at /docs."""
+    start(checkpoint, data, host, port, token, evaluation or [], waiting, device, fast, browse=False)
+
+
+def view(
+    checkpoint: Checkpoint = "small",
+    data: Data = "sample",
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    token: Token = None,
+    evaluation: Evaluations = None,
+    waiting: Waiting = 16,
+    device: Device = "auto",
+    fast: Fast = None,
+) -> None:
+    """Look at plans in a browser: scrub, play, compare samples, and type a reason to see the path bend."""
+    start(checkpoint, data, host, port, token, evaluation or [], waiting, device, fast, browse=True)
+
+
+def start(
+    checkpoint: str,
+    data: str,
+    host: str,
+    port: int,
+    token: str | None,
+    evaluations: list[Path],
+    waiting: int,
+    device: str,
+    fast: bool | None,
+    *,
+    browse: bool,
+) -> None:
+    """Loads, listens, and serves until interrupted.
+
+    Raises:
+        ValueError: the extra is not installed, or what was given does not fit. OSError: the address is taken.
+    """
+    missing = [name for name in ("fastapi", "uvicorn", "websockets") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"serving needs {', '.join(missing)}: pip install 'alpamayo-r1[serve]'")
+
+    from alpamayo_r1.data.source import open_source
+    from alpamayo_r1.planner import load
+    from alpamayo_r1.serve.app import make_app
+    from alpamayo_r1.serve.guard import is_loopback
+    from alpamayo_r1.serve.queue import Limits
+    from alpamayo_r1.serve.run import listening, run
+
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    with open_source(data) as source, listening(host, port) as at:
+        with metered(Meter(f"loading {checkpoint}", None, "")):
+            planner = load(checkpoint, device=device, fast=fast)
+        limits = Limits(waiting=waiting)
+        app = make_app(planner, source, name=shown(checkpoint), token=token, limits=limits, evaluations=evaluations)
+        shown_host = f"[{host}]" if ":" in host else host
+        url = f"http://{shown_host}:{at.getsockname()[1]}/" + ("" if token is None else f"#token={token}")
+
+        def ready() -> None:
+            typer.echo(f"open {url}  (Ctrl+C ends it; /docs describes the service)")
+            if browse:
+                import webbrowser
+
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+        run(app, at, ready)
+
+
+def shown(checkpoint: str) -> str:
+    """A checkpoint's name as others may see it: of a folder its last part alone."""
+    return Path(checkpoint).name if Path(checkpoint).exists() else checkpoint

@@ -1,0 +1,73 @@
+"""Runs the service until it is interrupted; says where it is once it answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from alpamayo_r1.core.notes import NoteWarning
+
+CLOSING = 5
+"""Seconds that requests have to end in when the service stops."""
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 whose answer to what is no HTTP is an error as everywhere."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers bytes that are no request."""
+        text = f"these bytes are no HTTP/1.1 request ({msg}): see /docs for what can be asked"
+        body = json.dumps({"error": {"type": "ValueError", "text": text}}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        for event in (h11.Response(status_code=400, headers=headers, reason=STATUS_PHRASES[400]), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Calls a function once it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]):
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts, then tells."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket on that address, port 0 for a free one. Raises OSError naming it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise OSError(error.errno, f"{error.strerror}: choose another --port, or stop what listens there", f"{host}:{port}") from None
+    return found
+
+
+def server(app: FastAPI, ready: Callable[[], None]) -> Server:
+    """The server of an application; `run(sockets=[...])` serves until `should_exit` is set."""
+    warnings.filterwarnings("ignore", category=NoteWarning)  # plans carry their notes
+    settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "on", "ws": "websockets-sansio"}
+    body = app.state.service.limits.body
+    config = uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=CLOSING, ws_max_size=body, backlog=512, **settings)
+    return Server(config, ready)
+
+
+def run(app: FastAPI, at: socket.socket, ready: Callable[[], None]) -> None:
+    """Serves an application on a bound socket until it is interrupted."""
+    server(app, ready).run(sockets=[at])

@@ -1,0 +1,310 @@
+"""The service: what it answers, whom it refuses, and that it says no at once where it has enough to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from alpamayo_r1.client import Client, ServiceError
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.options import AskOptions, PlanOptions
+from alpamayo_r1.core.wire import MEDIA_TYPE, pack
+from alpamayo_r1.data.source import open_source
+from alpamayo_r1.planner import Planner
+from alpamayo_r1.testing import random_observation
+from conftest import GOLDEN
+from support.service import served
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+from alpamayo_r1.serve.guard import is_loopback
+from alpamayo_r1.serve.queue import Busy, Limits, Queue
+from alpamayo_r1.serve.schema import ASK_OPTIONS, PLAN_OPTIONS
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+FEW = {"max_tokens": 4, "steps": 1, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def planner():
+    return Planner.of(*load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32))
+
+
+@pytest.fixture(scope="module")
+def url(planner):
+    with open_source("sample") as source, served(planner, source, limits=Limits(body=2**20)) as found:
+        yield found
+
+
+def ask(url: str, path: str, body: object = None, headers: dict[str, str] | None = None, method: str | None = None):
+    """Status, headers and body of an answer; body: bytes as they are, else as JSON."""
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    given = {"content-type": "application/json"} if content is not None else {}
+    request = urllib.request.Request(f"{url}{path}", content, given | (headers or {}), method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def told(answer) -> str:
+    return json.loads(answer[2])["error"]["text"]
+
+
+def test_a_clip_is_planned_as_in_python(url, planner):
+    status, _, content = ask(url, "/api/plan", {"clip_id": "026c", "options": FEW | {"samples": 2}, "draw": True})
+    found = json.loads(content)
+    with open_source("sample") as source:
+        sample = source.clip(source.find("026c")).sample()
+    want = planner.plan(sample.observation, samples=2, **FEW)
+    assert status == 200 and found["seed"] == 1 and found["t0_us"] == 5_100_000
+    assert torch.equal(torch.tensor(found["plans"][0]["xyz"]), want.xyz)
+    drawn = found["corridors"]["camera_front_wide_120fov"]
+    assert len(drawn["samples"]) == 2 and any(drawn["truth"]["left"])
+
+
+def test_what_can_be_looked_at(url):
+    about = json.loads(ask(url, "/api/service")[2])
+    assert (about["family"], about["clips"], about["navigates"]) == ("Alpamayo-R1", 10, False)
+    clips = json.loads(ask(url, "/api/clips?match=cones&count=1")[2])
+    clip_id = clips["clips"][0]["clip_id"]
+    assert clips["total"] >= 1 and len(clips["clips"]) == 1
+    clip = json.loads(ask(url, f"/api/clips/{clip_id}")[2])
+    lens = clip["calibration"]["camera_front_wide_120fov"]["lens"]
+    assert lens["kind"] == "f-theta" and len(lens["fw"]) > 2 and clip["t0_us"]["first"] < clip["t0_us"]["last"]
+    scene = json.loads(ask(url, f"/api/clips/{clip_id}/scene?t0_us=5000000")[2])
+    assert len(scene["history"]["xyz"]) == 16 and len(scene["future"]["xyz"]) == 64 and scene["markings"]
+    status, headers, png = ask(url, f"/api/clips/{clip_id}/frames/camera_front_wide_120fov?form=png")
+    assert status == 200 and headers["content-type"] == "image/png" and png[:4] == b"\x89PNG"
+
+
+def test_the_description_names_every_option_with_its_default(url):
+    described = json.loads(ask(url, "/openapi.json")[2])
+    body = described["paths"]["/api/plan"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    shown = body["properties"]["options"]["properties"]
+    assert shown["temperature"]["default"] == PlanOptions.temperature and "m/s^2" in json.dumps(described)
+    assert set(PLAN_OPTIONS) == {field.name for field in fields(PlanOptions)}
+    assert set(ASK_OPTIONS) == {field.name for field in fields(AskOptions)}
+
+
+@pytest.mark.parametrize(
+    "body, text",
+    [
+        ({"clip_id": "026c", "options": {"sample": 2}}, r"did you mean samples="),
+        ({"clip_id": "026c", "options": {"samples": 65}}, "samples is 65, expected at most 64 of this service"),
+        ({"clip_id": "026c", "options": {"steps": 101}}, "steps is 101, expected at most 100 of this service"),
+        ({"clip_id": "026c", "options": {"samples": True}}, "samples is True, expected an integer"),
+        ({"clip_id": "026c", "options": {"temperature": -1}}, "temperature is -1, expected 0"),
+        ({"clip_id": "026c", "options": {"reasoning": "\ud800"}}, "no text that can be written as UTF-8"),
+        ({"clip_id": "026c", "options": {"noise": [[1]]}}, "noise has shape"),
+        ({"clip_id": "026c", "options": {"noise": "x"}}, "noise is no array of numbers"),
+        ({"clip_id": "026c", "options": 5}, "options: input should be a valid dictionary"),
+        ({"clip_id": "026c", "t0_us": 5.5}, "t0_us: input should be a valid integer"),
+        ({"clip_id": "026c", "t0_us": 1}, "what to do"),
+        ({"clip_id": "026c", "cameras": []}, "cameras are"),
+        ({"clip_id": "026c", "cameras": ["camera_rear_left_70fov"]}, "has no camera"),
+        ({"clip_id": "026c", "extra": 1}, "extra"),
+        ({}, "clip_id: field required"),
+        ([], "the body"),
+        (b"{", "the body is no JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"\xff\xfe", "the body is no JSON"),
+    ],
+)
+def test_a_bad_plan_is_told_what_would_fit(url, body, text):
+    answer = ask(url, "/api/plan", body)
+    assert answer[0] == 422 and text in told(answer), answer
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/clips/nothing", "/api/clips/..%2f..%2fetc%2fpasswd", "/api/evaluations/0", "/nothing", "/page/../app.py"]
+)
+def test_what_is_not_there_is_not_found(url, path):
+    answer = ask(url, path)
+    assert answer[0] == 404 and told(answer)
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/../../planner.py", "/page/%2e%2e/%2e%2e/planner.py", "/page//etc/passwd", "/page/..%5c..%5cplanner.py"]
+)
+def test_no_path_of_the_server_can_be_read(url, path):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\n\r\n".encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert said.split()[1] == b"404" and b"import" not in said
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        (b"", "no safetensors file"),
+        (b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ", "is missing"),
+        (b"\xff" * 64, "no safetensors file"),
+    ],
+)
+def test_a_bad_observation_is_told_what_would_fit(url, content, text):
+    answer = ask(url, "/api/plan/observation", content, {"content-type": MEDIA_TYPE})
+    assert answer[0] == 422 and text in told(answer)
+
+
+def test_a_request_beside_an_observation_is_checked(url):
+    for request, text in (({"option": {}}, "the request holds option"), ({"options": [1]}, "expected an object")):
+        content = pack(random_observation(0, 32, 32), request)
+        answer = ask(url, "/api/plan/observation", content, {"content-type": MEDIA_TYPE})
+        assert answer[0] == 422 and text in told(answer)
+
+
+def test_a_body_that_is_too_large_is_refused(url):
+    assert ask(url, "/api/plan", b" " * (2**20 + 1))[0] == 413
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /api/plan HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode() + (b"80000\r\n" + b" " * 0x80000 + b"\r\n") * 3 + b"0\r\n\r\n")
+        assert b" 413 " in connection.recv(65536)
+
+
+def test_bytes_that_are_no_request_are_told_so(url):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert b" 400 " in said and b"no HTTP/1.1 request" in said
+
+
+def test_another_page_and_another_name_of_this_machine_are_refused(url):
+    assert ask(url, "/api/service", headers={"origin": "http://evil.example"})[0] == 403
+    assert ask(url, "/api/service", headers={"host": "evil.example"})[0] == 403
+    assert ask(url, "/api/service", headers={"origin": url})[0] == 200
+    assert ask(url, "/api/plan", {"clip_id": "026c"}, {"content-type": "text/plain"})[0] == 422
+
+
+def test_a_token_opens_the_service(planner):
+    with open_source("sample") as source, served(planner, source, token="secret") as url:
+        for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret\xe9"}):
+            answer = ask(url, "/api/service", headers=given)
+            assert answer[0] == 401 and "needs a token" in told(answer)
+        assert ask(url, "/")[0] == 200
+        with pytest.raises(ServiceError, match="needs a token"):
+            Client(url)
+        with Client(url, token="secret") as client, client.stream(seed=1, max_tokens=4, steps=1) as stream:
+            assert stream.step(random_observation(0, 64, 64)).xyz.shape == (1, 64, 3)
+
+
+def test_who_is_this_machine():
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]")))
+    assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.1", "example.com", "localhost.example.com", "")))
+
+
+class Slow:
+    """A planner that waits to be let go, and counts what it is asked at once."""
+
+    def __init__(self):
+        self.go, self.asked = threading.Event(), []
+
+    def plans(self, observations, options):
+        self.asked.append(len(observations))
+        if any(one.t0_us == 13 for one in observations):
+            raise ValueError("13 is no time")
+        return [f"plan of {one.t0_us}" for one in observations]
+
+    def plan(self, observation, options):
+        self.go.wait(10)
+        return self.plans([observation], options)[0]
+
+
+def moment(t0_us: int):
+    from dataclasses import replace
+
+    return replace(random_observation(0, 8, 8), t0_us=t0_us)
+
+
+def test_equal_requests_are_planned_at_once_and_others_in_turn():
+    slow = Slow()
+    queue = Queue(slow, Limits(batch=3))
+    jobs = [queue.plan(moment(0), PlanOptions(seed=9))]
+    while queue.waiting:
+        time.sleep(0.001)
+    jobs += [queue.plan(moment(i), PlanOptions(seed=int(i == 3))) for i in range(1, 7)]
+    slow.go.set()
+    assert [job.result(10) for job in jobs] == [f"plan of {i}" for i in range(7)]
+    assert slow.asked == [1, 3, 1, 2]
+    queue.close()
+
+
+def test_one_bad_request_of_several_fails_alone():
+    slow = Slow()
+    queue = Queue(slow, Limits())
+    first = queue.plan(moment(0), PlanOptions(seed=9))
+    while queue.waiting:
+        time.sleep(0.001)
+    jobs = [queue.plan(moment(t), PlanOptions(seed=1)) for t in (1, 13, 2)]
+    slow.go.set()
+    assert first.result(10) and [jobs[0].result(10), jobs[2].result(10)] == ["plan of 1", "plan of 2"]
+    with pytest.raises(ValueError, match="13 is no time"):
+        jobs[1].result(10)
+    queue.close()
+
+
+def test_a_full_queue_says_when_to_come_again_and_forgets_who_left():
+    slow = Slow()
+    queue = Queue(slow, Limits(waiting=2))
+    queue.plan(moment(0), PlanOptions(seed=9))
+    while queue.waiting:
+        time.sleep(0.001)
+    jobs = [queue.plan(moment(i), PlanOptions(seed=i)) for i in (1, 2)]
+    with pytest.raises(Busy, match="2 requests wait for the planner: try again in") as refused:
+        queue.plan(moment(3), PlanOptions(seed=3))
+    assert refused.value.retry_after >= 1
+    assert jobs[0].cancel() and queue.plan(moment(3), PlanOptions(seed=3))
+    slow.go.set()
+    assert jobs[1].result(10) == "plan of 2"
+    queue.close()
+
+
+def test_who_waited_too_long_is_told_so():
+    slow = Slow()
+    queue = Queue(slow, Limits(wait_s=0.05))
+    queue.plan(moment(0), PlanOptions(seed=9))
+    while queue.waiting:
+        time.sleep(0.001)
+    late = queue.plan(moment(1), PlanOptions(seed=1))
+    time.sleep(0.1)
+    slow.go.set()
+    with pytest.raises(Busy, match="waited 0 s for the planner"):
+        late.result(10)
+    queue.close()
+
+
+def test_the_page_asks_nobody_else():
+    folder = Path(__file__).parents[2] / "src/alpamayo_r1/assets/page"
+    for file in folder.iterdir():
+        text = file.read_text()
+        assert "//cdn" not in text and "https://" not in text and "http://" not in text, file.name
+
+
+def test_an_evaluation_can_be_seen_and_nothing_beside_it(planner, tmp_path):
+    from alpamayo_r1.evaluate import EvalConfig, evaluate
+    from alpamayo_r1.evaluate.summary import summarise
+
+    config = EvalConfig(str(GOLDEN / "checkpoint"), "sample", "2", "5.1", PlanOptions(samples=1, seed=42, max_tokens=4, steps=1))
+    list(evaluate(config, tmp_path / "mine"))
+    summarise(tmp_path / "mine")
+    with open_source("sample") as source, served(planner, source, evaluations=[tmp_path / "mine"]) as url:
+        assert json.loads(ask(url, "/api/evaluations")[2]) == ["mine"]
+        rows = json.loads(ask(url, "/api/evaluations/0")[2])["rows"]
+        assert len(rows) == 2 and rows[0]["min_ade"] > 0 and rows[0]["clip_id"]
+        assert ask(url, "/api/evaluations/1")[0] == 404 and ask(url, "/api/evaluations/..")[0] in (404, 422)
+        assert str(tmp_path) not in json.dumps(rows)
+    with pytest.raises(ValueError, match="holds no finished evaluation"), served(planner, None, evaluations=[tmp_path]):
+        pass

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import quote, urlencode, urlsplit
 
 import torch
@@ -270,7 +270,10 @@ def error_of(status: int, body: bytes, url: str) -> Exception:
     return KINDS.get(kind, ServiceError)(text)
 
 
-def seeded(options: Any) -> Any:
+Options = TypeVar("Options", PlanOptions, AskOptions)
+
+
+def seeded(options: Options) -> Options:
     """The options with a fresh seed where they have none."""
     return options if options.seed is not None else options.updated({"seed": fresh_seed()})
 

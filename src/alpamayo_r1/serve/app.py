@@ -20,7 +20,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
-from alpamayo_r1 import __version__
+import alpamayo_r1
 from alpamayo_r1.core.mistakes import is_for_people
 from alpamayo_r1.core.options import AskOptions, PlanOptions, Saying
 from alpamayo_r1.core.types import CAMERAS, Answers, Observation, Plan, Sample
@@ -84,7 +84,7 @@ class Service:
         """What this service is."""
         family, config = self.planner.model.config.family, self.planner.model.config
         return {
-            "version": __version__,
+            "version": alpamayo_r1.__version__,
             "checkpoint": self.name,
             "family": family.name,
             "cameras": family.cameras,
@@ -252,9 +252,9 @@ def make_app(
 
     app = FastAPI(
         title="Alpamayo-R1",
-        version=__version__,
+        version=alpamayo_r1.__version__,
         summary="Clips, plans, questions, streams and evaluations.",
-        description="Times: integer microseconds of clip time; lengths: metres; angles: radians; frame: ego at t0, x forward, y left, z up.",
+        description="Times: integer microseconds of clip time; lengths: metres; angles: radians; frame: ego at t0, x forward, y left.",
         lifespan=alive,
         docs_url=None,
         redoc_url=None,

@@ -21,7 +21,7 @@ planner      `load` and `Planner`: the one place that chooses the engine or the 
 testing      stand-ins for tests and benches: observations, models, vocabularies, checkpoints     <- core train
 train        training and validating the small model on the world                                <- core metrics world
 predict      a few clips: records, pages, films                                                  <- core metrics data draw planner
-drive        closed loop: a driver plans, a car follows, the world answers                        <- core metrics draw planner predict world
+drive        closed loop: a driver plans, a car follows, the world answers                  <- core metrics draw planner predict train world
 evaluate     many clips: durable rows, intervals, reports                                        <- core metrics data draw planner predict
 serve        plans over HTTP, and the page to play with: a queue, a gate, addresses              <- core data draw evaluate planner
 client       `Client`: a planner that a service runs                                             <- core

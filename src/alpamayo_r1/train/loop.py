@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -67,6 +67,8 @@ class TrainConfig:
     workers: int = 12
     compile: bool = True  # torch.compile the blocks of the model (on a GPU): a third of the launches after half a minute
     save_every: float = 90.0  # seconds
+    own_pool: int = 12288  # scenes of those that the model drove to itself, where `train` is given a source of them
+    own_share: float = 0.5  # of a batch
     max_rounds: int = 10**9
 
     def __post_init__(self):
@@ -214,7 +216,12 @@ def render_rows(chunk: Chunk, layout: Layout, device: torch.device) -> Rows:
     scene, rows = chunk.scene.to(device), len(chunk.length)
     step = torch.full((rows,), FRAMES - 1, device=device)
     frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], supersample=1, chunk=rows if device.type == "cuda" else None)
-    frames = resize(frames.flatten(0, 2), *layout.size).unflatten(0, (rows, -1))
+    return rows_of(frames, chunk, layout, device)
+
+
+def rows_of(frames: torch.Tensor, chunk: Chunk, layout: Layout, device: torch.device) -> Rows:
+    """Pictures u8 (B, C, K, 3, h, w) on the device with the rest of a chunk."""
+    frames = resize(frames.flatten(0, 2), *layout.size).unflatten(0, (len(chunk.length), -1))
     rest = ("history_ids", "words", "length", "natural", "action", "future")
     return Rows(frames, *(getattr(chunk, name).to(device) for name in rest))
 
@@ -242,6 +249,11 @@ class Pool:
             raise ValueError("the pool is empty, expected rows: add some first")
         at = torch.randint(min(self.written, self.size), (count,), generator=generator, device=generator.device)
         return self.rows.map(lambda x: x[at])
+
+
+def joined_rows(a: Rows, b: Rows) -> Rows:
+    """Both in one."""
+    return Rows(*(torch.cat([getattr(a, name), getattr(b, name)]) for name in Rows.__dataclass_fields__))
 
 
 def arguments(rows: Rows, layout: Layout, config: ModelConfig, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
@@ -325,9 +337,22 @@ class Group:
         return shared.item()
 
 
-def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, device: torch.device, resume: Path | None = None) -> None:
+Source = Callable[[VLA, float], Rows | None]
+"""Further rows for the model as it is now and the share of the budget that is used; None: none at this round."""
+
+
+def train(
+    out: Path,
+    preset: str,
+    config: TrainConfig,
+    stream: StreamConfig,
+    device: torch.device,
+    resume: Path | None = None,
+    own: Source | None = None,
+) -> None:
     """Trains a preset and writes `out`: the checkpoint in bf16, `train.jsonl` with the curves, `state.pt` to go on from.
 
+    own: asked for rows at every round, from the first ones on a share of every batch (`drive.teach` drives the model for them).
     Under torchrun every process takes one GPU and the first one writes.
     """
     began = time.monotonic()
@@ -351,7 +376,7 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
     generator = torch.Generator(device=device).manual_seed(config.seed + 1000 * group.rank + step)
     source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
     pieces = (part for chunk in source for part in split_rows(chunk, config.fresh))
-    pool, first_step, saved = Pool(config.pool), step, 0.0
+    pool, driven, first_step, saved = Pool(config.pool), Pool(config.own_pool), step, 0.0
     log = (out / "train.jsonl").open("a", encoding="utf-8", newline="\n") if group.rank == 0 else None
     for number in range(config.max_rounds):
         elapsed = group.agree(time.monotonic() - began, device)
@@ -362,16 +387,23 @@ def train(out: Path, preset: str, config: TrainConfig, stream: StreamConfig, dev
         piece = next(pieces)
         waited = time.monotonic()
         pool.add(render_rows(piece, layout, device))
+        more = own(losses.model, share) if own is not None else None
+        if more is not None:
+            driven.add(more)
         if device.type == "cuda":
             torch.cuda.synchronize()
         rendered = time.monotonic()
         sums, rate = torch.zeros(5, device=device), 0.0
-        steps = config.reuse * config.fresh // config.batch
+        steps = config.reuse * (config.fresh + (0 if more is None else len(more.length))) // config.batch
+        mine = round(config.own_share * config.batch) if driven.written else 0
         for _ in range(steps):
             rate = config.rate * schedule(step - first_step, share, config)
             for one in optimiser.param_groups:
                 one["lr"] = rate
-            sums += learn(losses, pool.draw(config.batch, generator), optimiser, group, generator)
+            rows = pool.draw(config.batch - mine, generator)
+            if mine:
+                rows = joined_rows(rows, driven.draw(mine, generator))
+            sums += learn(losses, rows, optimiser, group, generator)
             step += 1
         seed += config.fresh * group.size
         if log is not None:

@@ -24,7 +24,7 @@ from alpamayo_r1.core.vocab import Vocabulary, history_ids, whole_ids
 from alpamayo_r1.world.expert import DIRECTIVES
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import Label, directive_text, labels, opposite
-from alpamayo_r1.world.samples import paths
+from alpamayo_r1.world.samples import Paths, paths
 from alpamayo_r1.world.scene import SceneBatch
 from alpamayo_r1.world.simulate import collisions, concatenate, simulate
 
@@ -96,16 +96,22 @@ def make_chunk(
         scene = simulate(seeds, seconds=seconds, directive=orders, directed_from=step, pushed=pushed, pushed_until=step)
         texts = [directive_text(o, scene, row, step) if o else text for row, (o, text) in enumerate(zip(orders, texts, strict=True))]
     at = paths(scene, torch.full((len(seeds),), step))
+    return encoded(window(scene, step), at, texts, torch.from_numpy(~directed), config, vocabulary, words)
+
+
+def encoded(
+    scene: SceneBatch, at: Paths, texts: Sequence[str], natural: torch.Tensor, config: ModelConfig, vocabulary: Vocabulary, words: int
+) -> Chunk:
+    """A chunk of what is seen (a window), of the paths around it and the words to it."""
     history, future = Trajectory(at.history_xyz, at.history_rot), Trajectory(at.future_xyz, at.future_rot)
     scale = Scale((config.action.accel_mean, config.action.curvature_mean), (config.action.accel_std, config.action.curvature_std))
     rows = [whole_ids(vocabulary, text, PLANNING, "reasoning") for text in texts]
-    padded = torch.tensor([row + [vocabulary.pad_token_id] * (words - len(row)) for row in rows])
     return Chunk(
-        scene=window(scene, step),
+        scene=scene,
         history_ids=history_ids(at.history_xyz, config.tokens),
-        words=padded,
+        words=torch.tensor([row + [vocabulary.pad_token_id] * (words - len(row)) for row in rows]),
         length=torch.tensor([len(row) for row in rows]),
-        natural=torch.from_numpy(~directed),
+        natural=natural,
         action=scale.normalised(to_action(history, future, config.action)),
         future=at.future_xyz,
     )

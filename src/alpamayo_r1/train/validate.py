@@ -38,6 +38,7 @@ class Seen:
     """Scenes as the model reads them: keys and values of the prompt [B, ...], logits of the first word, histories and truth."""
 
     scene: SceneBatch
+    step: int
     at: Paths
     labels: list[Label]
     kv: list[tuple[torch.Tensor, torch.Tensor]]
@@ -49,6 +50,7 @@ class Shown:
     """Scenes at a step of their clock, as any model of one layout may read them."""
 
     scene: SceneBatch
+    step: int
     at: Paths
     labels: list[Label]
     patches: torch.Tensor
@@ -59,8 +61,13 @@ def show_scenes(model: VLA, layout: Layout, seeds: Sequence[int], at_step: int, 
     scene = simulate(torch.tensor(list(seeds)), seconds=max(at_step, T0_STEP) / 10 + 0.1)
     step = torch.full((len(seeds),), at_step)
     frames = render(scene.to(model.device), step.to(model.device), width=PICTURE_SIZE[0], height=PICTURE_SIZE[1], **options)
+    return show(model, layout, scene, at_step, frames)
+
+
+def show(model: VLA, layout: Layout, scene: SceneBatch, at_step: int, frames: torch.Tensor) -> Shown:
+    """Scenes at a step with their pictures u8 (B, C, K, 3, h, w) on the model's device, resized and cut into patches."""
     patches = patchify(normalise(resize(frames.flatten(0, 2), *layout.size)), model.config.vision)
-    return Shown(scene, paths(scene, step), labels(scene, at_step), patches)
+    return Shown(scene, at_step, paths(scene, torch.full((len(frames),), at_step)), labels(scene, at_step), patches)
 
 
 def read_scenes(model: VLA, layout: Layout, shown: Shown) -> Seen:
@@ -72,13 +79,13 @@ def read_scenes(model: VLA, layout: Layout, shown: Shown) -> Seen:
     image = layout.image.to(model.device).expand(count, -1)
     grids = [layout.grid] * (count * len(CAMERAS) * FRAMES)
     hidden, kv = model.read(ids.to(model.device), place, image, shown.patches, grids)
-    return Seen(shown.scene, shown.at, shown.labels, kv, model.logits(hidden[:, -1]))
+    return Seen(shown.scene, shown.step, shown.at, shown.labels, kv, model.logits(hidden[:, -1]))
 
 
 def predict(
     model: VLA, vocabulary: Vocabulary, layout: Layout, seen: Seen, options: PlanOptions, texts: Sequence[str] | None = None
-) -> tuple[list[list[str]], torch.Tensor]:
-    """Words [B][S] and paths f32 [B, S, 64, 3] of B scenes read by `read_scenes`, each with the same draws.
+) -> tuple[list[list[str]], Trajectory]:
+    """Words [B][S] and paths [B, S, 64] of B scenes read by `read_scenes`, each with the same draws.
 
     texts: said instead, one per scene.
     """
@@ -92,9 +99,10 @@ def predict(
     actions = denoise(model, velocity_after(model, kv, len(layout.ids), layout.next_position, said), how)
     start = start_of(Trajectory(seen.at.history_xyz, seen.at.history_rot), model.config.action)
     start = Start(start.speed.repeat_interleave(samples), start.height.repeat_interleave(samples))
-    xyz = roll_out(model, start, actions).xyz.unflatten(0, (scenes, samples))
+    path = roll_out(model, start, actions)
+    path = Trajectory(*(part.unflatten(0, (scenes, samples)) for part in (path.xyz, path.rot)))
     words = [spoken(vocabulary, row, "cot", opened=True) for row in said.tokens()]
-    return [words[i : i + samples] for i in range(0, len(words), samples)], xyz
+    return [words[i : i + samples] for i in range(0, len(words), samples)], path
 
 
 def for_scenes(how: Request, scenes: int) -> Request:
@@ -129,14 +137,14 @@ def validate(
 def judge(model: VLA, vocabulary: Vocabulary, layout: Layout, seen: Seen, samples: int) -> list[dict[str, Any]]:
     """One row of figures per scene."""
     asked = PlanOptions(samples=samples, seed=SEED, max_tokens=MAX_TOKENS)
-    words, xyz = predict(model, vocabulary, layout, seen, asked)
+    words, path = predict(model, vocabulary, layout, seen, asked)
     truth = seen.at.future_xyz
-    errors = ade(xyz, truth).value
-    best = min_ade(xyz, truth).value
+    errors = ade(path.xyz, truth).value
+    best = min_ade(path.xyz, truth).value
     history = Trajectory(seen.at.history_xyz, seen.at.history_rot)
     bases = {name: ade(f(history).xyz[:, None], truth).value[:, 0] for name, f in BASELINES.items()}
     orders = [opposite(label) for label in seen.labels]
-    texts = [directive_text(o, seen.scene, i) for i, o in enumerate(orders)]
+    texts = [directive_text(o, seen.scene, i, seen.step) for i, o in enumerate(orders)]
     one = replace(asked, samples=1)
     _, steered = predict(model, vocabulary, layout, seen, one, texts)
     _, natural = predict(model, vocabulary, layout, seen, one, [label.text for label in seen.labels])
@@ -153,7 +161,7 @@ def judge(model: VLA, vocabulary: Vocabulary, layout: Layout, seen: Seen, sample
                 "cause": sum(m == (label.decision, label.cause) for m in meanings) / samples,
                 "malformed": sum(m is None for m in meanings) / samples,
                 "order": orders[i],
-                "steered": moved(orders[i], natural[i, 0], steered[i, 0]),
+                "steered": moved(orders[i], natural.xyz[i, 0], steered.xyz[i, 0]),
             }
         )
     return rows

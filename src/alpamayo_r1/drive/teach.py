@@ -1,0 +1,157 @@
+"""Lessons from one's own errors: scenes that the model in training drives, and the expert's way on from where it came to.
+
+What a driver meets depends on how it drives; so its states are gathered while it drives, and the expert says what was right there
+(DAgger, Ross et al. 2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from alpamayo_r1.core.checkpoint import build_meta
+from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import DT, FRAMES
+from alpamayo_r1.core.types import H as HISTORY
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import Vocabulary
+from alpamayo_r1.drive.score import judge, off_road
+from alpamayo_r1.drive.simulation import FIRST, Setting, Simulation
+from alpamayo_r1.drive.tracking import Reference
+from alpamayo_r1.train import loop
+from alpamayo_r1.train.loop import Rows, make_layout, rows_of
+from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, encoded
+from alpamayo_r1.train.validate import MAX_TOKENS, predict, read_scenes, show
+from alpamayo_r1.world.language import labels
+from alpamayo_r1.world.render import render_at
+from alpamayo_r1.world.samples import paths
+from alpamayo_r1.world.scene import SceneBatch
+from alpamayo_r1.world.simulate import collisions
+
+FIRST_SEED = 600_000
+"""Seed of the first scene that is driven for lessons, beyond those of a stream of training."""
+
+
+class Eyes:
+    """The pictures of a simulation on the device, one ray per pixel as all of training's; those of the last steps are kept."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.kept: dict[int, torch.Tensor] = {}
+
+    def frames(self, simulation: Simulation) -> torch.Tensor:
+        """The pictures of now, u8 (B, C, K, 3, h, w)."""
+        wanted = range(simulation.now - FRAMES + 1, simulation.now + 1)
+        missing = [n for n in wanted if n not in self.kept]
+        if missing:
+            scenes, size = len(simulation), loop.RENDER_SIZE
+            steps = torch.tensor(missing, dtype=torch.float32).expand(scenes, -1)
+            chunk = scenes if self.device.type == "cuda" else None
+            scene = simulation.scene.to(self.device)
+            made = render_at(scene, steps, width=size[0], height=size[1], supersample=1, chunk=chunk)
+            self.kept |= {n: made[:, :, i] for i, n in enumerate(missing)}
+        self.kept = {n: self.kept[n] for n in wanted}
+        return torch.stack([self.kept[n] for n in wanted], 2)
+
+
+class Learner:
+    """A model as a driver of many scenes at once, whatever the device: the specification's steps, batched over scenes."""
+
+    def __init__(self, model: VLA, vocabulary: Vocabulary):
+        self.model, self.vocabulary, self.layout = model, vocabulary, make_layout(model.config, vocabulary)
+
+    @torch.no_grad()
+    def plan(self, simulation: Simulation, frames: torch.Tensor, seed: int) -> tuple[Reference, list[str]]:
+        """Where each ego means to be from now on, and its words. One sample, all scenes with one seed."""
+        seen = read_scenes(self.model, self.layout, show(self.model, self.layout, simulation.scene, simulation.now, frames))
+        options = PlanOptions(samples=1, seed=seed, max_tokens=MAX_TOKENS)
+        words, path = predict(self.model, self.vocabulary, self.layout, seen, options)
+        yaw = torch.atan2(path.rot[:, 0, :, 1, 0], path.rot[:, 0, :, 0, 0])
+        return simulation.to_world(path.xyz[:, 0], yaw), [said[0] for said in words]
+
+
+class Lessons:
+    """A source of rows for `train`: drives `scenes` scenes at once, `every` steps per call, and others when they are over.
+
+    Nothing is asked of a model that has used less than `after` of its budget: it would drive to places that it will never see again.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        device: torch.device,
+        scenes: int = 256,
+        every: int = 3,
+        seconds: float = 10.0,
+        after: float = 0.2,
+    ):
+        self.config, self.vocabulary, self.device = config, vocabulary, device
+        self.layout = make_layout(config, vocabulary)
+        self.scenes, self.every, self.after, self.seed = scenes, every, after, FIRST_SEED
+        self.setting = Setting(seconds=seconds, replan=every * DT)
+        self.calls = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        if self.seed + self.scenes - 1 > LAST_TRAINING_SEED:
+            self.seed = FIRST_SEED
+        self.simulation, self.eyes = Simulation(range(self.seed, self.seed + self.scenes), self.setting), Eyes(self.device)
+        self.seed += self.scenes
+        self.alive = torch.ones(self.scenes, dtype=torch.bool)
+
+    def __call__(self, model: VLA, share: float) -> Rows | None:
+        """The states that the model is in now, as rows with the expert's way on; then it drives on. None: too early in the training."""
+        if share < self.after:
+            return None
+        if self.simulation.now + self.every > FIRST + self.setting.steps or not self.alive.any():
+            self._begin()
+        sim = self.simulation
+        frames = self.eyes.frames(sim)
+        rows = self._rows(frames)
+        self.calls += 1
+        reference, _ = Learner(frozen(model), self.vocabulary).plan(sim, frames, self.calls)
+        for n in range(self.every):
+            sim.step(reference, n * DT)
+        self.alive &= ~(collisions(moment(sim.scene, sim.now)) | off_road(moment(sim.scene, sim.now), 0))[:, 0]
+        return rows
+
+    def _rows(self, frames: torch.Tensor) -> Rows:
+        """What is seen and known now, and the expert's way on, of those who have not crashed."""
+        sim = self.simulation
+        way = sim.expert_plan().poses.float()
+        ego = torch.cat([sim.scene.ego[:, sim.now - HISTORY + 1 : sim.now + 1], way[:, 1:]], 1)
+        at = paths(replace(sim.scene, ego=ego), torch.full((self.scenes,), HISTORY - 1))
+        texts = [label.text for label in labels(sim.scene, sim.now)]
+        natural = torch.ones(self.scenes, dtype=torch.bool)
+        chunk = encoded(sim.scene, at, texts, natural, self.config, self.vocabulary, StreamConfig().words)
+        alive = self.alive.to(self.device)
+        return rows_of(frames, chunk, self.layout, self.device).map(lambda x: x[alive])
+
+
+def moment(scene: SceneBatch, step: int) -> SceneBatch:
+    """The scene at one step alone."""
+    steps = slice(step, step + 1)
+    return replace(scene, ego=scene.ego[:, steps], track=scene.track[:, :, steps])
+
+
+def frozen(model: VLA) -> VLA:
+    """The same weights in bf16, for driving: not compiled, so that any number of rows runs."""
+    copy = build_meta(model.config).to_empty(device=model.device).to(torch.bfloat16)
+    copy.load_state_dict(model.state_dict())
+    return copy.eval().requires_grad_(False)
+
+
+def driven_by(learner: Learner, seeds: Sequence[int], setting: Setting, seed: int = 42) -> list[dict[str, Any]]:
+    """What came of each scene when the learner drives all of them at once; see `score.judge`."""
+    sim, eyes = Simulation(seeds, setting), Eyes(learner.model.device)
+    every = round(setting.replan / DT)
+    while sim.now < FIRST + setting.steps:
+        reference, _ = learner.plan(sim, eyes.frames(sim), seed)
+        for n in range(min(every, FIRST + setting.steps - sim.now)):
+            sim.step(reference, n * DT)
+    return judge(sim.driven(), sim.recorded, FIRST)

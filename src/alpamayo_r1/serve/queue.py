@@ -37,7 +37,7 @@ class Limits:
     max_tokens: int = 1024
     steps: int = 100
     streams: int = 8
-    pictures: int = 512 * 2**20
+    pictures: int = 256 * 2**20
 
 
 class Busy(Exception):

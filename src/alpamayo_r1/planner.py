@@ -15,7 +15,7 @@ import torch
 
 from alpamayo_r1.core.answer import answer_prompt, ask
 from alpamayo_r1.core.card import card_bytes, free_bytes, limit
-from alpamayo_r1.core.checkpoint import load_checkpoint, weight_bytes
+from alpamayo_r1.core.checkpoint import load_checkpoint, precision_of, weight_bytes
 from alpamayo_r1.core.config import ModelConfig, read_config
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.notes import Note, tell
@@ -217,7 +217,7 @@ def load(
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     folder = checkpoint_folder(checkpoint, revision=revision, **hub)
     config = read_config(folder)
-    few = chosen(config, precision, where, dtype)
+    few = chosen(config, precision, where, dtype, as_stored(folder, precision))
     on_host = where.type == "cuda" and (word_table == "host" or (word_table == "auto" and fills(config, few, dtype, where)))
     model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, precision=few, words_on_host=on_host, **hub)
     return Planner.of(model, vocabulary, fast)
@@ -232,35 +232,49 @@ def fills(config: ModelConfig, precision: Precision | None, dtype: torch.dtype, 
     return weight_bytes(config, precision or PRECISIONS["bf16"], dtype) > MOST_OF_A_CARD * card_bytes(device)
 
 
-def chosen(config: ModelConfig, name: str | None, device: torch.device, dtype: torch.dtype) -> Precision | None:
+def as_stored(folder: Path, precision: str | None) -> Precision | None:
+    """What a checkpoint of few bits is stored in, None for others. Raises ValueError where another precision was asked for."""
+    stored = precision_of(folder)
+    if stored is not None and precision not in (None, "auto", stored.name):
+        raise ValueError(
+            f"{folder} is stored in {stored.name}, precision is {precision!r}: leave it out, or load the checkpoint that this was made from"
+        )
+    return stored
+
+
+def chosen(
+    config: ModelConfig, name: str | None, device: torch.device, dtype: torch.dtype, stored: Precision | None = None
+) -> Precision | None:
     """What the weights become: the precision of a name, of "auto" the best that fits the device. None: as they are stored.
 
-    A note says what "auto" took, and where w8 stands in for fp8 on a card without products of it.
+    stored: of a checkpoint of few bits, which stays as it is. A note says what "auto" took, and where w8 stands in for fp8 on a card
+    without products of it.
 
     Raises:
         DoesNotFit: not even a plan of one sample fits the card.
     """
     if device.type == "cpu" or find_spec("alpamayo_r1.engine") is None:
-        return None if name in (None, "auto") else PRECISIONS[name]
+        return stored or (None if name in (None, "auto") else PRECISIONS[name])
     from alpamayo_r1.engine.ops.quantised import has_fp8_products
     from alpamayo_r1.engine.room import most_samples, said_to_fit, what_fits
 
     tokens, free = PlanOptions.max_tokens, free_bytes(device)
     lacking = () if has_fp8_products(device) else ("fp8",)
-    if name == "auto":
+    if name == "auto" and stored is None:
         fitting = {one: samples for one, samples in what_fits(config, dtype, tokens, free) if one not in lacking}
         name = next(iter(fitting), "tight")
         text = f"precision auto took {name}: {free / 1e9:.1f} GB are free, room for {fitting.get(name, 1)} samples of {tokens} tokens"
         tell([Note("precision-auto", text)], stacklevel=3)
-    if name in lacking:
+    if name in lacking and stored is None:
         name, text = "w8", "this card or this PyTorch multiplies no fp8 with a scale per row: the weights become int8 (w8) instead"
         tell([Note("precision-lacking", text)], stacklevel=3)
-    if not most_samples(config, PRECISIONS[name or "bf16"], dtype, 64, free):
+    few = stored or PRECISIONS[name or "bf16"]
+    if not most_samples(config, few, dtype, 64, free):
         raise DoesNotFit(
-            f"the weights in {name or 'bf16'} and a plan of one sample do not fit: {free / 1e9:.1f} GB are free on {device}. What fits: "
+            f"the weights in {few.name} and a plan of one sample do not fit: {free / 1e9:.1f} GB are free on {device}. What fits: "
             f"{said_to_fit(config, dtype, tokens, free)}; load with precision= one of these, or 'auto'"
         )
-    return None if name is None else PRECISIONS[name]
+    return None if name is None and stored is None else few
 
 
 @cache

@@ -57,15 +57,14 @@ def quantise_two():
     return made.scheme, made.codes, made.scale
 
 
-def test_cuts_of_words_follow_no_number_of_rows():
+def test_cuts_of_words_follow_no_number_of_rows(monkeypatch):
+    """Equal parts of K, and tiles of the instruction that takes K as that of 16 rows does: those of 64 rows have another."""
+    monkeypatch.setitem(quantised.CUTS, ("int8", False, 16, 4096, 4096), quantised.Cut(16, 32, 5, 4, 4, 0))
     for kind in ("e4m3", "int8", "int4"):
-        splits = {quantised.cut(kind, False, m, 4096, 4096, words=True).splits for m in (1, 16, 17, 64, 128)}
-        assert len(splits) == 1
-    quantised.CUTS["int8", False, 16, 4096, 4096] = quantised.Cut(16, 32, 5, 4, 4, 0)
-    try:
-        assert quantised.cut("int8", False, 100, 4096, 4096, words=True).splits == 5
-    finally:
-        quantised.CUTS.clear()
+        for n, k in ((4096, 4096), (640, 2048)):
+            cuts = [quantised.cut(kind, False, m, n, k, words=True) for m in (1, 16, 17, 64, 128)]
+            assert len({cut.splits for cut in cuts}) == 1 and max(cut.rows for cut in cuts) == 32
+    assert quantised.cut("int8", False, 100, 4096, 4096, words=True).splits == 5
 
 
 def test_rows_in_8_bits_keep_their_largest_number():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import FileIO
@@ -27,7 +27,8 @@ from alpamayo_r1.core.config import DTYPES as DTYPE_NAMES
 from alpamayo_r1.core.config import ModelConfig, local_vlm, read_config, read_json
 from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.gate.files import inside
-from alpamayo_r1.core.precision import Precision, scheme_bytes
+from alpamayo_r1.core.packed import UNUSED, Layout, layouts, unpacked
+from alpamayo_r1.core.precision import Precision, scheme_bytes, stored_precision
 from alpamayo_r1.core.quantised import Quantised, QuantisedLinear, Scheme, quantise, stacked
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
@@ -35,10 +36,20 @@ from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
-SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+"""The dtypes that tensors may be stored in; the last three by weights of few bits alone."""
 
 
 CHUNK = 64 * 2**20
+CPU = torch.device("cpu")
 HEADER = 64 * 2**20
 """Bytes of a safetensors header at most: the 10B's have 30 KB."""
 
@@ -113,15 +124,17 @@ def load_model(
         ConfigError: a config this package cannot be. CheckpointError: missing, unexpected, misshapen or truncated tensors.
     """
     config = read_config(folder)
-    stored = inspect(folder)
     model = build_meta(config)
+    stored, few = apart(inspect(folder), model)
     check(model, stored)
     dtype = DTYPES[config.dtype] if dtype is None else dtype
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())  # of this thread: those that read have one of their own
     derived = derived_buffers(model)
-    read_tensors(model, stored, Home(dtype, device, precision, words_on_host))
+    home = Home(dtype, device, precision, words_on_host)
+    read_tensors(model, {name: info for name, info in stored.items() if name not in few}, home)
+    read_packed(model, few, home)
     for name in derived - stored.keys():
         set_tensor(model, name, derived_value(config, name).to(device=device, dtype=dtype))
     if words_on_host:
@@ -250,6 +263,62 @@ def derived_value(config: ModelConfig, name: str) -> torch.Tensor:
     return Fourier(config.projection.features, config.projection.max_frequency).freqs
 
 
+@dataclass(frozen=True)
+class Few:
+    """A weight that is stored in few bits: its layout, and its tensors by the last part of their names."""
+
+    layout: Layout
+    parts: Mapping[str, TensorInfo]
+
+
+def apart(stored: Mapping[str, TensorInfo], model: VLA) -> tuple[dict[str, TensorInfo], dict[str, Few]]:
+    """The stored tensors by the model's names, and those of few bits among them (whose shapes stand in the first too).
+
+    Raises:
+        CheckpointError: weights of few bits in a layout that we do not read; numbers that are whole where none are expected.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    try:
+        found = layouts({name: (info.shape, info.dtype) for name, info in stored.items()}, wanted)
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint has weights of few bits that can't be read: {error}") from None
+    few, used = {}, set()
+    for name, layout in found.items():
+        own = layout.names(stored)
+        few[name] = Few(layout, {part.rpartition(".")[2]: stored[part] for part in own})
+        used.update(own)
+    plain = {name: info for name, info in stored.items() if name not in used and not (found and UNUSED.fullmatch(name))}
+    whole = [name for name, info in plain.items() if info.dtype in (torch.int32, torch.int64, torch.float8_e4m3fn)]
+    if whole:
+        raise CheckpointError(
+            f"{', '.join(whole[:5])} hold whole numbers or fp8 and belong to no weight of few bits: fetch the files again"
+        )
+    codes = {name: one.parts[one.layout.codes.rpartition(".")[2]] for name, one in few.items()}
+    return plain | {name: replace(info, shape=few[name].layout.shape) for name, info in codes.items()}, few
+
+
+def precision_of(folder: Path) -> Precision | None:
+    """What a checkpoint's weights are stored in; None where none is of few bits. Raises CheckpointError, ConfigError."""
+    model = build_meta(read_config(folder))
+    few = apart(inspect(folder), model)[1]
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return stored_precision({name: one.layout.scheme for name, one in few.items()}, shapes) if few else None
+
+
+def read_packed(model: VLA, few: Mapping[str, Few], home: Home) -> None:
+    """Every weight that is stored in few bits to its place in the model, some threads at once."""
+
+    def read(names: Sequence[str]) -> None:
+        buffer = torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True) if home.device.type == "cuda" else None
+        for name in names:
+            parts = {part: read_stored(info, home.device, buffer) for part, info in few[name].parts.items() if part != "weight_shape"}
+            set_quantised(model, name, unpacked(few[name].layout, parts), home.dtype)
+
+    threads = min(8, len(few))
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(read, [list(few)[i::threads] for i in range(threads)]))
+
+
 def read_tensors(model: VLA, stored: Mapping[str, TensorInfo], home: Home) -> None:
     """Every stored tensor to its place in the model, one thread a shard."""
     files = sorted({info.file for info in stored.values()})
@@ -271,15 +340,23 @@ def read_shard(model: VLA, file: Path, stored: Mapping[str, TensorInfo], home: H
                 set_quantised(model, name, read_quantised(stream, info, scheme, home, buffer), home.dtype)
 
 
-def read_quantised(stream: FileIO, info: TensorInfo, scheme: Scheme, home: Home, buffer: torch.Tensor | None) -> Quantised:
-    """One stored weight as one of few bits, some rows at a time."""
+def read_quantised(
+    stream: FileIO,
+    info: TensorInfo,
+    scheme: Scheme,
+    home: Home,
+    buffer: torch.Tensor | None,
+    importance: torch.Tensor | None = None,
+) -> Quantised:
+    """One stored weight as one of few bits, some rows at a time. importance: as in `quantise`."""
     count, width = info.shape
     at_once = max(1, CHUNK // (16 * width))  # each thread needs some fp32 copies of them
     parts = []
     for row in range(0, count, at_once):
         start = info.start + row * width * info.dtype.itemsize
         some = replace(info, start=start, shape=(min(at_once, count - row), width))
-        parts.append(quantise(read_tensor(stream, some, home.device, buffer).to(home.dtype), scheme))
+        # of what is stored, whatever it is computed in
+        parts.append(quantise(read_tensor(stream, some, home.device, buffer), scheme, importance))
     return stacked(parts)
 
 
@@ -402,10 +479,10 @@ def resave(source: Path, target: Path, model: VLA) -> None:
         shutil.copytree(beside, target / model.config.vlm, dirs_exist_ok=True)
 
 
-def read_stored(info: TensorInfo) -> torch.Tensor:
-    """One tensor as it is in its file, on the CPU."""
+def read_stored(info: TensorInfo, device: torch.device = CPU, buffer: torch.Tensor | None = None) -> torch.Tensor:
+    """One tensor as it is in its file."""
     with info.file.open("rb", buffering=0) as stream:
-        return read_tensor(stream, info, torch.device("cpu"))
+        return read_tensor(stream, info, device, buffer)
 
 
 def config_text(source: Path, model: VLA) -> str:

@@ -30,14 +30,20 @@ PARTS: dict[str, re.Pattern[str]] = {
 
 @dataclass(frozen=True)
 class Precision:
-    """What each part of the model is stored in; a part that is not named keeps the model's dtype. group: columns per scale at most."""
+    """What each part of the model is stored in; a part that is not named keeps the model's dtype. group: columns per scale at most.
+
+    stored: instead, the scheme of every weight of few bits by its name, as a checkpoint has them.
+    """
 
     name: str
     kinds: Mapping[str, Kind]
     group: Mapping[Kind, int]
+    stored: Mapping[str, Scheme] | None = None
 
     def scheme(self, name: str, shape: tuple[int, ...]) -> Scheme | None:
         """The scheme of the weight of this name, None where it keeps the model's dtype."""
+        if self.stored is not None:
+            return self.stored.get(name)
         part = next((part for part in self.kinds if PARTS[part].fullmatch(name)), None)
         return None if part is None else Scheme.fitting(self.kinds[part], shape[1], self.group.get(self.kinds[part], 128))
 
@@ -70,6 +76,12 @@ def precision_named(name: str) -> Precision:
     if name not in PRECISIONS:
         raise ValueError(f"precision is {name!r}, expected one of {', '.join(PRECISIONS)}, or auto")
     return PRECISIONS[name]
+
+
+def stored_precision(schemes: Mapping[str, Scheme], shapes: Mapping[str, tuple[int, ...]]) -> Precision:
+    """What a checkpoint's weights are in: a precision of ours by its name, where it is one, else "as stored"."""
+    name = next((name for name, one in PRECISIONS.items() if one.schemes(shapes) == dict(schemes)), "as stored")
+    return Precision(name, PRECISIONS[name].kinds if name in PRECISIONS else {"stored": "int8"}, GROUP, schemes)
 
 
 def scheme_bytes(scheme: Scheme | None, shape: tuple[int, ...], dtype: torch.dtype) -> int:

@@ -95,14 +95,16 @@ class Quantised:
         return self.scheme.group or self.shape[1]
 
 
-def quantise(weight: torch.Tensor, scheme: Scheme) -> Quantised:
+def quantise(weight: torch.Tensor, scheme: Scheme, importance: torch.Tensor | None = None) -> Quantised:
     """A weight [N, K] -> the nearest of its scheme. Rows do not see each other.
 
-    e4m3 and int8: a group's largest number is the largest code. int4: of the ranges in CLIPS the one with the least squared error.
+    e4m3 and int8: a group's largest number is the largest code. int4: of the ranges in CLIPS the one with the least squared error, of each
+    column weighed by its importance f32[K], the mean square of what it is multiplied by (None: all alike).
     """
     grouped = weight.float().unflatten(1, (-1, scheme.group or weight.shape[1]))
     if scheme.kind == "int4":
-        return _quantise_int4(grouped, scheme)
+        alike = torch.ones(weight.shape[1], device=weight.device) if importance is None else importance
+        return _quantise_int4(grouped, scheme, alike.unflatten(0, (-1, grouped.shape[-1])))
     largest = grouped.abs().amax(-1)
     if scheme.kind == "e4m3":
         scale = storable(largest / E4M3_MAX)
@@ -122,7 +124,7 @@ def quantised_by_rows(weight: torch.Tensor, scheme: Scheme) -> Quantised:
     return stacked([quantise(some, scheme) for some in weight.split(max(1, ROWS_BYTES // (4 * weight.shape[1])))])
 
 
-def _quantise_int4(grouped: torch.Tensor, scheme: Scheme) -> Quantised:
+def _quantise_int4(grouped: torch.Tensor, scheme: Scheme, importance: torch.Tensor) -> Quantised:
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
     best = torch.full_like(low, torch.inf, dtype=torch.float64)
     scale, zero = torch.ones_like(low), torch.zeros_like(low)
@@ -130,7 +132,9 @@ def _quantise_int4(grouped: torch.Tensor, scheme: Scheme) -> Quantised:
         s = storable(clip * (high - low) / 15)
         z = (-clip * low / s).round().clamp(0, 15)
         codes = nearest(grouped, s, z)
-        error = ((codes - z[..., None]) * s[..., None] - grouped).square().double().sum(-1)  # wide: every device chooses alike
+        error = (
+            (((codes - z[..., None]) * s[..., None] - grouped).square() * importance).double().sum(-1)
+        )  # wide: every device chooses alike
         better = error < best
         best, scale, zero = torch.where(better, error, best), torch.where(better, s, scale), torch.where(better, z, zero)
     codes = nearest(grouped, scale, zero).flatten(1).to(torch.uint8)

@@ -53,14 +53,14 @@ def _from_int8(codes, like, FAST: tl.constexpr):
 def _from_int4(codes, zero, like, HIGH: tl.constexpr, FAST: tl.constexpr):
     """The low or the high four bits of u8 codes [BN, half], less the zero points u8 [BN]."""
     if FAST:
-        less = (-128.0 - zero.to(tl.float32)).to(tl.bfloat16)
-        nibbles = (codes >> 4) if HIGH else (codes & 15)
+        less = tl.broadcast_to((-128.0 - zero.to(tl.float32)).to(tl.bfloat16)[:, None], codes.shape)
+        SHIFT: tl.constexpr = "shr.u32 t, $2, 4;" if HIGH else "mov.b32 t, $2;"
         return tl.inline_asm_elementwise(
-            """{ .reg .b32 a, b, one;
-            mov.b32 one, 0x3f803f80;
-            prmt.b32 a, $2, 0x43434343, 0x4140; prmt.b32 b, $2, 0x43434343, 0x4342;
+            "{ .reg .b32 a, b, t, one; mov.b32 one, 0x3f803f80;" + SHIFT + """
+            and.b32 t, t, 0x0f0f0f0f;
+            prmt.b32 a, t, 0x43434343, 0x4140; prmt.b32 b, t, 0x43434343, 0x4342;
             fma.rn.bf16x2 $0, a, one, $3; fma.rn.bf16x2 $1, b, one, $4; }""",
-            "=r,=r,r,r,r", [nibbles, tl.broadcast_to(less[:, None], codes.shape)], dtype=tl.bfloat16, is_pure=True, pack=4,
+            "=r,=r,r,r,r", [codes, less], dtype=tl.bfloat16, is_pure=True, pack=4,
         )  # fmt: skip
     nibbles = (codes >> 4) if HIGH else (codes & 15)
     return (nibbles.to(tl.float32) - zero.to(tl.float32)[:, None]).to(like)

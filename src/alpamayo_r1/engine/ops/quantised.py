@@ -17,8 +17,8 @@ KINDS = {"e4m3": 0, "int8": 1, "int4": 2}
 FEW = 256
 """Up to this many rows the kernels that read the codes are faster than making the weight first."""
 
-SCRATCH = 64 * 2**20
-"""Bytes of the weight that is made at a time."""
+SCRATCH = 104 * 2**20
+"""Bytes of the weight that is made at a time: each time is two launches, which the host has to keep up with."""
 
 FAST = True
 """Codes become bf16 by bits, four at a time, on a GPU."""
@@ -86,21 +86,53 @@ class Cut:
     ahead: int
 
 
-CUTS: dict[tuple[str, bool, int, int, int], Cut] = {}
+CUTS: dict[tuple[str, bool, int, int, int], Cut] = {
+    ("e4m3", False, 16, 6144, 4096): Cut(16, 32, 2, 4, 6, 4),
+    ("int8", False, 16, 6144, 4096): Cut(16, 64, 4, 8, 4, 4),
+    ("int4", False, 16, 6144, 4096): Cut(16, 128, 8, 4, 4, 4),
+    ("e4m3", False, 16, 4096, 4096): Cut(16, 32, 3, 4, 6, 4),
+    ("int8", False, 16, 4096, 4096): Cut(16, 64, 4, 8, 4, 4),
+    ("int4", False, 16, 4096, 4096): Cut(16, 128, 8, 4, 4, 4),
+    ("e4m3", True, 16, 24576, 4096): Cut(16, 32, 1, 4, 4, 4),
+    ("int8", True, 16, 24576, 4096): Cut(16, 32, 1, 4, 4, 4),
+    ("int4", True, 16, 24576, 4096): Cut(16, 64, 1, 4, 4, 4),
+    ("e4m3", False, 16, 4096, 12288): Cut(16, 32, 3, 4, 6, 4),
+    ("int8", False, 16, 4096, 12288): Cut(16, 64, 6, 8, 4, 4),
+    ("int4", False, 16, 4096, 12288): Cut(16, 128, 8, 4, 4, 4),
+    ("e4m3", False, 16, 155697, 4096): Cut(16, 32, 1, 4, 6, 4),
+    ("int8", False, 16, 155697, 4096): Cut(16, 64, 1, 4, 4, 4),
+    ("int4", False, 16, 155697, 4096): Cut(16, 128, 1, 4, 4, 4),
+    ("e4m3", False, 64, 4096, 2048): Cut(64, 32, 2, 4, 4, 2),
+    ("int8", False, 64, 4096, 2048): Cut(64, 32, 2, 4, 4, 2),
+    ("int4", False, 64, 4096, 2048): Cut(64, 64, 4, 4, 3, 2),
+    ("e4m3", False, 64, 2048, 2048): Cut(64, 32, 4, 4, 4, 2),
+    ("int8", False, 64, 2048, 2048): Cut(64, 32, 4, 4, 4, 2),
+    ("int4", False, 64, 2048, 2048): Cut(64, 64, 8, 4, 3, 2),
+    ("e4m3", True, 64, 16512, 2048): Cut(64, 64, 1, 4, 3, 2),
+    ("int8", True, 64, 16512, 2048): Cut(64, 64, 1, 4, 3, 2),
+    ("int4", True, 64, 16512, 2048): Cut(64, 64, 1, 4, 3, 2),
+    ("e4m3", False, 64, 2048, 8256): Cut(64, 64, 8, 4, 3, 2),
+    ("int8", False, 64, 2048, 8256): Cut(64, 32, 8, 4, 4, 2),
+    ("int4", False, 64, 2048, 8256): Cut(64, 64, 8, 4, 3, 2),
+}
 """(kind, SwiGLU, rows to 16, 32 or 64, N, K) -> Cut, where measurement beat the rule: the 10B's products on an H100."""
 
 
 def cut(kind: str, swiglu: bool, m: int, n: int, k: int, words: bool) -> Cut:
-    """The cut of a product of m rows. Of words K is cut as for 16 rows, however many there are, so that a row's bits are its own."""
-    rows = 16 if m <= 16 else 32 if m <= 32 and not words else 64
-    if (kind, swiglu, rows, n, k) in CUTS and not (words and rows > 16):
+    """The cut of a product of m rows.
+
+    Words, up to 128 of them, have the bits that they have alone: K has the parts that it has for 16 rows, and no tile more than 32 rows,
+    since tiles of 64 are multiplied by another instruction, which takes K in another order.
+    """
+    rows = 16 if m <= 16 else 32 if m <= 32 or words else 64
+    if (kind, swiglu, rows, n, k) in CUTS:
         return CUTS[kind, swiglu, rows, n, k]
     columns = 64 if rows <= 32 else 128
     programs = ceil_div(n, 64) * (1 if words else ceil_div(m, rows))
     splits = 1 if swiglu else max(1, min(PROGRAMS * 2 // programs, k // 512, 8))
     if words and rows > 16:
         splits = cut(kind, swiglu, 16, n, k, words).splits
-    return Cut(rows, columns, splits, 4, 5 if rows <= 32 else 3, 4 if rows <= 32 else 2)
+    return Cut(rows, columns, splits, 4, 4 if rows <= 32 else 3, 4 if rows <= 32 else 2)
 
 
 def stored(weight: Quantised) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -144,7 +176,7 @@ def dequantise(weight: Quantised, dtype: torch.dtype) -> torch.Tensor:
 def many(x: torch.Tensor, weight: Quantised) -> torch.Tensor:
     """x w^T of many rows [M, N]: in 8 bits where the weight and the card have them, else with the weight made anew, some rows at a time."""
     n, k = weight.shape
-    if weight.scheme.kind == "e4m3" and x.dtype == torch.bfloat16 and n % 16 == 0 and has_fp8_products(x.device):
+    if weight.scheme.kind == "e4m3" and x.dtype == torch.bfloat16 and n % 16 == 0 and k % 16 == 0 and has_fp8_products(x.device):
         codes, scale = quantise_rows(x)
         return torch._scaled_mm(codes, weight.codes.T, scale, weight.scale, out_dtype=x.dtype, use_fast_accum=True)
     out = torch.empty(len(x), n, device=x.device, dtype=x.dtype)

@@ -288,11 +288,10 @@ def apart(stored: Mapping[str, TensorInfo], model: VLA) -> tuple[dict[str, Tenso
         few[name] = Few(layout, {part.rpartition(".")[2]: stored[part] for part in own})
         used.update(own)
     plain = {name: info for name, info in stored.items() if name not in used and not (found and UNUSED.fullmatch(name))}
-    whole = [name for name, info in plain.items() if info.dtype in (torch.int32, torch.int64, torch.float8_e4m3fn)]
+    foreign = {torch.int32: "I32", torch.int64: "I64", torch.float8_e4m3fn: "F8_E4M3"}
+    whole = [f"{name} ({foreign[info.dtype]})" for name, info in plain.items() if info.dtype in foreign]
     if whole:
-        raise CheckpointError(
-            f"{', '.join(whole[:5])} hold whole numbers or fp8 and belong to no weight of few bits: fetch the files again"
-        )
+        raise CheckpointError(f"the checkpoint holds {', '.join(whole[:5])}, which belong to no weight of few bits: fetch its files again")
     codes = {name: one.parts[one.layout.codes.rpartition(".")[2]] for name, one in few.items()}
     return plain | {name: replace(info, shape=few[name].layout.shape) for name, info in codes.items()}, few
 

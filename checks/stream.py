@@ -79,6 +79,22 @@ def same(got: Plan, want: Plan) -> bool:
     return got.tokens == want.tokens and all(torch.equal(getattr(got, name), getattr(want, name)) for name in ("actions", "xyz", "rot"))
 
 
+def parts(got: Plan, want: Plan) -> dict[str, Any]:
+    """What of two plans differs: the first word of each row that does, and the largest distance of actions."""
+    words = [next((i for i, (a, b) in enumerate(zip(*rows, strict=False)) if a != b), None) for rows in zip(got.tokens, want.tokens)]
+    return {"first_words": words, "actions": float((got.actions - want.actions).abs().max()), "passes": (got.passes, want.passes)}
+
+
+def odd_one(got: Plan, want: Plan, again: Plan, plain: Plan) -> dict[str, bool]:
+    """Whether the stream's plan and the fresh one are what the same plan gives again, and read word by word."""
+    return {
+        "stream_again": same(got, again),
+        "fresh_again": same(want, again),
+        "stream_without_drafts": same(got, plain),
+        "fresh_without_drafts": same(want, plain),
+    }
+
+
 def next_moment(moment: int, chance: random.Random) -> int:
     """The moment of the next step: mostly the next one; some are dropped, some come twice, some late."""
     return moment + chance.choice([1] * 8 + [0, 2, 3, -1])
@@ -110,8 +126,10 @@ def drive(planner: Planner, steps: int, samples: int) -> dict[str, Any]:
             planner.plan(seen(n, SIZES[1]), seed=n, samples=2, max_tokens=8, steps=2)
         if not CUDA and n % 3:
             stream.read_ahead()
-        if not same(got, planner.plan(observation, options, seed=seed)):
-            differing.append(n)
+        want = planner.plan(observation, options, seed=seed)
+        if not same(got, want):
+            again = planner.plan(observation, options, seed=seed), planner.plan(observation, options, seed=seed, drafts=False)
+            differing.append({"step": n, "reused": str(stream.reused), "parts": parts(got, want)} | odd_one(got, want, *again))
     return {"steps": steps, "differing": differing, "pictures_reused": reused, "tokens_read_ahead": tokens, "passes": sum(passes) / steps}
 
 

@@ -180,11 +180,12 @@ class Stream:
         with clock("preprocess"):
             scene = self._whole(seen) if isinstance(seen, Observation) else self._newest(seen, history, t0_us)
             self._album.touch(scene.numbers)
-            prompt, how = self._prompt(scene, options), self._request(options)
+            how = self._request(options)
             unseen = [one for one in map(self._album.__getitem__, dict.fromkeys(scene.numbers)) if one.features is None]
         self._scene, self.reused = scene, Reused(len(set(scene.numbers)) - len(unseen))
         self._see(unseen, clock)
         self._album.keep(len(scene.numbers) * 3 // 2)  # and half as many pictures as this step's, which may come back
+        prompt = self._prompt(scene, options)  # while the device sees
         if isinstance(clock, Stopwatch):
             return self._plan_by_engine(scene, prompt, how, clock)
         tokens, *deep = (torch.cat(features) for features in zip(*self._features(scene.numbers), strict=True))

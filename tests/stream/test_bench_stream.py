@@ -38,8 +38,8 @@ def test_the_bench_counts_passes_and_reuse(monkeypatch):
     [
         (["--acceptance", "0.5,x"], "expected shares between 0 and 1"),
         (["--acceptance", "1.5"], "expected shares between 0 and 1"),
-        (["--batch", "2"], "--stream measures the engine on one scene"),
-        (["--no-fast"], "--stream measures the engine on one scene"),
+        (["--batch", "2"], "leave --batch, --no-fast"),
+        (["--no-fast"], "leave --batch, --no-fast"),
         (["--size", "11b"], "size is '11b'"),
     ],
 )

@@ -21,10 +21,10 @@ planner      `load` and `Planner`: the one place that chooses the engine or the 
 testing      stand-ins for tests and benches: observations, models, vocabularies, checkpoints     <- core train
 train        training and validating the small model on the world                                <- core metrics world
 predict      a few clips: records, pages, films                                                  <- core metrics data draw planner
-drive        closed loop: a driver plans, a car follows, the world answers                  <- core metrics draw planner predict train world
 evaluate     many clips: durable rows, intervals, reports                                        <- core metrics data draw planner predict
 serve        plans over HTTP, and the page to play with: a queue, a gate, addresses              <- core data draw evaluate planner
 client       `Client`: a planner that a service runs                                             <- core
+drive        closed loop: a driver plans, a car follows, the world answers   <- core metrics draw planner predict train evaluate world
 bench        how fast this machine plans                                                         <- core engine planner stream testing
 models       the original's names, as clients import them                                        <- core planner
 helper       the original's helper                                                               <- core models

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from alpamayo_r1 import __version__
-from alpamayo_r1.cli import ask, doctor, evaluate, make, recordings, run, serve
+from alpamayo_r1.cli import ask, doctor, drive, evaluate, make, recordings, run, serve
 from alpamayo_r1.cli.errors import Verb, Verbs
 
 VERBS = {
@@ -20,6 +20,7 @@ VERBS = {
     "serve": serve.serve,
     "eval": evaluate.evaluate,
     "compare": evaluate.compare,
+    "drive": drive.drive,
     "world": make.world,
     "train": make.train,
     "validate": make.validate,

@@ -40,15 +40,15 @@ class Model:
 
     def __init__(self, planner: Planner, options: PlanOptions):
         self.planner, self.options = planner, options
-        self.streams: list = []
+        self.steppers: list[Callable[..., Plan]] = []
 
     def __call__(self, simulation: Simulation) -> Intent:
         seen = simulation.observations()
         if self.planner.model.device.type == "cuda":
             plans = self.planner.plans(seen, self.options)
         else:
-            self.streams = self.streams or [self.planner.stream(self.options) for _ in seen]
-            plans = [stream.step(one) for stream, one in zip(self.streams, seen, strict=True)]
+            self.steppers = self.steppers or [self.planner.stepper(self.options) for _ in seen]
+            plans = [step(one) for step, one in zip(self.steppers, seen, strict=True)]
         xyz, rot = torch.stack([plan.xyz[0] for plan in plans]), torch.stack([plan.rot[0] for plan in plans])
         return Intent(simulation.to_world(xyz, yaw_of(rot)), tuple(plan.reasoning[0] for plan in plans), tuple(plans), tuple(seen))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,8 +43,6 @@ def film(
     Raises:
         ValueError: the clip does not reach, start comes after end, or out is no .mp4.
     """
-    import av
-
     if Path(out).suffix != ".mp4":
         raise ValueError(f"out is {out}, expected a name that ends in .mp4")
 
@@ -56,19 +55,28 @@ def film(
                 f"the film would start at {first / 1e6:g} s and end at {last / 1e6:g} s: clip {clip_id} allows {low / 1e6:g} s to "
                 f"{high / 1e6:g} s, the start before the end"
             )
-        with written_whole(Path(out)) as beside, av.open(str(beside), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(1 / step).limit_denominator(1000))
-            stream.width, stream.height = SIZE
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": "20", "preset": "fast", "movflags": "+faststart"}
+        with movie(out, step) as add:
             step_on = planner.stepper(options)
             for t0_us in range(first, last + 1, round(step * 1e6)):
                 sample = clip.sample(t0_us, need_future=False)
                 plan = step_on(sample.observation)
                 picture = pixels(page(sample, plan, result(sample, plan, options.seed)))
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                add(picture)
                 yield picture
-            container.mux(stream.encode())
+
+
+@contextmanager
+def movie(out: Path, step: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that adds pictures u8[SIZE[1], SIZE[0], 3] to an mp4 (H.264), `step` seconds apart; the file is there whole at the end."""
+    import av
+
+    with written_whole(Path(out)) as beside, av.open(str(beside), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(1 / step).limit_denominator(1000))
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "20", "preset": "fast", "movflags": "+faststart"}
+        yield lambda picture: container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def pixels(figure: Figure) -> np.ndarray:

@@ -1,0 +1,203 @@
+"""Many drives: each scene's row is on the disk when it is done, and a run that was killed goes on where it was.
+
+out/config.json        what the rows depend on
+out/rows/000017.json   one drive: figures, words as they changed, the way it took; with the digest of config.json and its own checksum
+out/films/SEED.mp4     where films were asked for
+out/summary.json, out/report.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from alpamayo_r1.core.files import own_folder, remove_unfinished, write_text
+from alpamayo_r1.core.hub import checkpoint_folder
+from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import DT
+from alpamayo_r1.draw import page
+from alpamayo_r1.drive.drivers import CONTROLS, MODELS, Driver, Intent
+from alpamayo_r1.drive.score import deeds, judge, plan_deviation
+from alpamayo_r1.drive.simulation import FIRST, Setting, Simulation
+from alpamayo_r1.drive.tracking import Reference
+from alpamayo_r1.evaluate.protocol import evaluation_digest, fingerprint
+from alpamayo_r1.planner import Planner
+from alpamayo_r1.predict.film import movie, pixels
+from alpamayo_r1.predict.record import result
+from alpamayo_r1.world.families import FAMILIES
+
+VERSION = 1
+"""Of the rows: raised where equal settings would give other figures."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is driven: which scenes, by whom, how.
+
+    Raises:
+        ValueError: an unknown driver or family, no seed, or a plan without a seed.
+    """
+
+    seeds: tuple[int, ...]
+    driver: str = "model"
+    checkpoint: str = "small"
+    family: str | None = None
+    setting: Setting = field(default_factory=Setting)
+    plan: PlanOptions = field(default_factory=lambda: PlanOptions(seed=42))
+
+    def __post_init__(self):
+        known = (*MODELS, *CONTROLS)
+        if self.driver not in known:
+            raise ValueError(f"driver is {self.driver!r}, expected one of {', '.join(known)}")
+        if self.family is not None and self.family not in FAMILIES:
+            raise ValueError(f"family is {self.family!r}, expected one of {', '.join(FAMILIES)}")
+        if not self.seeds or self.plan.seed is None:
+            raise ValueError("a drive needs at least one scene, and a plan that draws from a seed")
+
+    def identity(self) -> dict[str, Any]:
+        """What the rows depend on; the checkpoint by its content."""
+        plan = {name: value for name, value in asdict(self.plan).items() if value is not None}
+        known = {"driver": self.driver, "family": self.family, **asdict(self.setting), "version": VERSION}
+        seeds = hashlib.sha256(json.dumps(self.seeds).encode()).hexdigest()[:16]
+        model = {"plan": plan, "checkpoint": fingerprint(checkpoint_folder(self.checkpoint))} if self.driver in MODELS else {}
+        return {**known, **model, "scenes": len(self.seeds), "seeds": seeds}
+
+
+def driver_of(config: Config, planner: Planner | None) -> Driver:
+    """The driver that a config names; a new one for each simulation, since it may remember."""
+    if config.driver in CONTROLS:
+        return CONTROLS[config.driver]
+    if planner is None:
+        raise ValueError(f"the driver {config.driver!r} needs a planner")
+    return MODELS[config.driver](planner, config.plan)
+
+
+def drive(config: Config, planner: Planner | None, out: Path, *, batch: int = 1, films: bool = False) -> Iterator[dict[str, Any]]:
+    """Drives every scene that has no row yet, `batch` at once, and yields each row when it is on the disk; the rows that were there first.
+
+    Raises:
+        ValueError: the folder holds other drives, is written by another process, or has links in it.
+    """
+    identity = config.identity()
+    out.mkdir(parents=True, exist_ok=True)
+    lock = out / ".lock"
+    if lock.is_symlink():
+        raise ValueError(f"{lock} is a link: links are not written through; remove it")
+    try:
+        with FileLock(lock, timeout=0):
+            yield from _drive(config, identity, planner, out, batch, films)
+    except Timeout:
+        raise ValueError(f"another process is driving into {out}: wait for it, or give another --out") from None
+
+
+def _drive(
+    config: Config, identity: Mapping[str, Any], planner: Planner | None, out: Path, batch: int, films: bool
+) -> Iterator[dict[str, Any]]:
+    stored, rows, digest = out / "config.json", own_folder(out / "rows"), evaluation_digest(identity)
+    if stored.exists():
+        before = json.loads(stored.read_text(encoding="utf-8"))
+        differs = [name for name in identity if before.get(name) != json.loads(json.dumps(identity[name]))]
+        if differs:
+            raise ValueError(
+                f"{out} holds other drives ({', '.join(differs)} differ): give the options it was begun with, or another --out"
+            )
+    else:
+        write_text(stored, json.dumps(dict(identity), indent=1) + "\n")
+    remove_unfinished(rows)
+    found = {index: row for index in range(len(config.seeds)) if (row := read_row(rows, index, digest)) is not None}
+    yield from found.values()
+    missing = [index for index in range(len(config.seeds)) if index not in found]
+    for first in range(0, len(missing), batch):
+        some = missing[first : first + batch]
+        seeds = [config.seeds[index] for index in some]
+        folder = own_folder(out / "films") if films else None
+        for index, row in zip(some, driven(config, planner, seeds, folder), strict=True):
+            write_text(rows / f"{index:06d}.json", json.dumps(sealed(row, index, digest)) + "\n")
+            yield row
+
+
+def sealed(row: Mapping[str, Any], index: int, digest: str) -> dict[str, Any]:
+    """A row with its place, what it belongs to and its checksum."""
+    known = {**row, "index": index, "drives": digest}
+    return known | {"checksum": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()}
+
+
+def read_row(rows: Path, index: int, digest: str) -> dict[str, Any] | None:
+    """The row of one scene, without its seals; None where there is none, or not the one that was written."""
+    try:
+        stored = json.loads((rows / f"{index:06d}.json").read_text(encoding="utf-8"))
+        row = {name: value for name, value in stored.items() if name not in ("index", "drives", "checksum")}
+    except (OSError, ValueError, AttributeError):
+        return None
+    return row if stored == sealed(row, index, digest) else None
+
+
+def driven(config: Config, planner: Planner | None, seeds: Sequence[int], films: Path | None = None) -> list[dict[str, Any]]:
+    """The rows of some scenes, driven at once. films: a folder for a film of each."""
+    setting = config.setting
+    device = torch.device("cpu") if planner is None else planner.model.device
+    families = None if config.family is None else [config.family] * len(seeds)
+    simulation = Simulation(seeds, setting, families, device)
+    choose, every, late = driver_of(config, planner), round(setting.replan / DT), round(setting.delay / DT)
+    recorded = Reference(simulation.recorded.ego[:, FIRST:].double())
+    intents: list[tuple[int, Intent]] = []
+    shot = [Film(films / f"{seed}.mp4", setting.replan) if films is not None else None for seed in seeds]
+    try:
+        for n in range(FIRST, FIRST + setting.steps):
+            if (n - FIRST) % every == 0:
+                intents.append((n, choose(simulation)))
+                for row, film in enumerate(shot):
+                    if film is not None:
+                        film.add(simulation, intents[-1][1], row)
+            ready = [(at, intent) for at, intent in intents if at + late <= n]
+            at, reference = (ready[-1][0], ready[-1][1].reference) if ready else (FIRST, recorded)
+            simulation.step(reference, (n - at) * DT)
+    finally:
+        for film in shot:
+            if film is not None:
+                film.close()
+    return rows_of(simulation, intents, every)
+
+
+def rows_of(simulation: Simulation, intents: Sequence[tuple[int, Intent]], every: int) -> list[dict[str, Any]]:
+    """What came of each scene: `score.judge`'s figures, how steady plans were, the words, and the way."""
+    scene = simulation.driven()
+    rows = judge(scene, simulation.recorded, FIRST)
+    steady = plan_deviation([intent.reference for _, intent in intents], every)
+    for b, row in enumerate(rows):
+        said = [(n, intent.words[b]) for n, intent in intents if intent.words]
+        agree, judged = deeds(scene, b, said)
+        row["plan_deviation_m"] = round(float(steady[b]), 4) if steady[b] == steady[b] else None
+        row["words_consistent"], row["words_judged"] = agree, judged
+        row["words"] = [[round(n * DT, 1), text] for i, (n, text) in enumerate(said) if i == 0 or said[i - 1][1] != text]
+        row["path"] = [[round(v, 2) for v in pose] for pose in scene.ego[b, FIRST::2].tolist()]
+        row["expert_path"] = [
+            [round(v, 2) for v in pose[:2]] for pose in simulation.recorded.ego[b, FIRST : scene.ego.shape[1] : 2].tolist()
+        ]
+    return rows
+
+
+class Film:
+    """A film of one drive: four cameras with the planned corridor, the words, the view from above."""
+
+    def __init__(self, path: Path, step: float):
+        self._movie = movie(path, step)
+        self._add = self._movie.__enter__()
+
+    def add(self, simulation: Simulation, intent: Intent, row: int) -> None:
+        """One picture of the present moment; nothing of a driver that is no model."""
+        if not intent.plans:
+            return
+        sample, plan = simulation.sample(row, intent.observations[row]), intent.plans[row]
+        self._add(pixels(page(sample, plan, result(sample, plan, None))))
+
+    def close(self) -> None:
+        """Ends the film."""
+        self._movie.__exit__(None, None, None)

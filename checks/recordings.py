@@ -9,7 +9,7 @@ nothing can be told from them. Prints a row per fault, the clean ones' alarms, a
 
 from __future__ import annotations
 
-import _head  # noqa: F401
+import _head
 
 import argparse
 import json
@@ -17,7 +17,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from alpamayo_r1.world.clips import encode
 from alpamayo_r1.world.recordings import OTHER_CAR, Car, write_recording
 from alpamayo_r1.world.simulate import simulate
 
+sys.path.append(str(Path(__file__).parent))  # where a spawned process finds _head
 CAR = Car(rig={name: OTHER_CAR[name] for name in ("front", "left", "right")}, fps=10.0)
 SIZE = {"width": 480, "height": 270}
 SECONDS = 9.0
@@ -45,78 +48,75 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=20, help="recordings that get every fault")
     parser.add_argument("--clean", type=int, default=200, help="clean recordings, of all kinds of scenes")
     parser.add_argument("--seed", type=int, default=970_000)
-    parser.add_argument("--only", help="plant only faults whose name holds this")
-    parser.add_argument("--keep", type=Path, help="folder in which recordings are kept and found again")
+    parser.add_argument("--only", default="", help="plant only faults whose name holds this")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    keep = given.keep or Path(tempfile.mkdtemp())
-    named, total, misses = planted(given, keep)
-    alarms = cleaned(given, keep)
-    share = sum(named.values()) / max(sum(total.values()), 1)
-    clean = 1 - len(alarms) / max(given.clean, 1)
-    print(f"named: {100 * share:.1f} % of {sum(total.values())}; no alarm: {100 * clean:.1f} % of {given.clean}")
-    if given.out:
-        figures = {"named": named, "of": total, "share": share, "misses": misses, "clean": given.clean, "alarms": alarms}
-        given.out.write_text(json.dumps(figures, indent=2) + "\n")
-    sys.exit(share < 0.95 or clean < 0.98)
-
-
-def planted(given: argparse.Namespace, keep: Path) -> tuple[dict[str, int], dict[str, int], list[str]]:
-    """Fault -> how often it was named, and of how many; what was found instead where not."""
-    faults = {name: fault for name, fault in FAULTS.items() if not given.only or given.only in name}
-    named, misses = dict.fromkeys(faults, 0), []
-    for seed, folder in lively(given.recordings, given.seed, keep):
-        for name, (expected, plant) in faults.items():
-            copy = keep / "planted"
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(folder, copy)
-            plant(copy)
-            found = [f for f in inspect(copy).findings if f.verdict == WRONG]
-            hit = any(set(f.faults) & set(expected) for f in found)
-            named[name] += hit
-            if not hit:
-                misses.append(f"{name} in {seed}: {[(f.item, f.faults) for f in found]}")
+    named: dict[str, int] = {name: 0 for name in FAULTS if given.only in name}
+    misses, alarms, began = list[str](), list[str](), time.perf_counter()
+    seeds = lively(given.recordings, given.seed)
+    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
+        work = [pool.submit(planted, seed, given.only) for seed in seeds]
+        clean = [pool.submit(cleaned, given.seed + 10_000 + n) for n in range(given.clean)]
+        for one in work:
+            for name, found in one.result().items():
+                named[name] += found == ""
+                misses += [f"{name} in {found}"] if found else []
+        alarms = [found for one in clean if (found := one.result())]
     for name, hits in named.items():
-        print(f"{name:<34} {hits:3} of {given.recordings}", flush=True)
-    print("\n".join(misses))
-    return named, dict.fromkeys(faults, given.recordings), misses
+        print(f"{name:<34} {hits:3} of {len(seeds)}")
+    print("\n".join([*misses, *(f"alarm: {alarm}" for alarm in alarms)]))
+    share = sum(named.values()) / max(len(seeds) * len(named), 1)
+    quiet = 1 - len(alarms) / max(given.clean, 1)
+    print(f"named: {100 * share:.1f} % of {len(seeds) * len(named)}; no alarm: {100 * quiet:.1f} % of {given.clean}", end="; ")
+    print(f"{time.perf_counter() - began:.0f} s")
+    if given.out:
+        figures = {"named": named, "recordings": len(seeds), "share": share, "misses": misses, "clean": given.clean, "alarms": alarms}
+        given.out.write_text(json.dumps(figures, indent=2) + "\n")
+    sys.exit(share < 0.95 or quiet < 0.98)
 
 
-def cleaned(given: argparse.Namespace, keep: Path) -> list[str]:
-    """Alarms on clean recordings."""
-    alarms = []
-    for seed in range(given.seed + 10_000, given.seed + 10_000 + given.clean):
-        folder = written(seed, keep, None)
-        found = [(f.item, f.faults, f.seen) for f in inspect(folder).findings if f.verdict == WRONG]
-        if found:
-            alarms.append(f"{seed}: {found}")
-            print(alarms[-1], flush=True)
-        if given.keep is None:
-            shutil.rmtree(folder)
-    return alarms
+def planted(seed: int, only: str) -> dict[str, str]:
+    """Fault -> "" where it was named, else the seed and what was found instead."""
+    results = {}
+    with tempfile.TemporaryDirectory() as aside:
+        folder = written(seed, Path(aside), FAMILIES[seed % len(FAMILIES)])
+        for name, (expected, plant) in FAULTS.items():
+            if only in name:
+                copy = Path(aside) / "planted"
+                shutil.copytree(folder, copy)
+                plant(copy)
+                found = [f for f in inspect(copy).findings if f.verdict == WRONG]
+                hit = any(set(f.faults) & set(expected) for f in found)
+                results[name] = "" if hit else f"{seed}: {[(f.item, f.faults) for f in found]}"
+                shutil.rmtree(copy)
+    return results
 
 
-def lively(count: int, seed: int, keep: Path) -> Iterator[tuple[int, Path]]:
-    """Recordings of a car that moves, turns and changes its speed."""
-    found, began = 0, time.perf_counter()
-    while found < count:
+def cleaned(seed: int) -> str:
+    """What a clean recording is blamed for; nothing, as it should be."""
+    with tempfile.TemporaryDirectory() as aside:
+        found = [f"{f.item} {f.faults}: {f.seen}" for f in inspect(written(seed, Path(aside), None)).findings if f.verdict == WRONG]
+    return f"{seed}: {found}" if found else ""
+
+
+def lively(count: int, seed: int) -> list[int]:
+    """Seeds of scenes in which the car moves, turns and changes its speed."""
+    found: list[int] = []
+    while len(found) < count:
         seed += 1
         scene = simulate([seed], seconds=12, families=[FAMILIES[seed % len(FAMILIES)]])
         speed, yaw = scene.speed[0, 10:100].numpy(), scene.ego[0, 10:100, 2].numpy()
         if 3 < np.median(speed) < 9 and np.std(np.diff(yaw)) > 0.008:
-            found += 1
-            folder = written(seed, keep, FAMILIES[seed % len(FAMILIES)])
-            print(f"recording {found} of {count}: seed {seed}, {scene.family[0]}, {time.perf_counter() - began:.0f} s", flush=True)
-            yield seed, folder
+            found.append(seed)
+    return found
 
 
-def written(seed: int, keep: Path, family: str | None) -> Path:
-    folder = keep / str(seed)
-    if not (folder / "recording.yaml").is_file():
-        scene = simulate([seed], seconds=12, families=[family] if family else None)
-        write_recording(scene, folder, car=CAR, start=1.0, seconds=SECONDS, after=1.0, crf=18, supersample=1, **SIZE)
-    return folder
+def written(seed: int, aside: Path, family: str | None) -> Path:
+    """The recording of a scene."""
+    torch.set_num_threads(1)
+    scene = simulate([seed], seconds=12, families=[family] if family else None).to(_head.DEVICE)
+    return write_recording(scene, aside / str(seed), car=CAR, start=1.0, seconds=SECONDS, after=1.0, crf=18, supersample=1, **SIZE)
 
 
 # ------------------------------------------------------------------------------------------------------------------ what is planted

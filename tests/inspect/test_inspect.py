@@ -63,7 +63,7 @@ def test_a_clean_recording_raises_no_alarm_and_has_a_page(recording, tmp_path):
     assert done.exit_code == 0 and not said["wrong"], [f for f in said["findings"] if f["verdict"] == WRONG]
     assert {f["verdict"] for f in said["findings"]} <= {"ok", "attention", "cannot tell"}
     written = (tmp_path / "page.html").read_text()
-    assert written.count("data:image/jpeg") == 2 + len(open_source(recording).origin.views) and "data:image/png" in written
+    assert written.count("data:image/jpeg") == 2 + len(open_source(recording).origin.coverage) and "data:image/png" in written
 
 
 @pytest.mark.slow

@@ -49,9 +49,9 @@ def inspect(
 
 
 def import_(
-    kind: Annotated[str, typer.Argument(callback=text, help="nuscenes, kitti-raw, kitti-odometry, comma2k19, mcap or rosbag.")],
-    src: Annotated[Path, typer.Argument(parser=place_to_read, metavar="SOURCE", help="Its folder or file.")],
+    kind: Annotated[str, typer.Argument(callback=text, help="nuscenes, kitti-raw, kitti-odometry, comma2k19, mcap, rosbag or example.")],
     out: OutFolder,
+    src: Annotated[Path | None, typer.Argument(parser=place_to_read, metavar="SOURCE", help="Its folder or file.")] = None,
     pick: Annotated[str | None, typer.Option(callback=maybe_text, help="Which scene, drive, sequence or topics of it.")] = None,
 ) -> None:
     """Write a recording from another data set's layout, a ROS bag or an MCAP file."""

@@ -283,10 +283,10 @@ def views(recording: Recording) -> Finding:
     if recording.setup.views.mode == "raw":
         return Finding("views: coverage", OK, "raw pictures are shown as they are")
     try:
-        shown = recording.views
+        shown = recording.coverage
     except MissingCamera as error:
         return Finding("views: coverage", WRONG, str(error), ("camera-yaw", "views-missing"))
-    said = ", ".join(f"{name} {100 * view.coverage:.0f} %" for name, view in shown.items())
-    if len(shown) < len(CAMERAS) or any(view.coverage < WHOLE for view in shown.values()):
+    said = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shown.items())
+    if len(shown) < len(CAMERAS) or min(shown.values()) < WHOLE:
         return Finding("views: coverage", ATTENTION, said, ("views-missing",) if len(shown) < len(CAMERAS) else ())
     return Finding("views: coverage", OK, said)

@@ -107,8 +107,8 @@ def views(found: Inspection) -> list[str]:
     if recording.setup.views.mode == "raw" or any(f.item == "views: coverage" and f.verdict == WRONG for f in found.findings):
         return ["<p>no views: see the verdicts</p>"]
     figures = []
-    for name, view in recording.views.items():
-        pictures = {}
+    for name in recording.coverage:
+        view, pictures = recording.view(name), {}
         for camera in view.cameras:
             stream = recording.streams[camera]
             pictures[camera] = torch.from_numpy(stream.pictures([len(stream.timestamps) // 2])).permute(0, 3, 1, 2)

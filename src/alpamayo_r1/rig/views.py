@@ -23,18 +23,24 @@ GREY = 127
 FINEST = 4
 """Bilinear samples per pixel and axis at most."""
 
+COARSE = 96
+"""Columns of the grid on which coverage is told quickly."""
+
 WORTH = 0.002
 """Share of a view that one more camera must add to be used for it."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one real camera gives to a view: where its picture is sampled f32 [1, fine h, fine w, 2] and the share it fills f32 [h, w]."""
+    """What one real camera gives to a box of a view (first row and column, then those behind the last): where its picture is sampled
+    f32 [1, fine h, fine w, 2], which of the samples count, and the share that it fills f32 [h, w].
+    """
 
     camera: str
     size: tuple[int, int]
     reduce: int
     fine: int
+    box: tuple[int, int, int, int]
     grid: torch.Tensor
     mask: torch.Tensor
     share: torch.Tensor
@@ -55,7 +61,9 @@ class View:
 
     def to(self, device: torch.device | str) -> View:
         """The same view, its grids on a device."""
-        parts = tuple(Part(p.camera, p.size, p.reduce, p.fine, *(t.to(device) for t in (p.grid, p.mask, p.share))) for p in self.parts)
+        parts = tuple(
+            Part(p.camera, p.size, p.reduce, p.fine, p.box, *(t.to(device) for t in (p.grid, p.mask, p.share))) for p in self.parts
+        )
         return View(self.calibration, parts, self.coverage)
 
     def render(self, pictures: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -65,8 +73,9 @@ class View:
             ValueError: pictures of another size than the calibration's.
         """
         height, width = self.calibration.lens.height, self.calibration.lens.width
-        total: torch.Tensor | None = None
-        filled: torch.Tensor | None = None
+        count = len(next(iter(pictures.values()))) if pictures else 1
+        device = self.parts[0].grid.device if self.parts else None
+        view = torch.full((count, 3, height, width), float(GREY), device=device)
         for part in self.parts:
             picture = pictures[part.camera]
             if tuple(picture.shape[-2:]) != part.size:
@@ -74,13 +83,9 @@ class View:
                     f"pictures of {part.camera} are {picture.shape[-1]} x {picture.shape[-2]} pixels, but its calibration is for "
                     f"{part.size[1]} x {part.size[0]}: give `size` as the pictures are"
                 )
-            seen = _sampled(picture, part)
-            total = seen if total is None else total + seen
-            filled = part.share if filled is None else filled + part.share
-        if total is None or filled is None:
-            count = next(iter(pictures.values())).shape[0] if pictures else 1
-            return torch.full((count, 3, height, width), GREY, dtype=torch.uint8)
-        return (total + GREY * (1 - filled)).round_().clamp_(0, 255).to(torch.uint8)
+            top, left, bottom, right = part.box
+            view[..., top:bottom, left:right] += _sampled(picture, part) - GREY * part.share
+        return view.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def view_of(nominal: Calibration, cameras: Mapping[str, Calibration]) -> View:
@@ -108,6 +113,18 @@ def view_of(nominal: Calibration, cameras: Mapping[str, Calibration]) -> View:
     return View(nominal, tuple(parts), coverage)
 
 
+def coverage_of(nominal: Calibration, cameras: Mapping[str, Calibration]) -> float:
+    """The share of a nominal camera's view that real ones see, to about a hundredth: quick, on a coarse grid."""
+    lens = nominal.lens
+    times = max(1, lens.width // COARSE)
+    coarse = Calibration(lens.resized(lens.width // times, max(lens.height // times, 1)), nominal.position, nominal.rot)
+    ray = _ego_rays(coarse, 1)
+    seen = torch.zeros(ray.shape[:2], dtype=torch.bool)
+    for camera in cameras.values():
+        seen |= camera.lens.project(ray @ torch.tensor(camera.rot, dtype=torch.float64))[1]
+    return float(seen.float().mean())
+
+
 def _ego_rays(nominal: Calibration, fine: int) -> torch.Tensor:
     """Directions in the ego frame through a view's pixels, fine x fine per pixel: f64 [fine h, fine w, 3]."""
     lens = nominal.lens
@@ -130,12 +147,18 @@ def _part(name: str, camera: Calibration, nominal: Calibration, fineness: torch.
     lens = camera.lens
     pixel, seen = lens.project(_ego_rays(nominal, fine) @ torch.tensor(camera.rot, dtype=torch.float64))
     for part in before:
-        seen &= ~_stretched(part.mask > 0, fine // part.fine if fine % part.fine == 0 else 0, seen.shape)
+        whole = torch.zeros(part.fine * nominal.lens.height, part.fine * nominal.lens.width, dtype=torch.bool)
+        top, left, bottom, right = (part.fine * edge for edge in part.box)
+        whole[top:bottom, left:right] = part.mask > 0
+        seen &= ~_stretched(whole, fine // part.fine if fine % part.fine == 0 else 0, seen.shape)
     used = pixel.new_tensor([lens.width // reduce * reduce, lens.height // reduce * reduce])
     grid = (2 * (pixel + 0.5) / used - 1).nan_to_num(2.0).clamp(-2, 2)
-    mask = seen.float()
-    share = torch.nn.functional.avg_pool2d(mask[None, None], fine)[0, 0]
-    return Part(name, (lens.height, lens.width), reduce, fine, grid.float()[None], mask, share)
+    share = torch.nn.functional.avg_pool2d(seen.float()[None, None], fine)[0, 0]
+    rows, columns = ((share > 0).any(axis).nonzero()[:, 0] for axis in (1, 0))
+    box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    fined = tuple(slice(fine * first, fine * last) for first, last in (box[::2], box[1::2]))
+    grid, mask, share = grid[fined].float()[None], seen[fined].float(), share[box[0] : box[2], box[1] : box[3]]
+    return Part(name, (lens.height, lens.width), reduce, fine, box, grid.contiguous(), mask.contiguous(), share.contiguous())
 
 
 def _stretched(mask: torch.Tensor, times: int, shape: torch.Size) -> torch.Tensor:

@@ -69,7 +69,7 @@ def write_recording(
     supersample: int = 2,
     name: str = "drive",
 ) -> Path:
-    """Writes the first scene of a batch from `start` on; pictures for so many seconds, poses for `after` more. Returns the folder."""
+    """Writes the first scene of a batch: pictures from `start` on, poses from 0 until `after` seconds behind them. Returns the folder."""
     car = car or Car()
     folder = Path(out)
     own_folder(folder)
@@ -79,14 +79,14 @@ def write_recording(
     few = max(1, 2**18 // (width * height))
     for key in rig:
         parts = [
-            render_at(scene[:1], part[None], width=width, height=height, cameras=[key], rig=rig, supersample=supersample)[0, 0]
+            render_at(scene[:1], part[None], width=width, height=height, cameras=[key], rig=rig, supersample=supersample)[0, 0].cpu()
             for part in steps.split(few)
         ]
         pictures = torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy()
         write_bytes(folder / f"{key}.mp4", encode(pictures, crf))
         clock = pd.DataFrame({"frame": np.arange(len(times)), "time": np.round(times + car.camera_clock, 6)})
         write_text(folder / f"{key}.csv", clock.to_csv(index=False))
-    write_text(folder / "poses.csv", pose_table(scene, start, start + seconds + after, car).to_csv(index=False, float_format="%.6f"))
+    write_text(folder / "poses.csv", pose_table(scene, 0.0, start + seconds + after, car).to_csv(index=False, float_format="%.6f"))
     write_text(folder / "recording.yaml", yaml.safe_dump(description(car, rig, name), sort_keys=False, default_flow_style=None, width=110))
     return folder
 

@@ -5,12 +5,14 @@ Each writes the folder that docs/own-data.md describes, so whatever is imported 
 
 from __future__ import annotations
 
-from importlib import import_module
+import shutil
+from importlib import import_module, resources
 from pathlib import Path
 
 from alpamayo_r1.data.errors import SourceError
 
 KINDS = {
+    "example": "the bundled recording: our world driven with another car's rig (no source needed)",
     "nuscenes": "a folder with v1.0-*/ tables in JSON and samples/, sweeps/; pick: the scene's name, such as scene-0061",
     "kitti-raw": "a folder such as 2011_09_26 with *_sync/ drives and calib_*.txt; pick: the drive, such as 0005",
     "kitti-odometry": "the folder with sequences/ and poses/; pick: the sequence, such as 05",
@@ -21,13 +23,13 @@ KINDS = {
 """Kind -> what it reads."""
 
 
-def import_recording(kind: str, src: str | Path, out: str | Path, pick: str | None = None) -> Path:
-    """Writes the recording in `src` to the folder `out`, which must be empty or new; returns it.
+def import_recording(kind: str, src: str | Path | None, out: str | Path, pick: str | None = None) -> Path:
+    """Writes the recording in `src` (None: of the example) to the folder `out`, which must be empty or new; returns it.
 
     Raises:
         SourceError: an unknown kind, or src is none of that kind. BadRecording: what it holds can't be a recording.
     """
-    src, out = Path(src), Path(out)
+    out = Path(out)
     if kind == "waymo":
         raise SourceError(
             "Waymo's TFRecords were given.",
@@ -36,9 +38,13 @@ def import_recording(kind: str, src: str | Path, out: str | Path, pick: str | No
         )
     if kind not in KINDS:
         raise SourceError(f'the kind "{kind}" is unknown.', "; ".join(f"{k}: {v}" for k, v in KINDS.items()), "choose one of these.")
-    if not src.exists():
+    if kind == "example":
+        src = Path(str(resources.files("alpamayo_r1") / "assets" / "recording"))
+    if src is None or not (src := Path(src)).exists():
         raise SourceError(f"there is no {src}.", KINDS[kind], "check the path.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SourceError(f"{out} is not empty.", "a new folder", "choose another, or empty it.")
+    if kind == "example":
+        return Path(shutil.copytree(src, out, dirs_exist_ok=True))
     module = {"kitti-raw": "kitti", "kitti-odometry": "kitti", "mcap": "ros", "rosbag": "ros"}.get(kind, kind)
     return import_module(f"alpamayo_r1.data.importers.{module}").convert(kind, src, out, pick)

@@ -6,6 +6,7 @@ A clip's time starts with its window; pictures and poses from before and after a
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from alpamayo_r1.data.recording.frames import Stream
 from alpamayo_r1.data.recording.poses import Track, read_track
 from alpamayo_r1.data.recording.schema import FILE, Setup, read_setup
 from alpamayo_r1.rig.nominal import RIG, resized
-from alpamayo_r1.rig.views import View, view_of
+from alpamayo_r1.rig.views import View, coverage_of, view_of
 
 AROUND_US = 30_000_000
 """Microseconds of poses around a window that its clip reads."""
@@ -44,6 +45,7 @@ class Recording(Origin):
     def __init__(self, root: Path):
         self.setup: Setup = read_setup(root)
         super().__init__(cast("Any", None), f"the recording {root}", self.setup.source, root)
+        self.views_made, self._lock = dict[str, View](), threading.Lock()
 
     @cached_property
     def track(self) -> Track:
@@ -58,21 +60,33 @@ class Recording(Origin):
             return dict(zip(self.setup.cameras, pool.map(lambda camera: Stream(camera, root), cameras)))
 
     @cached_property
-    def views(self) -> dict[str, View]:
-        """The model's cameras, re-rendered from the real ones: those that are shown, in the released order."""
-        views, said = self.setup.views, {}
-        cameras = {name: camera.calibration for name, camera in self.setup.cameras.items()}
-        for name in CAMERAS:
-            view = view_of(resized(RIG[name], views.width, views.height), cameras)
-            if views.missing == "fill" or view.coverage >= max(views.least_coverage, 1e-6):
-                said[name] = view
-        if not said:
+    def coverage(self) -> dict[str, float]:
+        """The model's cameras that are shown, in order -> the share of their views that real ones see. Raises MissingCamera."""
+        views = self.setup.views
+        found = {name: coverage_of(self._nominal(name), self._real) for name in CAMERAS}
+        least = 0.0 if views.missing == "fill" else max(views.least_coverage, 1e-6)
+        shown = {name: share for name, share in found.items() if share >= least}
+        if not any(shown.values()):
             raise MissingCamera(
                 f"no camera of {self.name} sees enough of any of the model's four views.",
                 f"views.least_coverage ({views.least_coverage:g}) of at least one",
                 "check the mounting's yaw (left is positive), or run `alpamayo-r1 inspect`.",
             )
-        return said
+        return shown
+
+    def view(self, name: str) -> View:
+        """One of the model's cameras, re-rendered from the real ones; its grids are made when it is first asked for."""
+        with self._lock:
+            if name not in self.views_made:
+                self.views_made[name] = view_of(self._nominal(name), self._real)
+            return self.views_made[name]
+
+    def _nominal(self, name: str) -> Calibration:
+        return resized(RIG[name], self.setup.views.width, self.setup.views.height)
+
+    @property
+    def _real(self) -> dict[str, Calibration]:
+        return {name: camera.calibration for name, camera in self.setup.cameras.items()}
 
     @cached_property
     def clip_windows(self) -> dict[str, tuple[int, int]]:
@@ -119,27 +133,29 @@ class ViewCamera:
     """One of the model's cameras as a clip's: `frames` re-renders the real ones. zero_us: the clip's start on the poses' clock."""
 
     name: str
-    view: View
-    streams: dict[str, Stream]
+    recording: Recording
     zero_us: int
 
     @property
     def timestamps(self) -> np.ndarray:
-        """Times of the camera that fills most, on the clip's clock: i64[N]."""
+        """Times of the camera that looks most the same way, on the clip's clock: i64[N]."""
         return self._first.timestamps - self.zero_us
 
-    @property
+    @cached_property
     def _first(self) -> Stream:
-        return self.streams[self.view.cameras[0]] if self.view.parts else next(iter(self.streams.values()))
+        looks = np.array(RIG[self.name].rot)[:, 2]
+        cameras = self.recording.setup.cameras
+        nearest = max(cameras, key=lambda name: float(np.array(cameras[name].calibration.rot)[:, 2] @ looks))
+        return self.recording.streams[nearest]
 
     def frames(self, times_us: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, tuple[Note, ...]]:
         """The view at the last frames at or before each time: u8 [K, 3, h, w], their times i64 [K], notes."""
-        seen = {name: self.streams[name].frames(times_us + self.zero_us) for name in self.view.cameras}
-        if not seen:
-            seen = {"": self._first.frames(times_us + self.zero_us)}
-        stamps = next(iter(seen.values()))[1] - self.zero_us
+        view, streams = self.recording.view(self.name), self.recording.streams
+        names = dict.fromkeys([self._first.name, *view.cameras])
+        seen = {name: streams[name].frames(times_us + self.zero_us) for name in names}
+        stamps = seen[self._first.name][1] - self.zero_us
         notes = tuple(dict.fromkeys(note for _, _, some in seen.values() for note in some))
-        return self.view.render({name: pictures for name, (pictures, _, _) in seen.items()}), stamps, notes
+        return view.render({name: pictures for name, (pictures, _, _) in seen.items()}), stamps, notes
 
     def close(self) -> None:
         """Nothing: the recording keeps the videos open for the next window."""
@@ -198,7 +214,7 @@ class Drive(Clip):
         """
         sample = super().sample(t0_us, cameras=cameras, frames=frames, need_future=need_future)
         shown = sample.observation.cameras
-        coverage = {name: view.coverage for name, view in self._coverage.items() if name in shown}
+        coverage = {name: share for name, share in self._coverage.items() if name in shown}
         notes = (*sample.notes, *self._about_views(shown, cameras), *self._about_speed(t0_us))
         return Sample(sample.observation, sample.future, sample.clip_id, {**sample.meta, "coverage": coverage}, notes)
 
@@ -245,22 +261,23 @@ class Drive(Clip):
         return {role: found[role] for role in ORDER if role in found}
 
     @property
-    def _coverage(self) -> dict[str, View]:
-        return {} if self._raw else self.recording.views
+    def _coverage(self) -> dict[str, float]:
+        return {} if self._raw else self.recording.coverage
 
     def _calibrations(self) -> dict[str, Calibration]:
         if not self._raw:
-            return {name: view.calibration for name, view in self.recording.views.items()}
+            views = self.recording.setup.views
+            return {name: resized(RIG[name], views.width, views.height) for name in self.recording.coverage}
         cameras = self.recording.setup.cameras
         return {role: cameras[name].calibration for role, name in self._roles.items()}
 
     def _in_order(self, cameras: Sequence[str]) -> tuple[str, ...]:
-        there = self._roles if self._raw else self.recording.views
+        there = self._roles if self._raw else self.recording.coverage
         known = [camera for camera in cameras if camera in there or camera not in CAMERAS]
         return super()._in_order(known or list(cameras))
 
     def _has(self, feature: str) -> bool:
-        return feature in (self._roles if self._raw else self.recording.views)
+        return feature in (self._roles if self._raw else self.recording.coverage)
 
     def _require(self, features: Sequence[str]) -> None:
         """Nothing: all files were found when the recording was opened."""
@@ -268,7 +285,7 @@ class Drive(Clip):
     def _open_camera(self, name: str) -> Camera:
         streams = self.recording.streams
         if not self._raw:
-            return cast("Camera", ViewCamera(name, self.recording.views[name], streams, self.zero_us))
+            return cast("Camera", ViewCamera(name, self.recording, self.zero_us))
         sizes = [(streams[real].lens.width, streams[real].lens.height) for real in self._roles.values()]
         views = self.recording.setup.views
         size = sizes[0] if len(set(sizes)) == 1 else (views.width, views.height)
@@ -283,7 +300,7 @@ class Drive(Clip):
         gone = [name for name in asked if name not in shown]
         if gone:
             notes.append(Note("views-missing", f"no camera of the recording sees {', '.join(gone)}: left out of the observation"))
-        shares = {name: view.coverage for name, view in self._coverage.items() if name in shown and view.coverage < WHOLE}
+        shares = {name: share for name, share in self._coverage.items() if name in shown and share < WHOLE}
         empty = [name for name, share in shares.items() if share < self.recording.setup.views.least_coverage]
         if empty:
             notes.append(Note("views-filled", f"{', '.join(empty)}: filled with grey, for hardly any real camera looks there"))

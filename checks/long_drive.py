@@ -66,9 +66,8 @@ def main() -> None:
                     views, began = source.origin.views_made, time.perf_counter()
         by_short = (time.perf_counter() - began) / max(few - 1, 1)
     print(f"{given.seconds:g} s of driving in {len(clips)} clips: opened in {opened:.2f} s")
-    print(
-        f"{1e3 * by_long:.0f} ms per moment over {given.moments}; of short recordings {1e3 * by_short:.0f} ms; ratio {by_long / by_short:.2f}"
-    )
+    ratio = f"of short recordings {1e3 * by_short:.0f} ms; ratio {by_long / by_short:.2f}"
+    print(f"{1e3 * by_long:.0f} ms per moment over {given.moments}; {ratio}")
     print(f"memory: {memory:.0f} MB at most, {before:.0f} MB of it before the recording was opened")
 
 

@@ -18,7 +18,7 @@ const typed = (schema) => {
 function fields(schema, depth = 0) {
   const found = named(schema);
   const rows = Object.entries(found.properties ?? {}).flatMap(([name, one]) => {
-    const inner = named(one);
+    const inner = named(one.items?.$ref ? one.items : one);
     const about = [one.description ?? inner.description, "default" in one ? `Default: ${JSON.stringify(one.default)}.` : ""].filter(Boolean).join(" ");
     const row = make("tr", "", make("td", "", make("code", `${" · ".repeat(depth)}${name}`)), make("td", typed(one)), make("td", about));
     return [row, ...(depth < 2 && inner.properties ? fields(inner, depth + 1) : [])];

@@ -65,6 +65,24 @@ def lines(place: Path, out: Path) -> dict[str, list[str]]:
             "--device",
             "cpu",
         ],
+        "quantize": ["quantize", str(place / "tiny"), "--out", str(out / "w8"), "--device", "cpu"],
+        "precision": [
+            *(
+                "precision",
+                str(place / "tiny"),
+                "--out",
+                str(out / "prices"),
+                "--data",
+                str(place / "clips"),
+                "--clips",
+                "1",
+                "--samples",
+                "1",
+                "--max-tokens",
+                "3",
+            ),
+            *("--precisions", "bf16,w8", "--device", "cpu"),
+        ],
         "bench": ["bench", "--size", "small", "--samples", "1", "--tokens", "3", "--repeats", "1", "--device", "cpu"],
     }
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from alpamayo_r1 import __version__
-from alpamayo_r1.cli import ask, doctor, drive, evaluate, make, recordings, run, serve
+from alpamayo_r1.cli import ask, doctor, drive, evaluate, make, precision, recordings, run, serve
 from alpamayo_r1.cli.errors import Verb, Verbs
 
 VERBS = {
@@ -25,6 +25,8 @@ VERBS = {
     "train": make.train,
     "validate": make.validate,
     "bench": make.bench,
+    "quantize": precision.quantize,
+    "precision": precision.precision,
     "inspect": recordings.inspect,
     "import": recordings.import_,
 }

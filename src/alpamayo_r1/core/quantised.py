@@ -132,9 +132,8 @@ def _quantise_int4(grouped: torch.Tensor, scheme: Scheme, importance: torch.Tens
         s = storable(clip * (high - low) / 15)
         z = (-clip * low / s).round().clamp(0, 15)
         codes = nearest(grouped, s, z)
-        error = (
-            (((codes - z[..., None]) * s[..., None] - grouped).square() * importance).double().sum(-1)
-        )  # wide: every device chooses alike
+        far = ((codes - z[..., None]) * s[..., None] - grouped).square() * importance
+        error = far.double().sum(-1)  # wide, so that every device chooses alike
         better = error < best
         best, scale, zero = torch.where(better, error, best), torch.where(better, s, scale), torch.where(better, z, zero)
     codes = nearest(grouped, scale, zero).flatten(1).to(torch.uint8)

@@ -90,8 +90,13 @@ def _families(seeds: Sequence[int] | np.ndarray | torch.Tensor, families: Sequen
 
 def _stage(seeds: np.ndarray, family: np.ndarray, steps: int) -> Stage:
     script = fam.write_script(seeds, family)
+    return staged(script, _lay(script, Draw.of(seeds)), steps)
+
+
+def staged(script: Script, start: np.ndarray, steps: int) -> Stage:
+    """The stage of a script whose road pieces begin at `start` (B, P, 3)."""
     (scene, slot), *motion = _move(script, np.arange(steps) * DT)
-    return Stage(script, _lay(script, Draw.of(seeds)), scene, slot, *motion)
+    return Stage(script, start, scene, slot, *motion)
 
 
 def _play(

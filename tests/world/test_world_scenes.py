@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from alpamayo_r1.world.expert import DIRECTIVES
-from alpamayo_r1.world.families import FAMILIES, T0_STEP, family_of
+from alpamayo_r1.world.expert import DIRECTIVES, Expert, unicycle
+from alpamayo_r1.world.families import EGO_FRONT, FAMILIES, T0_STEP, family_of
 from alpamayo_r1.world.language import CAUSES, DECISIONS, PHRASES, TEXTS, classify, directive_text, labels, opposite
 from alpamayo_r1.world.scene import DT, Kind, Light, Road, SceneBatch
-from alpamayo_r1.world.simulate import collisions, infeasible, simulate
+from alpamayo_r1.world.simulate import collisions, infeasible, set_stage, simulate
 
 T0_LABELS = {
     "cruise": ("keep_speed", "clear_road"),
@@ -211,3 +211,28 @@ def test_directive_sentences_say_the_directive(scenes):
         texts = [directive_text(order, scenes, row) for row in range(60)]
         assert {classify(text)[0] for text in texts} <= allowed[order] and len(set(texts)) > 3
     assert all(opposite(label) in DIRECTIVES for label in labels(scenes, T0_STEP))
+
+
+def test_pushed_drivers_leave_their_way_and_stay_possible():
+    seeds = np.arange(64)
+    some = seeds % 2 == 0
+    plain, pushed = simulate(seeds, seconds=6.0), simulate(seeds, seconds=6.0, pushed=some, pushed_until=50)
+    off = (plain.ego - pushed.ego)[..., :2].norm(dim=-1)
+    assert (off[~some] == 0).all() and off[some][:, 50].median() > 0.3
+    assert not infeasible(pushed).any()
+    d = pushed.road.frenet(pushed.ego[..., :2])[..., 1] - plain.road.frenet(plain.ego[..., :2])[..., 1]
+    moving = torch.from_numpy(some) & (pushed.speed[:, 50] > 5)
+    assert d[moving][:, 75].abs().mean() < 0.3 * d[moving][:, :50].abs().mean(), "who is not pushed any more drives back"
+
+
+def test_a_driver_just_past_a_red_line_stops():
+    scene = simulate([7], families=["red_light"], seconds=12.0)
+    stage = set_stage([7], 12.0, ["red_light"])
+    expert = Expert(stage.script, stage.start, np.zeros(1, np.int64))
+    expert.s[:] = scene.road.stop_line.numpy() - EGO_FRONT + 1.0
+    pose = scene.road.point(torch.from_numpy(expert.s).float()[:, None], torch.zeros(1, 1))[:, 0].double().numpy()
+    v = np.array([3.0])
+    for n in range(60, 80):
+        a, k = expert.act(n, pose, v, np.zeros(1), np.zeros(1))
+        pose, v = unicycle(pose, v, a, k)
+    assert v[0] == 0.0

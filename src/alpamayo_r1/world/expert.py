@@ -24,6 +24,7 @@ DIRECTED_BRAKE, DIRECTED_SWERVE, DIRECTED_HOLD = 2.5, 1.5, 15.0
 _FREE_GAIN, _LOOK = 0.8, 0.4  # 1/s towards the target speed; s over which a constraint is met
 _START_ACCELERATION, _FIRM, _HARDEST = 1.8, 3.0, 6.0  # m/s^2; braking is firm at most unless more is needed
 _JERK, _EMERGENCY_JERK = 4.0, 10.0  # m/s^3
+_TIGHTEST = 0.3  # 1/m
 _STANDS = 0.05  # m/s below which a car counts as standing
 
 
@@ -103,7 +104,7 @@ def drive(
         a, k = expert.act(n, pose, v, lead_s[:, n], lead_speed[:, n])
         if pushes is not None:
             wrong_a, wrong_k = pushes.errors(n, v)
-            a, k = np.maximum(a + wrong_a, -v / DT), np.where(v > 0.0, k + wrong_k, k)
+            a, k = np.maximum(a + wrong_a, -v / DT), np.where(v > 0.0, np.clip(k + wrong_k, -_TIGHTEST, _TIGHTEST), k)
         pose, v = unicycle(pose, v, a, k)
         poses.append(pose)
         speeds.append(v)
@@ -200,7 +201,7 @@ def _steer(script: Script, profile, s, d, slip, v, a) -> np.ndarray:
     now, slope_now, _ = profile(s)
     length = _reach(v)
     k = ahead / (1.0 - ahead * offset) + second - (d - now) / length**2 - 1.8 * (slip - slope_now) / length
-    return np.where((v > 0.0) | (a > 0.0), np.clip(k, -0.3, 0.3), 0.0)
+    return np.where((v > 0.0) | (a > 0.0), np.clip(k, -_TIGHTEST, _TIGHTEST), 0.0)
 
 
 def _reach(v) -> np.ndarray:

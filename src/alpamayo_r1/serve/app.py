@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,11 +28,12 @@ from alpamayo_r1.core.wire import MEDIA_TYPE, answers_as_json, pack, plan_as_jso
 from alpamayo_r1.data.errors import DataError, UnknownClip
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.planner import Planner
+from alpamayo_r1.serve.drives import FAMILIES, Drive
 from alpamayo_r1.serve.evaluations import Evaluations
 from alpamayo_r1.serve.guard import Guard
 from alpamayo_r1.serve.queue import Busy, Limits, Queue
 from alpamayo_r1.serve.scenes import Scenes, corridors, picture, scene_as_json
-from alpamayo_r1.serve.schema import AskBody, AskReply, ErrorReply, PlanBody, PlanReply
+from alpamayo_r1.serve.schema import AskBody, AskReply, DriveBody, DriveStep, ErrorReply, PlanBody, PlanReply
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorReply, "description": "There is no such clip, evaluation or address."},
@@ -266,6 +267,7 @@ def make_app(
     add_clips(app, service)
     add_plans(app, service)
     add_stream(app, service)
+    add_drive(app, service)
     add_page(app)
     return app
 
@@ -431,18 +433,30 @@ def add_stream(app: FastAPI, service: Service) -> None:
     @app.websocket("/api/stream")
     async def stream(socket: WebSocket) -> None:
         """First {"options": {...}, "draws": "kept"}; then per step {"clip_id", "t0_us", "draw"} as text, or an observation as binary."""
-        await socket.accept()
-        if service.streams >= service.limits.streams:
-            await socket.send_json({"error": {"type": "Busy", "text": f"{service.streams} streams are open, the most at once"}})
-            await socket.close(1013)
-            return
-        service.streams += 1
-        try:
-            await follow(socket, service)
-        except WebSocketDisconnect:
-            pass
-        finally:
-            service.streams -= 1
+        await opened(socket, service, follow)
+
+
+async def opened(socket: WebSocket, service: Service, go_on: Callable[[WebSocket, Service], Awaitable[None]]) -> None:
+    """Follows a WebSocket to its end, unless enough are open."""
+    await socket.accept()
+    if service.streams >= service.limits.streams:
+        await socket.send_json({"error": {"type": "Busy", "text": f"{service.streams} streams are open, the most at once"}})
+        await socket.close(1013)
+        return
+    service.streams += 1
+    try:
+        await go_on(socket, service)
+    except WebSocketDisconnect:
+        pass
+    finally:
+        service.streams -= 1
+
+
+async def told(socket: WebSocket, error: Exception) -> None:
+    """Sends an error over a WebSocket."""
+    _, kind, text = explained(error)
+    again = {"retry_after": error.retry_after} if isinstance(error, Busy) else {}
+    await socket.send_text(json.dumps({"error": {"type": kind, "text": text, **again}}))
 
 
 async def follow(socket: WebSocket, service: Service) -> None:
@@ -477,9 +491,7 @@ async def follow(socket: WebSocket, service: Service) -> None:
         except WebSocketDisconnect:
             raise
         except Exception as error:
-            _, kind, told = explained(error)
-            again = {"retry_after": error.retry_after} if isinstance(error, Busy) else {}
-            await socket.send_text(json.dumps({"error": {"type": kind, "text": told, **again}}))
+            await told(socket, error)
 
 
 def _object(text: str | None) -> dict[str, Any]:
@@ -490,6 +502,51 @@ def _object(text: str | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError('a stream begins with a JSON object as text: {"options": {"samples": 1, "seed": 42}, "draws": "kept"}')
     return value
+
+
+def add_drive(app: FastAPI, service: Service) -> None:
+    """A scene of the world in closed loop."""
+
+    @app.get("/api/families", tags=["drive"])
+    async def families() -> tuple[str, ...]:
+        """Families of scenes that can be driven."""
+        return FAMILIES
+
+    @app.websocket("/api/drive")
+    async def drive(socket: WebSocket) -> None:
+        """First {"seed": 7, "family": null, "seconds": 20, "options": {...}}; then per step {"reasoning": null or words to plan by}.
+
+        Each step is answered with JSON and then, as binary, the JPEG of each camera of its scene in order.
+        """
+        await opened(socket, service, follow_drive)
+
+
+async def follow_drive(socket: WebSocket, service: Service) -> None:
+    """Drives step by step; what does not fit is answered with an error, and the drive stands still."""
+    drive: Drive | None = None
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        try:
+            text = (message.get("text") or "").encode("utf-8", "surrogatepass")
+            if drive is None:
+                begun = parsed(DriveBody, text)
+                options = service.bounded(PlanOptions.of(None, begun.options))
+                make = partial(Drive, service.planner, options, begun.seed, begun.family, begun.seconds)
+                made: Drive = await asyncio.wrap_future(service.queue.call(make))
+                drive = made
+                await socket.send_json({"clip_id": made.name, "left": made.left})
+                continue
+            asked = parsed(DriveStep, text)
+            shown, pictures = await asyncio.wrap_future(service.queue.call(partial(drive.step, asked.reasoning)))
+            await socket.send_text(json.dumps(shown))
+            for picture_of_camera in pictures.values():
+                await socket.send_bytes(picture_of_camera)
+        except WebSocketDisconnect:
+            raise
+        except Exception as error:
+            await told(socket, error)
 
 
 def add_page(app: FastAPI) -> None:

@@ -78,6 +78,21 @@ class AskBody(Scene):
     options: AskOptionsJson = Field(default_factory=dict, description="What is asked of the answers.")
 
 
+class DriveBody(Body):
+    """A drive in closed loop."""
+
+    seed: int = Field(description="Seed of the scene.")
+    family: str | None = Field(None, description="Family of the scene, one of /api/families; null: the seed's own.")
+    seconds: float = Field(20.0, description="Seconds at most.", ge=1, le=60, strict=False)
+    options: PlanOptionsJson = Field(default_factory=dict, description="What is asked of every plan.")
+
+
+class DriveStep(Body):
+    """A step of a drive."""
+
+    reasoning: str | None = Field(None, description="Words to plan by; null: the model's own.")
+
+
 class NoteJson(BaseModel):
     """One thing to know: code is for machines and never changes."""
 

@@ -117,3 +117,54 @@ export class Stream {
     this.socket.close();
   }
 }
+
+/** A drive in closed loop: `step` gives what is shown of a moment, its scene and pictures kept like any other's. */
+export class Drive {
+  constructor(begin) {
+    this.options = begin.options;
+    const query = token ? `?token=${encodeURIComponent(token)}` : "";
+    this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/drive${query}`);
+    this.socket.binaryType = "arraybuffer";
+    this.come = [];
+    this.socket.onmessage = (event) => {
+      this.come.push(event.data);
+      this.wake?.();
+    };
+    this.socket.onclose = () => {
+      this.over = true;
+      this.wake?.();
+    };
+    this.ready = new Promise((resolve) => (this.socket.onopen = resolve)).then(() => this.say(begin));
+    this.ready.catch(() => {});
+  }
+
+  async next() {
+    while (!this.come.length) {
+      if (this.over) throw new Refused(0, "gone", "The drive ended.", 0);
+      await new Promise((resolve) => (this.wake = resolve));
+    }
+    return this.come.shift();
+  }
+
+  async say(message) {
+    this.socket.send(JSON.stringify(message));
+    const value = JSON.parse(await this.next());
+    if (value.error) throw new Refused(422, value.error.type, value.error.text, value.error.retry_after ?? 0);
+    return value;
+  }
+
+  async step(reasoning) {
+    await this.ready;
+    const reply = await this.say({ reasoning: reasoning || null });
+    const { clip_id: id, cameras } = reply.scene;
+    for (const camera of cameras) {
+      put(pictureKey(id, reply.t0_us, camera), await createImageBitmap(new Blob([await this.next()], { type: "image/jpeg" })));
+    }
+    put(`scene ${id} ${reply.t0_us}`, reply.scene);
+    return reply;
+  }
+
+  close() {
+    this.socket.close();
+  }
+}

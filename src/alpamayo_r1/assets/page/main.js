@@ -8,8 +8,7 @@ const $ = (id) => document.getElementById(id);
 const FRONT = "camera_front_wide_120fov";
 const STEP = 100_000;
 
-const state = { about: null, clips: [], clip: null, range: null, t0: 5_100_000, reason: "", navigation: "", guidance: 1, lit: null, pinned: {}, playing: false };
-let shown = { free: null, other: null, scene: null };
+const state = { about: null, clips: [], clip: null, range: null, t0: 5_100_000, reason: "", navigation: "", guidance: 1, lit: null, pinned: {}, playing: false, drive: null };
 
 const settings = () => ({ samples: clamp(Number($("samples").value) || 1, 1, 16), seed: clamp(Math.floor(Number($("seed").value)) || 0, 0, 2 ** 31 - 1) });
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -17,6 +16,11 @@ const seconds = (us) => `${(us / 1e6).toFixed(1)} s`;
 
 /** The plans that are shown: the model's own, and what if. While it plays one sample each, which is what there is time for. */
 function variants() {
+  if (state.drive) {
+    const told = state.drive.told.get(state.t0) ?? "";
+    const options = { drive: told };
+    return [{ kind: told ? "other" : "free", title: told ? `Taken over: ${told}` : "The model drives by its own words", options }];
+  }
   const common = state.playing ? { ...settings(), samples: 1 } : settings();
   const found = [{ kind: "free", title: "The model's own words", options: common }];
   if (state.reason) found.push({ kind: "other", title: `What if: ${state.reason}`, options: { ...common, reasoning: state.reason } });
@@ -37,11 +41,9 @@ function render() {
   $("clock").value = seconds(t0);
   const now = variants().map((one) => ({ ...one, reply: api.peek(api.planKey(clip, t0, one.options)) }));
   const scene = api.peek(`scene ${clip} ${t0}`);
-  const [free, other] = now;
-  shown = { free: free.reply ?? null, other: other?.reply ?? null, scene: scene ?? null };
   const paths = now.flatMap(pathsOf);
   words(now, scene);
-  cameras(scene, paths, Boolean(other));
+  cameras(scene, paths, now.length > 1);
   draw.above($("above-canvas"), scene, paths);
   draw.curve($("speed"), scene, paths, draw.speed, "m/s", 2);
   draw.curve($("curvature"), scene, paths, draw.curvature, "1/m", 0.02);
@@ -193,7 +195,7 @@ function describe(scene, now) {
   $("above-canvas").setAttribute("aria-label", `View from above: ${told || "no plan yet"}`);
   $("speed").setAttribute("aria-label", `Speed over time: ${told || "no plan yet"}`);
   $("curvature").setAttribute("aria-label", `Curvature over time: ${told || "no plan yet"}`);
-  const kinds = [["free", "plan"], ...(now.length > 1 ? [["other", "what if"]] : []), ...(scene?.future ? [["truth", "driven"]] : []), ["past", "before t0"]];
+  const kinds = [...now.map(({ kind }) => [kind, kind === "free" ? "plan" : state.drive ? "by your words" : "what if"]), ...(scene?.future ? [["truth", "driven"]] : []), ["past", "before t0"]];
   $("legend").replaceChildren(
     ...kinds.map(([kind, text]) => {
       const item = document.createElement("li");
@@ -228,6 +230,7 @@ async function refresh() {
 }
 
 async function fill(current) {
+  if (state.drive) return;
   const { clip, t0 } = state;
   const began = performance.now();
   try {
@@ -271,6 +274,7 @@ function warn(text) {
 
 async function choose(id, t0) {
   stop();
+  endDrive();
   try {
     const { now, promise } = api.clip(id);
     const clip = now ?? (await promise);
@@ -297,6 +301,7 @@ function moveTo(t0) {
 }
 
 function remember() {
+  if (state.drive) return;
   history.replaceState(null, "", `#clip=${state.clip}&t0=${state.t0}`);
 }
 
@@ -310,11 +315,11 @@ function stop() {
 
 async function play() {
   if (playing) return stop();
+  if (state.drive) return driveOn();
   const run = (playing = { over: false });
   state.playing = true;
   const streams = variants().map(({ options }) => new api.Stream(options));
-  $("play").textContent = "❚❚ Pause";
-  $("play").setAttribute("aria-pressed", "true");
+  playButton(true);
   const { clip } = state;
   if (state.t0 + STEP > state.range.last) state.t0 = state.range.first;
   const times = [];
@@ -342,11 +347,76 @@ async function play() {
     streams.forEach((stream) => stream.close());
     playing = null;
     state.playing = false;
-    $("play").textContent = "▶ Play";
-    $("play").setAttribute("aria-pressed", "false");
+    playButton(false);
     remember();
     refresh();
   }
+}
+
+// ------------------------------------------------------------------------------------------------------------------------- drive
+
+/** Begins a scene of the world: what is driven becomes a clip of its own, that can be scrubbed. */
+async function startDrive(event) {
+  event.preventDefault();
+  $("drive").close();
+  stop();
+  endDrive();
+  const begin = { seed: Math.floor(Number($("drive-seed").value)) || 0, family: $("family").value || null, seconds: 20, options: { samples: 1, seed: settings().seed } };
+  const socket = new api.Drive(begin);
+  try {
+    tell("setting the scene …");
+    const { left } = await socket.ready;
+    state.drive = { socket, left, told: new Map() };
+    state.pinned = {};
+    await driveOn();
+  } catch (error) {
+    socket.close();
+    warn(error.message);
+    if (!(error instanceof api.Refused)) throw error;
+  }
+}
+
+async function driveOn() {
+  const run = (playing = { over: false });
+  const { drive } = state;
+  playButton(true);
+  warn("");
+  let count = 0;
+  try {
+    while (!run.over && drive.left > 0) {
+      const began = performance.now();
+      const told = state.reason;
+      const reply = await drive.socket.step(told);
+      drive.left = reply.left;
+      drive.told.set(reply.t0_us, told);
+      api.put(api.planKey(reply.scene.clip_id, reply.t0_us, { drive: told }), reply);
+      const first = drive.told.keys().next().value;
+      Object.assign(state, { clip: reply.scene.clip_id, t0: reply.t0_us, range: { first, last: reply.t0_us } });
+      Object.assign($("time"), { min: first, max: reply.t0_us });
+      render();
+      count += 1;
+      document.documentElement.dataset.driven = String(count);
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, 100 - (performance.now() - began))));
+      tell(`${reply.speed.toFixed(1)} m/s · ${(1000 / (performance.now() - began)).toFixed(1)} per second · ${(reply.left / 10).toFixed(1)} s left`);
+    }
+    if (drive.left <= 0) tell("The drive is over. Scrub through it, or start another.");
+  } catch (error) {
+    warn(error.message);
+    if (!(error instanceof api.Refused)) throw error;
+  } finally {
+    playing = null;
+    playButton(false);
+  }
+}
+
+function endDrive() {
+  state.drive?.socket.close();
+  state.drive = null;
+}
+
+function playButton(on) {
+  $("play").textContent = on ? "❚❚ Pause" : "▶ Play";
+  $("play").setAttribute("aria-pressed", String(on));
 }
 
 async function read(clip, t0) {
@@ -360,6 +430,7 @@ function setReason(text) {
   state.reason = text.trim();
   $("reason-clear").hidden = !state.reason;
   state.pinned.other = 0;
+  if (state.drive) return;
   stop();
   refresh();
 }
@@ -438,6 +509,9 @@ function listen() {
   $("play").onclick = play;
   $("theme").onclick = nextTheme;
   $("open-help").onclick = () => $("help").showModal();
+  $("open-drive").onclick = () => $("drive").showModal();
+  $("drive-close").onclick = () => $("drive").close();
+  $("drive-form").onsubmit = startDrive;
   $("open-evaluation").onclick = () => openEvaluations(state.about.evaluations, choose);
   $("reason-form").onsubmit = (event) => {
     event.preventDefault();
@@ -481,8 +555,9 @@ async function begin() {
   listen();
   try {
     state.about = await api.get("/api/service");
-    const { clips } = await api.get("/api/clips?count=1000");
+    const [{ clips }, families] = await Promise.all([api.get("/api/clips?count=1000"), api.get("/api/families")]);
     state.clips = clips;
+    $("family").replaceChildren(new Option("as the seed says", ""), ...families.map((name) => new Option(name.replaceAll("_", " "), name)));
   } catch (error) {
     warn(error.message);
     return;

@@ -45,18 +45,20 @@ if TYPE_CHECKING:
     from alpamayo_r1.core.types import Observation, Plan, Sample, Trajectory
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.planner import Planner, load
+    from alpamayo_r1.stream import Stream
 
 if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Threads sleep where they would spin: a plan takes 0.7 s on two busy cores, not 6 to 30. OpenMP reads it when torch is imported.
 
 __version__ = "0.1.0"
-__all__ = ["Observation", "Plan", "PlanOptions", "Planner", "Sample", "Trajectory", "load", "metrics", "open_source"]
+__all__ = ["Observation", "Plan", "PlanOptions", "Planner", "Sample", "Stream", "Trajectory", "load", "metrics", "open_source"]
 
 _HOMES = {
     "load": "planner",
     "Planner": "planner",
     "open_source": "data.source",
+    "Stream": "stream",
     "PlanOptions": "core.options",
     **dict.fromkeys(("Observation", "Plan", "Sample", "Trajectory"), "core.types"),
 }

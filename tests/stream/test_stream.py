@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.hub import SMALL
 from alpamayo_r1.core.types import CAMERAS, Plan
-from alpamayo_r1.planner import Planner
+from alpamayo_r1.planner import Planner, load
 from alpamayo_r1.stream import Reused
 from alpamayo_r1.stream import stream as module
 from alpamayo_r1.stream.album import Album, same
@@ -141,6 +142,16 @@ def test_nothing_half_done_is_kept_after_an_error(planner, monkeypatch):
     with pytest.raises(ValueError, match="history"):
         stream.step(replace(seen(1), history=replace(seen(1).history, xyz=seen(1).history.xyz + 9)))
     assert equal(stream.step(seen(2)), planner.plan(seen(2), **OPTIONS)) and stream.reused.pictures == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp8", "w8", "w4"])
+def test_weights_of_few_bits_stream_too(precision):
+    planner = load(SMALL, fast=True, device="cpu", precision=precision)
+    stream = planner.stream(**OPTIONS)
+    for observation in (seen(0), seen(1, stale=1), seen(2)):
+        assert equal(stream.step(observation), planner.plan(observation, **OPTIONS))
+        stream.read_ahead()
 
 
 # ----------------------------------------------------------------------------------------------------------------- the newest alone

@@ -83,6 +83,8 @@ def lines(place: Path, out: Path) -> dict[str, list[str]]:
             ),
             *("--precisions", "bf16,w8", "--device", "cpu"),
         ],
+        "import": ["import", "example", "--out", str(out / "car")],
+        "inspect": ["inspect", str(out / "car")],
         "bench": ["bench", "--size", "small", "--samples", "1", "--tokens", "3", "--repeats", "1", "--device", "cpu"],
     }
 

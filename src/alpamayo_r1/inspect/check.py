@@ -209,6 +209,10 @@ def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str,
         return Finding(item, UNKNOWN, "see above")
     if sum(found.path.distance(pair)[0] > MOVES for pair in look.times) < FEWEST:
         return Finding(item, UNKNOWN, "the car hardly moves")
+    if mounting.steps < 2:
+        flipped = _flipped(found, look, mounting)
+        said = f"the road does not fit itself a step later (by {mounting.match:.2f})"
+        return Finding(item, UNKNOWN if flipped is None else WRONG, said, () if flipped is None else (flipped,))
     off, error = math.degrees(mounting.slip), math.degrees(mounting.slip_error)
     said = (
         f"fits by {mounting.match:.2f} in {100 * mounting.share:.0f} % of the steps; moves at {mounting.speed:.2f} of the poses' speed, "

@@ -231,7 +231,7 @@ def test_a_driver_just_past_a_red_line_stops():
     expert = Expert(stage.script, stage.start, np.zeros(1, np.int64))
     expert.s[:] = scene.road.stop_line.numpy() - EGO_FRONT + 1.0
     pose = scene.road.point(torch.from_numpy(expert.s).float()[:, None], torch.zeros(1, 1))[:, 0].double().numpy()
-    v = np.array([3.0])
+    v = np.array([1.0])
     for n in range(60, 80):
         a, k = expert.act(n, pose, v, np.zeros(1), np.zeros(1))
         pose, v = unicycle(pose, v, a, k)

@@ -46,6 +46,7 @@ from alpamayo_r1.evaluate.protocol import work
 from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
 from alpamayo_r1.models.base import read_scenes
 from alpamayo_r1.testing import random_observation, tiny_checkpoint
+from checks.calls import mutated_call, table
 from support import coded_clips
 
 ODD: tuple[Any, ...] = (
@@ -169,6 +170,16 @@ def messages(draw: random.Random, folder: Path) -> None:
         {"role": "user", "content": [{"type": "text", "text": "go"}, {"type": "image", "image": 1}]},
     ]
     helper.get_processor(model().tokenizer).apply_chat_template(mutated(draw, said))
+
+
+def calls(draw: random.Random, folder: Path) -> None:
+    """Public functions with arguments of other types."""
+    mutated_call(draw, known_calls())
+
+
+@cache
+def known_calls() -> dict[str, Any]:
+    return table(checkpoint(), tree(), coded_clips.CLIP)
 
 
 # ------------------------------------------------------------------------------------------------------------- a motion that no car makes
@@ -588,12 +599,12 @@ def command_line(draw: random.Random, folder: Path) -> str | None:
 Kind = Callable[[random.Random, Path], str | None]
 KINDS: dict[Kind, int] = {
     history: 9, motion: 10, pictures: 8, seen: 5, config: 8, tokenizer: 6, shards: 6, facade: 8, batched_motion: 4, options: 6, messages: 6,
-    dataset: 5, clip_log: 5, calibration: 1, evaluation: 2, results: 2, lists: 4, command_line: 9,
+    dataset: 5, clip_log: 5, calibration: 1, evaluation: 2, results: 2, lists: 4, command_line: 9, calls: 9,
 }  # fmt: skip
 """Every kind, and its share of the cases."""
 
 
 def prepare() -> None:
     """Makes what the cases share, before anybody judges."""
-    for made in (batch, tree, finished, summarised, verbs):
+    for made in (batch, tree, finished, summarised, verbs, known_calls):
         made()

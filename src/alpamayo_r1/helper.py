@@ -15,6 +15,7 @@ import torch
 from alpamayo_r1.core.config import KNOWN_VLMS, MAX_PIXELS, MIN_PIXELS, VisionConfig, vision_config
 from alpamayo_r1.core.family import R1, Family, Turn
 from alpamayo_r1.core.gate.pictures import as_pixels
+from alpamayo_r1.core.gate.values import check_flag, check_type
 from alpamayo_r1.core.images import to_patches
 from alpamayo_r1.core.prompt import plan_text
 from alpamayo_r1.core.vocab import special
@@ -98,6 +99,10 @@ class Processor:
         Raises:
             ValueError, TypeError: messages or pictures that the template cannot say, said by name.
         """
+        flags = {"tokenize": tokenize, "return_dict": return_dict}
+        flags |= {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
+        for name, flag in flags.items():
+            check_flag(name, flag)
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt opens a new turn and continue_final_message continues the last one: choose one of them")
         if not isinstance(conversation, Sequence) or isinstance(conversation, str):
@@ -217,13 +222,24 @@ def same_sized(images: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 def to_device(data: Any, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
     """A copy of nested dicts, lists and tuples with every tensor on `device`, floating ones in `dtype`; integers keep theirs."""
+    check_type("dtype", dtype, (torch.dtype, type(None)), "a torch.dtype, or None")
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            raise ValueError(f"device is {device!r}, expected one that is here, such as 'cpu' or 'cuda:0' ({str(error)[:80]})") from None
+    return moved_to(data, device, dtype)
+
+
+def moved_to(data: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
+    """What `to_device` gives, its arguments checked."""
     if isinstance(data, torch.Tensor):
         return data.to(device=device, dtype=dtype if data.is_floating_point() else None)
     if isinstance(data, Mapping):
-        moved = {key: to_device(value, device, dtype) for key, value in data.items()}
+        moved = {key: moved_to(value, device, dtype) for key, value in data.items()}
         return Batch(moved) if isinstance(data, Batch) else moved
     if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(to_device(value, device, dtype) for value in data))
+        return type(data)(*(moved_to(value, device, dtype) for value in data))
     if isinstance(data, list | tuple):
-        return type(data)(to_device(value, device, dtype) for value in data)
+        return type(data)(moved_to(value, device, dtype) for value in data)
     return data

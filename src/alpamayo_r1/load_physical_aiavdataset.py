@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from alpamayo_r1.core.family import ORDER
+from alpamayo_r1.core.gate.values import brief
 from alpamayo_r1.core.notes import tell
 from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, H
 from alpamayo_r1.data.clips import T0_US
@@ -47,8 +48,8 @@ def load_physical_aiavdataset(
         DataError: unknown clip or camera, not downloaded, t0 out of range, a gap in the log, broken video, a motion that no car makes.
         ValueError: another time_step, or numbers of steps that are no counts.
     """
-    if time_step != DT:
-        raise ValueError(f"time_step is {time_step}, expected {DT}: frames, history and future are at 10 Hz, as the model was trained")
+    if not isinstance(time_step, Real) or time_step != DT:
+        raise ValueError(f"time_step is {brief(time_step)}, expected {DT}: everything is at 10 Hz, as the model was trained")
     for name, count, least in (("num_history_steps", num_history_steps, 1), ("num_future_steps", num_future_steps, 0)):
         if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
             raise ValueError(f"{name} is {count!r}, expected a whole number of at least {least}")

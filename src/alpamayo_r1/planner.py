@@ -17,6 +17,7 @@ from alpamayo_r1.core.answer import answer_prompt, ask
 from alpamayo_r1.core.card import card_bytes, free_bytes, limit
 from alpamayo_r1.core.checkpoint import load_checkpoint, precision_of, weight_bytes
 from alpamayo_r1.core.config import ModelConfig, read_config
+from alpamayo_r1.core.gate.values import check_flag, check_real, check_type
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.options import AskKeywords, AskOptions, PlanKeywords, PlanOptions, ScenePlanKeywords
@@ -206,11 +207,15 @@ def load(
     """
     where = pick_device(device)
     dtype = pick_dtype(dtype, where)
-    if word_table not in WORD_TABLES:
+    if fast is not None:
+        check_flag("fast", fast)
+    if not isinstance(word_table, str) or word_table not in WORD_TABLES:
         raise ValueError(f"word_table is {word_table!r}, expected one of {', '.join(WORD_TABLES)}")
+    check_type("precision", precision, (str, type(None)), "text, or None")
     if precision not in (None, "auto"):
         precision_named(precision)
     if memory is not None:
+        check_real("memory", memory, 0, 1e6)
         limit(where, memory)
     if where.type == "cpu":
         note_spinning()
@@ -319,7 +324,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(name) if isinstance(name, str) else None
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):

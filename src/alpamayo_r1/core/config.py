@@ -14,7 +14,8 @@ from typing import Any
 
 from alpamayo_r1.core.family import FAMILIES, Family, family_of
 from alpamayo_r1.core.gate.files import inside, read_object
-from alpamayo_r1.core.gate.keys import QWEN, RELEASED, Rule, brief, faults
+from alpamayo_r1.core.gate.keys import QWEN, RELEASED, Rule, faults
+from alpamayo_r1.core.gate.values import brief
 
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "action_in_proj_cfg": ("models.action_in_proj.PerWaypointActionInProjV2",),

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 
+HOTTEST = 1e6
+"""Temperatures and weights are at most so large: float32 holds what they make of logits and velocities."""
+
 MOST_SAMPLES, MOST_TOKENS, MOST_STEPS = 4096, 65536, 10_000
 """Bounds of a request, far above use: random numbers and buffers are made for all of it at once."""
 
@@ -32,8 +35,8 @@ class Sampling:
     def __post_init__(self):
         check_number("temperature", self.temperature)
         check_number("top_p", self.top_p)
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}, expected 0 (greedy) or a finite number above")
+        if not 0 <= self.temperature <= HOTTEST:
+            raise ValueError(f"temperature is {self.temperature}, expected 0 (greedy) or a number above, at most {HOTTEST:g}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, expected a number in (0, 1]")
         if self.top_k is not None:
@@ -217,6 +220,8 @@ def check_finite(name: str, value: object) -> None:
     check_number(name, value)
     if not math.isfinite(value):  # type: ignore[arg-type]  # a number, as was just checked
         raise ValueError(f"{name} is {value}, expected a finite number")
+    if abs(value) > HOTTEST:  # type: ignore[arg-type]
+        raise ValueError(f"{name} is {value:g}, expected at most {HOTTEST:g} either way")
 
 
 def check_number(name: str, value: object) -> None:

@@ -14,7 +14,7 @@ import torch
 from alpamayo_r1.core.config import ConfigError, TokenConfig
 from alpamayo_r1.core.family import R1, Family, Turn
 from alpamayo_r1.core.gate.files import JSON_BYTES, read_object
-from alpamayo_r1.core.gate.keys import brief
+from alpamayo_r1.core.gate.values import brief, check_flag
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -122,12 +122,13 @@ class QwenVocabulary:
         """Ids -> text. Raises TypeError, ValueError unless they are ids of the vocabulary."""
         if not isinstance(ids, Iterable) or isinstance(ids, str | bytes):
             raise TypeError(f"ids are {ids!r}, expected integers")
+        check_flag("skip_special_tokens", skip_special_tokens)
         ids = list(ids)
         if any(isinstance(i, bool) or not hasattr(i, "__index__") for i in ids):
             raise TypeError(f"ids are {brief(ids)}, expected integers")
         if any(not 0 <= int(i) < len(self) for i in ids):
             raise ValueError(f"ids are {brief(ids)}, expected them from 0 to {len(self) - 1}")
-        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=bool(skip_special_tokens))
 
 
 def whole_ids(vocabulary: Vocabulary, text: str, turn: Turn, what: str) -> list[int]:

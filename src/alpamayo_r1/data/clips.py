@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from alpamayo_r1.core.family import ORDER
+from alpamayo_r1.core.gate.values import check_flag, check_texts, check_whole
 from alpamayo_r1.core.notes import Note
 from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, F, Observation, Sample
 from alpamayo_r1.data.around import read_surroundings, surroundings_at
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 T0_US = 5_100_000
 """The release's default moment."""
+
+MAX_FRAMES = 1024
+"""Frames per camera that a sample may ask for; the release's plans take 4."""
 
 
 class Clip:
@@ -49,8 +53,6 @@ class Clip:
             ValueError: no cameras, one twice, no frames, or t0 no number. OutOfRange, MissingCamera, NotDownloaded, BadVideo, BadEgomotion,
             BadCalibration: what is wrong with the clip there; before a frame is decoded, except a frame that is damaged.
         """
-        if frames < 1:
-            raise ValueError(f"frames is {frames}, expected at least 1 per camera")
         t0_us, cameras = moment(t0_us), self._in_order(cameras)
         self._require(["egomotion", *cameras])
         self._check_t0(t0_us, cameras, frames, need_future)
@@ -76,6 +78,8 @@ class Clip:
 
     def valid_t0(self, *, cameras: Sequence[str] = CAMERAS, frames: int = FRAMES, need_future: bool = True) -> tuple[int, int]:
         """First and last t0 in microseconds that the logs reach (lo > hi: none); between them a log may still have a gap."""
+        check_whole("frames", frames, 1, MAX_FRAMES)
+        check_flag("need_future", need_future)
         cameras = self._in_order(cameras)
         self._require(["egomotion", *cameras])
         self._open(cameras)
@@ -135,6 +139,7 @@ class Clip:
 
     def _in_order(self, cameras: Sequence[str]) -> tuple[str, ...]:
         """The cameras in the released order. Raises MissingCamera; ValueError for none at all, or one twice."""
+        check_texts("cameras", cameras, str(CAMERAS[:2]))
         if not cameras or len(set(cameras)) < len(cameras):
             raise ValueError(f"cameras are {tuple(cameras)}, expected at least one, and each once")
         there = [camera for camera in ORDER if self._has(camera)]

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alpamayo_r1.core.gate.values import check_flag, check_type, path_of
 from alpamayo_r1.core.hub import REPOSITORY
 from alpamayo_r1.data.clips import Clip
 from alpamayo_r1.data.errors import AccessDenied, DataError, SourceError, UnknownClip
@@ -48,7 +49,10 @@ def open_source(
     `maybe_stream` reads chunks that are not on this machine over the network instead of refusing. A 40-digit revision whose files are in
     the cache is opened without a single network call. Raises SourceError, AccessDenied.
     """
-    text = str(spec)
+    check_flag("maybe_stream", maybe_stream)
+    for name, given in (("revision", revision), ("token", None if isinstance(token, bool) else token)):
+        check_type(name, given, (str, type(None)), "text, or None")
+    text = str(path_of("the data set", spec))
     if text == "sample":
         return _open_folder(sample_folder(), "the bundled clips")
     if (Path(text) / FILE).is_file():
@@ -99,6 +103,8 @@ class Source:
         Raises:
             UnknownClip: no clip begins so, or several do; the message lists some.
         """
+        if not isinstance(prefix, str):
+            check_clip_id(prefix)
         if prefix in self._known:
             return prefix
         found = [clip_id for clip_id in self.clip_ids if prefix and clip_id.casefold().startswith(prefix.casefold())]
@@ -118,7 +124,7 @@ class Source:
 
     def clip(self, clip_id: str) -> Clip:
         """The clip of that id; the same open clip each time. Raises UnknownClip, BadClipId."""
-        if clip_id not in self._clips:
+        if check_clip_id(clip_id) not in self._clips:
             self._clips[clip_id] = self.fresh(clip_id)
         return self._clips[clip_id]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from alpamayo_r1.core.gate.values import check_type, need_keys
 from alpamayo_r1.core.notes import Note
 from alpamayo_r1.core.types import Plan, Sample, Surroundings
 from alpamayo_r1.draw import panels, style
@@ -29,6 +30,8 @@ REASONS = {
 }
 """How the sample that is drawn boldly was chosen, in words."""
 
+RECORD = "the record of it: predict.record.result(sample, plan, seed)"
+
 NO_WORDS = "(no finished reasoning)"
 
 MOST_NOTES = 3
@@ -40,6 +43,9 @@ def page(sample: Sample, plan: Plan, result: dict[str, Any]) -> Figure:
 
     `result` is the record of predict.record.result(sample, plan, seed). The chosen sample's path and its own words are in one colour.
     """
+    check_type("sample", sample, Sample, "a Sample: source.clip(...).sample()")
+    check_type("plan", plan, Plan, "a Plan: planner.plan(sample.observation)")
+    need_keys("result", result, ("clip_id", "t0_us", "seed", "baselines", "timing_ms", "notice"), RECORD)
     figure = style.sheet(16, 9)
     choice = choose_sample(plan.xyz, None if sample.future is None else sample.future.xyz)
     _header(figure, result, plan, choice)

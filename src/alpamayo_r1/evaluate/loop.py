@@ -20,6 +20,7 @@ import torch
 
 from alpamayo_r1.core.files import write_bytes, write_text
 from alpamayo_r1.core.gate.files import read_object
+from alpamayo_r1.core.gate.values import check_type, path_of
 from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.types import F
 from alpamayo_r1.data.source import open_source
@@ -62,8 +63,9 @@ def evaluate(
     Raises:
         ValueError: the folder holds another evaluation or rows of another data set, or a list or option is not understood.
     """
+    check_type("config", config, EvalConfig, "an EvalConfig")
+    out = path_of("out", out)
     config = resolve(config)
-    out = Path(out)
     with opened(out) as store:
         items, notes = begin(config, store, command)
         tell(notes, stacklevel=3)

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from alpamayo_r1.core.checkpoint import shards
 from alpamayo_r1.core.gate.files import read_object
+from alpamayo_r1.core.gate.values import check_flag, check_type, check_whole
 from alpamayo_r1.core.hub import checkpoint_folder
-from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.options import PlanOptions, check_finite
 from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.sampling import DRAWS
 from alpamayo_r1.data.clips import T0_US
@@ -61,6 +62,17 @@ class EvalConfig:
     precision: str | None = None
 
     def __post_init__(self):
+        check_type("plan", self.plan, PlanOptions, "PlanOptions(samples=6, seed=42)")
+        for name in ("checkpoint", "data", "t0", "device"):
+            check_type(name, getattr(self, name), str, "text")
+        for name in ("clips", "navigation", "precision"):
+            check_type(name, getattr(self, name), (str, type(None)), "text, or None")
+        if self.fast is not None:
+            check_flag("fast", self.fast)
+        if self.threads is not None:
+            check_whole("threads", self.threads, 1, 1024)
+        if self.guidance is not None:
+            check_finite("guidance", self.guidance)
         if self.precision is not None and (self.precision == "auto" or self.precision not in PRECISIONS):
             raise ValueError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}: an evaluation is of one of them")
         if self.plan.seed is None or self.plan.noise is not None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.gate.files import read_object
+from alpamayo_r1.core.gate.values import path_of
 from alpamayo_r1.core.notes import Note, tell
 from alpamayo_r1.core.types import DT, F
 from alpamayo_r1.data.notices import notice
@@ -50,8 +51,9 @@ def summarise(out: Path) -> dict[str, Any]:
     that know less than half, and enter no figure over the whole horizon,
     "figures": {name: Interval as dict}, "min_ade_by_k": [...], "buckets": {kind: {name: {"figures": ...}}}, ...}.
     """
+    out = path_of("out", out)
     table = read(out)
-    settings = read_settings(Path(out))
+    settings = read_settings(out)
     good, scored = planned_rows(table), scored_rows(table)
     partial = [steps for steps in good["known_steps"].to_pylist() if steps is not None and 0 < steps < F]
     timing = _table(Path(out) / "timing.parquet", ["index", "clip_id", "t0_us", *TIMINGS])
@@ -223,8 +225,9 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     Raises:
         ValueError: a folder without a finished evaluation, or no clip and t0 in common.
     """
+    first, second = path_of("first", first), path_of("second", second)
     tables = [scored_rows(read(out)) for out in (first, second)]
-    settings = [read_settings(Path(out)) for out in (first, second)]
+    settings = [read_settings(out) for out in (first, second)]
     keys = [list(zip(t["clip_id"].to_pylist(), t["t0_us"].to_pylist())) for t in tables]
     places = [{key: i for i, key in enumerate(k)} for k in keys]
     both = [key for key in places[0] if key in places[1]]

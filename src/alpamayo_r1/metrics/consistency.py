@@ -15,6 +15,7 @@ from functools import cache
 
 import torch
 
+from alpamayo_r1.core.gate.values import check_tensors, check_type
 from alpamayo_r1.core.geometry import unwrap, yaw_of
 from alpamayo_r1.core.types import Trajectory
 
@@ -118,6 +119,9 @@ def verdict(text: str, xyz: torch.Tensor, history: Trajectory) -> str:
 
     One contradicted intent makes it inconsistent; otherwise one that is met makes it consistent.
     """
+    check_type("text", text, str, "what was said")
+    check_type("history", history, Trajectory, "a Trajectory")
+    check_tensors(xyz=(xyz, (-1, 3)))
     intents = parse(text)
     if not intents or not bool(xyz.isfinite().all()):
         return "unclear"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from alpamayo_r1.core.config import ActionConfig
+from alpamayo_r1.core.gate.values import check_real, check_tensors
 from alpamayo_r1.core.geometry import yaw_of
 from alpamayo_r1.core.types import DT
 
@@ -65,6 +66,7 @@ def ade_by_horizon(
     """seconds -> ADE [...] up to that time of the sample that is best over *all* steps; not valid where the path is shorter than that."""
     distance, counts = _distance(pred, truth)
     best = best_sample(pred, truth)[..., None, None]
+    check_real("dt", dt, 1e-6, 3600)
     distance, counts = (t.take_along_dim(best, -2)[..., 0, :] for t in (distance, counts))
     steps = {horizon: round(horizon / dt) for horizon in horizons}
     return {horizon: _mean(distance[..., :n], counts[..., :n] & (n <= distance.shape[-1])) for horizon, n in steps.items()}
@@ -72,6 +74,7 @@ def ade_by_horizon(
 
 def fde(pred: torch.Tensor, truth: torch.Tensor) -> Metric:
     """Final displacement error of each sample: distance at the last step, [..., S]."""
+    check_pair(pred, truth)
     return _mean(*_distance(pred[..., -1:, :], truth[..., -1:, :]))
 
 
@@ -82,6 +85,7 @@ def min_fde(pred: torch.Tensor, truth: torch.Tensor) -> Metric:
 
 def miss(pred: torch.Tensor, truth: torch.Tensor, threshold: float = MISS_M) -> Metric:
     """1 where no sample ends within `threshold` metres of the truth, else 0, [...]; its mean is the miss rate."""
+    check_real("threshold", threshold, 0, 1e9)
     nearest = min_fde(pred, truth)
     return _masked((nearest.value > threshold).to(pred.dtype), nearest.valid)
 
@@ -93,6 +97,8 @@ def corner_distance(
 
     size is (length, width, height) in metres, the box is centred on the pose. pred_rot [..., S, F, 3, 3], truth_rot [..., F, 3, 3].
     """
+    check_pair(pred, truth)
+    check_tensors(pred_rot=(pred_rot, (-1, -1, 3, 3)), truth_rot=(truth_rot, (-1, 3, 3)))
     planned, driven = _corners(pred, pred_rot, size), _corners(truth, truth_rot, size)[..., None, :, :, :]
     distance = (planned - driven).norm(dim=-1)  # (..., S, F, 8)
     counts = driven.isfinite().all(-1).expand_as(distance)
@@ -103,6 +109,8 @@ def corner_distance(
 
 def heading_error(pred_rot: torch.Tensor, truth_rot: torch.Tensor) -> Metric:
     """Mean absolute difference of yaw of each sample, radians in [0, pi], [..., S]."""
+    check_tensors(pred_rot=(pred_rot, (-1, -1, 3, 3)))
+    check_tensors(truth_rot=(truth_rot, (pred_rot.shape[-3], 3, 3)))
     planned, driven = yaw_of(pred_rot), yaw_of(truth_rot)[..., None, :]
     difference = torch.remainder(planned - driven + torch.pi, 2 * torch.pi) - torch.pi
     return _mean(difference.abs(), driven.isfinite().expand_as(difference))
@@ -119,6 +127,7 @@ class Comfort:
 
 def comfort(xyz: torch.Tensor, rot: torch.Tensor, dt: float = DT) -> Comfort:
     """What a passenger feels, by differences of the path, along and across the car's axis. xyz [..., T, 3], rot [..., T, 3, 3], T >= 4."""
+    check_motion(xyz, rot, dt, 4)
     acceleration = xyz[..., :2].diff(n=2, dim=-2) / dt**2
     forward = torch.nn.functional.normalize(rot[..., 1:-1, :2, 0], dim=-1)
     along = (acceleration * forward).sum(-1)
@@ -132,6 +141,7 @@ def violations(xyz: torch.Tensor, rot: torch.Tensor, dt: float = DT) -> Metric:
 
     xyz [..., T, 3], rot [..., T, 3, 3], T >= 3. A turn counts above 1 m/s only: of a car that stands it is rounding.
     """
+    check_motion(xyz, rot, dt, 3)
     length = advance(xyz, rot)
     acceleration = length.diff(dim=-1) / dt**2
     turn = torch.remainder(yaw_of(rot).diff(dim=-1) + torch.pi, 2 * torch.pi) - torch.pi
@@ -150,6 +160,7 @@ def advance(xyz: torch.Tensor, rot: torch.Tensor) -> torch.Tensor:
 
 def spread(pred: torch.Tensor) -> Metric:
     """How far the samples lie apart: root mean square distance from their mean at each step, averaged over the steps, [...]; 0 for one."""
+    check_tensors(pred=(pred, (-1, -1, 3)))
     usable = pred[..., :2].isfinite().flatten(-2).all(-1)[..., None, None]
     xy = pred[..., :2].masked_fill(~usable, 0)
     count = usable.sum(-3, keepdim=True).clamp_min(1)
@@ -158,8 +169,26 @@ def spread(pred: torch.Tensor) -> Metric:
     return _mean(step, usable.any(-3).squeeze(-1).expand_as(step))
 
 
+def check_pair(pred: torch.Tensor, truth: torch.Tensor) -> None:
+    """Raises TypeError, ValueError unless these are floating-point paths [..., S, F, 3] and [..., F, 3] of one length."""
+    check_tensors(pred=(pred, (-1, -1, 3)), truth=(truth, (-1, 3)))
+    check_tensors(truth=(truth, (pred.shape[-2], 3)))
+    if pred.shape[-3] == 0:
+        raise ValueError(f"pred has shape {tuple(pred.shape)}: expected at least one sample")
+
+
+def check_motion(xyz: torch.Tensor, rot: torch.Tensor, dt: float, least: int) -> None:
+    """Raises TypeError, ValueError unless these are a path [..., T, 3] of so many steps at least, its rotations, and their time step."""
+    check_tensors(xyz=(xyz, (-1, 3)))
+    check_tensors(rot=(rot, (xyz.shape[-2], 3, 3)))
+    check_real("dt", dt, 1e-6, 3600)
+    if xyz.shape[-2] < least:
+        raise ValueError(f"xyz has shape {tuple(xyz.shape)}: expected at least {least} steps")
+
+
 def _distance(pred: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Distance in xy [..., S, T] and which steps the truth is known for."""
+    check_pair(pred, truth)
     distance = (pred - truth[..., None, :, :])[..., :2].norm(dim=-1)
     return distance, truth[..., None, :, :2].isfinite().all(-1).expand_as(distance)
 

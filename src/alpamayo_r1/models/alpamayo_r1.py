@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from alpamayo_r1.core.gate.values import check_flag
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.models.base import Predicted, Pretrained, flow_settings, picked, plan_options, refuse
 
@@ -45,6 +46,7 @@ class AlpamayoR1(Pretrained):
             ValueError, TypeError, KeyError: arguments or data that do not fit, before any heavy work.
         """
         refuse("sample_trajectories_from_data_with_vlm_rollout", unknown)
+        check_flag("return_extra", return_extra)
         settings = flow_settings(diffusion_kwargs, ("inference_step",))
         shared = plan_options(seed, temperature, top_p, top_k, max_generation_length, settings)
         return picked(self._sample(data, shared, (num_traj_sets, num_traj_samples), noise, reasoning), return_extra)

@@ -17,6 +17,7 @@ from alpamayo_r1.core.config import read_config, read_json
 from alpamayo_r1.core.family import KINDS, R1, Family
 from alpamayo_r1.core.gate.batch import check_tokens, tensor
 from alpamayo_r1.core.gate.history import check_history
+from alpamayo_r1.core.gate.values import check_tensors, check_texts, check_type, path_of
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.options import PlanOptions, check_count, check_finite
 from alpamayo_r1.core.prompt import Prompt, arrange, assemble
@@ -92,7 +93,7 @@ class Pretrained:
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes the checkpoint as it is laid out where it came from; unchanged weights give the same bytes."""
-        resave(self.folder, Path(save_directory), self.model)
+        resave(self.folder, path_of("save_directory", save_directory), self.model)
 
     @property
     def device(self) -> torch.device:
@@ -195,6 +196,7 @@ def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 def flow_settings(diffusion_kwargs: Mapping[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:
     """The caller's diffusion_kwargs but for int_method. Raises TypeError for any other setting than the known ones."""
+    check_type("diffusion_kwargs", diffusion_kwargs, (Mapping, type(None)), 'a dict such as {"inference_step": 10}, or None')
     settings = dict(diffusion_kwargs or {})
     if settings.pop("int_method", "euler") != "euler" or not set(settings) <= set(known):
         keys = ", ".join(f'"{key}"' for key in known)
@@ -237,6 +239,10 @@ def check_rows(shape: tuple[int, int, int], noise: torch.Tensor | None, reasonin
         raise ValueError(
             f"reasoning is one text, expected a list of {rows}: one for each of {scenes} scenes x {sets} sets x {samples} samples"
         )
+    if noise is not None:
+        check_tensors(noise=(noise, (-1, 2)))
+    if reasoning is not None:
+        check_texts("reasoning", reasoning, '["Keep lane."]')
     for name, given in (("noise", noise), ("reasoning", reasoning)):
         if given is not None and len(given) != rows:
             raise ValueError(f"{name} has {len(given)} rows, expected {rows}: {scenes} scenes x {sets} sets x {samples} samples")

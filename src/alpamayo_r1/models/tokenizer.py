@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.gate.values import check_flag, check_texts, check_type, check_whole
 from alpamayo_r1.core.vocab import QwenVocabulary
 
 
@@ -44,6 +45,9 @@ class Tokenizer:
 
     def __call__(self, text: str | Sequence[str], *, padding: bool = False, return_tensors: str | None = None) -> Batch:
         """Text or texts -> input_ids and attention_mask: lists, or with return_tensors="pt" tensors [B, T], padded on the left."""
+        check_flag("padding", padding)
+        if not isinstance(text, str):
+            check_texts("text", text, '["one", "another"], or one text')
         rows = [self.encode(t) for t in ([text] if isinstance(text, str) else text)]
         masks = [[1] * len(row) for row in rows]
         if padding or return_tensors is not None:
@@ -65,22 +69,43 @@ class Tokenizer:
 
     def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:
         """Rows of ids -> texts."""
+        check_type("sequences", sequences, Iterable, "rows of ids, such as [[1, 2], [3]]")
         return [self.decode(row, skip_special_tokens) for row in sequences]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int | None] | None:
         """A token's id, or each one's; None for what is no token."""
-        find = self.vocabulary.backend.token_to_id
-        return find(tokens) if isinstance(tokens, str) else [find(token) for token in tokens]
+        if not isinstance(tokens, str):
+            check_texts("tokens", tokens, '["<|cot_end|>"], or one token')
+        found = [find(self.vocabulary, token) for token in ([tokens] if isinstance(tokens, str) else tokens)]
+        return found[0] if isinstance(tokens, str) else found
 
     def convert_ids_to_tokens(self, ids: int | Iterable[int]) -> str | list[str | None] | None:
         """An id's token, or each one's."""
-        name = self.vocabulary.backend.id_to_token
-        return name(ids) if isinstance(ids, int) else [name(int(i)) for i in ids]
+        listed: Any = [ids] if isinstance(ids, int) else ids
+        check_type("ids", listed, Iterable, "integers, such as [1, 2], or one integer")
+        names = [self.vocabulary.backend.id_to_token(whole_id(i)) for i in listed]
+        return names[0] if isinstance(ids, int) else names
+
+
+def find(vocabulary: QwenVocabulary, token: str) -> int | None:
+    """The id of a token; None for what is none, or no text that can be written."""
+    try:
+        return vocabulary.backend.token_to_id(token)
+    except UnicodeEncodeError:
+        return None
+
+
+def whole_id(given: Any) -> int:
+    """An id. Raises TypeError unless it is a whole number, ValueError where no vocabulary is so large."""
+    if isinstance(given, torch.Tensor) and given.numel() == 1 and not given.is_floating_point():
+        given = int(given)
+    check_whole("an id", given, 0, 2**31)
+    return int(given)
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[list[list[int]], list[list[int]]]:
     """Rows of ids -> rows of one length, and their attention masks (0 at padding)."""
-    longest = max(map(len, rows))
+    longest = max(map(len, rows), default=0)
     padded = [[pad] * (longest - len(row)) + list(row) for row in rows]
     return padded, [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alpamayo_r1.core.files import written_whole
+from alpamayo_r1.core.gate.values import check_real, check_type, path_of
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.draw import page
@@ -43,7 +44,13 @@ def film(
     Raises:
         ValueError: the clip does not reach, start comes after end, or out is no .mp4.
     """
-    if Path(out).suffix != ".mp4":
+    check_type("options", options, PlanOptions, "PlanOptions(samples=6, seed=42)")
+    check_real("step", step, 0.001, 3600)
+    for name, at in (("start", start), ("end", end)):
+        if at is not None:
+            check_real(name, at, -1e12, 1e12)
+    out = path_of("out", out)
+    if out.suffix != ".mp4":
         raise ValueError(f"out is {out}, expected a name that ends in .mp4")
 
     with source.clip(clip_id) as clip:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from alpamayo_r1.core.files import write_bytes
+from alpamayo_r1.core.gate.values import check_texts, check_type, path_of
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import Sample
 from alpamayo_r1.data.clips import T0_US
+from alpamayo_r1.data.clock import moment
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.draw import page, png
 from alpamayo_r1.planner import Planner
@@ -53,6 +55,10 @@ def run(
     Files of another t0 than the release's have it in their names: out/<clip>_6.5s.json.
     about: what the records shall say of the run beside its options, such as the checkpoint's name.
     """
+    check_texts("clips", clips, "source.clip_ids")
+    check_type("options", options, PlanOptions, "PlanOptions(samples=6, seed=42)")
+    check_type("about", about, (Mapping, type(None)), "a dict, or None")
+    out, t0_us = path_of("out", out), moment(t0_us)
     request = {**(about or {}), **options.plain()}
     for clip_id in clips:
         name = file_name(clip_id, t0_us)

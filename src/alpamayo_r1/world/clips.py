@@ -27,6 +27,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from alpamayo_r1.core.files import own_folder
+from alpamayo_r1.core.gate.values import check_real, check_whole, path_of
 from alpamayo_r1.core.geometry import FTheta
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.world.around import surroundings_table
@@ -34,6 +35,9 @@ from alpamayo_r1.world.render import render_at
 from alpamayo_r1.world.rig import RIG, VEHICLE, resized
 from alpamayo_r1.world.samples import clip_id
 from alpamayo_r1.world.scene import DT, SceneBatch
+
+MAX_SEED, MAX_CLIPS, MAX_SIDE = 2**40, 100_000, 3840
+"""Bounds of what is written: seeds of scenes, clips of a folder at once, pixels of a picture's side."""
 
 REPO_ID = "local/synthetic-pai"
 """The repository id to open these clips under: they are never NVIDIA's."""
@@ -70,7 +74,11 @@ def write_clips(
     from alpamayo_r1.world.simulate import simulate
 
     check_size(width, height)
-    out = Path(out)
+    for name, value, least, most in (("seconds", seconds, 0.1, 3600), ("t_start", t_start, 0, 3600), ("t0", t0, 0, 3600)):
+        check_real(name, value, least, most)
+    for name, value, least, most in (("crf", crf, 0, 51), ("supersample", supersample, 1, 16), ("threads", threads or 1, 1, 1024)):
+        check_whole(name, value, least, most)
+    out = path_of("out", out)
     for folder in _folders():
         own_folder(out / folder)
     index = _read(out / "clip_index.parquet")
@@ -90,11 +98,15 @@ def write_clips(
 
 def write_world(seed: int, clips: int, out: str | Path, *, width: int = 640, height: int = 360, **options) -> list[str]:
     """`alpamayo-r1 world --seed N --clips M --out DIR`: the scenes of seeds N .. N+M-1. Options: see write_clips."""
+    check_whole("seed", seed, 0, MAX_SEED)
+    check_whole("clips", clips, 1, MAX_CLIPS)
     return write_clips(range(seed, seed + clips), out, width=width, height=height, **options)
 
 
 def check_size(width: int, height: int) -> None:
     """Raises ValueError for pictures that can't be encoded."""
+    for name, side in (("width", width), ("height", height)):
+        check_whole(name, side, 1, MAX_SIDE)
     if width % 2 or height % 2 or width < 2 or height < 2:
         raise ValueError(f"pictures of {width} x {height} were asked for, expected even numbers: H.264 shares colours between pixels")
 

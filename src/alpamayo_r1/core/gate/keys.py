@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alpamayo_r1.core.gate.values import brief
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -261,11 +263,3 @@ def leaves(config: Mapping[str, Any], within: set[str], path: str = "") -> list[
         full = f"{path}.{key}" if path else str(key)
         found += leaves(value, within, full) if isinstance(value, Mapping) and full in within else [(full, value)]
     return found
-
-
-def brief(value: Any) -> str:
-    """A value as an error shows it."""
-    if isinstance(value, list | dict | tuple) and len(value) > 8:
-        return f"a {type(value).__name__} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

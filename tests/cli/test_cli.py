@@ -44,6 +44,9 @@ def test_bad_arguments_are_said_without_a_traceback(tmp_path, arguments, words):
         ("film clip --out {folder}", "is a folder"),
         ("run --out {out} --t0 nan", "'nan' was given, expected a number from -9e+09 to 9e+09"),
         ("run --out {out} --device meta", "expected 'auto'"),
+        ("run --out {out} --top-k nan --top-k 5", "'--top-k' was given twice"),
+        ("eval --out {out} --report --no-report", "'--no-report' was given twice"),
+        ("run --out={out} --seed 1 --out {out}", "'--out' was given twice"),
     ],
 )
 def test_every_verb_says_what_is_wrong(tmp_path, command, words):

@@ -46,6 +46,25 @@ class Verbs(TyperGroup):
 class Verb(TyperCommand):
     """A verb: its errors teach, its warnings are one line each."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What was typed, unless an option that takes one value was given twice: the first value would be lost."""
+        options: dict[str, Any] = {
+            name: option for option in self.params for name in (*option.opts, *option.secondary_opts) if name.startswith("-")
+        }
+        given, words = set[Any](), iter(args)
+        for word in words:
+            option = options.get(word.partition("=")[0])
+            if word == "--":
+                break
+            if option is None or option.multiple:
+                continue
+            if option.name in given:
+                raise typer.BadParameter(f"'{visible(word)}' was given twice: give it once", ctx=ctx)
+            given.add(option.name)
+            if not option.is_flag and "=" not in word:
+                next(words, None)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Calls the verb's function."""
         with teaching(ctx.params.get("out")), warnings.catch_warnings():

@@ -29,7 +29,8 @@ def plan_bytes(
 ) -> int:
     """Bytes of a plan's buffers and intermediate results, at most, with the released prompt."""
     capacity, width = Capacity(1, samples, tokens, PROMPT_TOKENS).rounded(), dtype.itemsize
-    scratch = 2 * SCRATCH if precision.kinds else 0
+    made = [SCRATCH[kind] for part, kind in precision.kinds.items() if part not in ("head", "vision")]
+    scratch = 2 * max(made, default=0)
     return buffer_bytes(config, capacity, width) + working_bytes(config, capacity, width) + scratch
 
 

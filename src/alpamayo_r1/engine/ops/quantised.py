@@ -17,8 +17,8 @@ KINDS = {"e4m3": 0, "int8": 1, "int4": 2}
 FEW = 256
 """Up to this many rows the kernels that read the codes are faster than making the weight first."""
 
-SCRATCH = 104 * 2**20
-"""Bytes of the weight that is made at a time: each time is two launches, which the host has to keep up with."""
+SCRATCH = {"e4m3": 104 * 2**20, "int8": 104 * 2**20, "int4": 64 * 2**20}
+"""Bytes of the weight that is made at a time: each time is two launches, which the host has to keep up with; int4 is for small cards."""
 
 FAST = True
 """Codes become bf16 by bits, four at a time, on a GPU."""
@@ -180,7 +180,7 @@ def many(x: torch.Tensor, weight: Quantised) -> torch.Tensor:
         codes, scale = quantise_rows(x)
         return torch._scaled_mm(codes, weight.codes.T, scale, weight.scale, out_dtype=x.dtype, use_fast_accum=True)
     out = torch.empty(len(x), n, device=x.device, dtype=x.dtype)
-    at_once = max(128, SCRATCH // (k * x.element_size()) // 128 * 128)
+    at_once = max(128, SCRATCH[weight.scheme.kind] // (k * x.element_size()) // 128 * 128)
     for start in range(0, n, at_once):
         end = min(start + at_once, n)
         torch.mm(x, dequantise(weight.rows(start, end), x.dtype).T, out=out[:, start:end])

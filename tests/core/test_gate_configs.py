@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from alpamayo_r1.core.checkpoint import INDEX, CheckpointError, inspect, load_model
+from alpamayo_r1.core.checkpoint import INDEX, CheckpointError, inspect, load_checkpoint, load_model
 from alpamayo_r1.core.config import ConfigError, read_config, read_json
 from alpamayo_r1.core.gate.keys import QWEN, RELEASED
 from alpamayo_r1.core.options import PlanOptions
@@ -113,6 +113,25 @@ def test_shards_lie_in_the_folder(folder, name):
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"leaves the folder|link out|no file name"):
         inspect(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", INDEX, "vlm/tokenizer.json", "vlm/config.json"])
+def test_what_is_read_of_a_checkpoint_lies_in_the_folder(folder, name):
+    outside = folder.parent / "elsewhere.json"
+    shutil.move(folder / name, outside)
+    (folder / name).symlink_to(outside)
+    with pytest.raises((ConfigError, CheckpointError), match="link out"):
+        load_checkpoint(folder)
+
+
+def test_a_tokenizer_in_a_snapshot_is_read_through_its_links(folder):
+    blobs, snapshot = folder.parent / "models--x" / "blobs", folder.parent / "models--x" / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    shutil.move(folder, snapshot)
+    for i, file in enumerate(sorted(f for f in snapshot.rglob("*") if f.is_file())):
+        shutil.move(file, blobs / str(i))
+        file.symlink_to(blobs / str(i))
+    load_checkpoint(snapshot)
 
 
 def test_a_snapshot_of_the_hubs_cache_is_read_through_its_links(folder):

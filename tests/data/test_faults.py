@@ -293,7 +293,16 @@ def test_lenses_are_finite(tree, column, value):
 def test_a_calibration_has_one_row_for_each_part(tree, feature):
     path = tree / f"calibration/{feature}/{feature}.chunk_0000.parquet"
     table(path, pd.concat([pd.read_parquet(path)] * 2))
-    with pytest.raises(errors.BadCalibration, match=r"several rows|length"):
+    with pytest.raises(errors.BadCalibration, match=r"several rows for camera|has 2 rows"):
+        sample(tree)
+
+
+@pytest.mark.parametrize("feature", ["camera_intrinsics", "sensor_extrinsics", "vehicle_dimensions"])
+@pytest.mark.parametrize("change", [lambda data: data.astype(str), lambda data: data.reset_index()])
+def test_a_calibration_holds_numbers_by_clip_id(tree, feature, change):
+    path = tree / f"calibration/{feature}/{feature}.chunk_0000.parquet"
+    table(path, change(pd.read_parquet(path)))
+    with pytest.raises(errors.BadCalibration, match=r"text"):
         sample(tree)
 
 

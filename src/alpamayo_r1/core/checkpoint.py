@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from alpamayo_r1.core.config import DTYPES as DTYPE_NAMES
-from alpamayo_r1.core.config import ModelConfig, local_vlm, read_config, read_json
+from alpamayo_r1.core.config import ModelConfig, local_vlm, own_json, read_config
 from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.gate.files import inside
 from alpamayo_r1.core.packed import UNUSED, Layout, layouts, unpacked
@@ -196,7 +196,7 @@ def weight_map(folder: Path) -> dict[str, str]:
     """Tensor -> file name, as the index of a checkpoint folder says; {} where it has none. Raises CheckpointError."""
     if not (folder / INDEX).is_file():
         return {}
-    where = read_json(folder / INDEX).get("weight_map")
+    where = own_json(folder, INDEX).get("weight_map")
     if not isinstance(where, dict) or not where or not all(isinstance(file, str) for file in where.values()):
         raise CheckpointError(f"{folder / INDEX} has no weight_map of tensor and file names: the file is damaged; fetch it again")
     return where

@@ -194,7 +194,7 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         ConfigError: no or invalid `config.json`, an unknown `_target_`, or a `vlm_name_or_path` that is neither known nor a folder.
     """
-    released = read_json(folder / "config.json")
+    released = own_json(folder, "config.json")
     return parse_config(released, read_vlm_config(required(released, "vlm_name_or_path"), folder))
 
 
@@ -204,7 +204,7 @@ def read_vlm_config(name: str, folder: Path) -> Mapping[str, Any]:
         raise ConfigError(f"vlm_name_or_path is {brief(name)}, expected a text")
     found = local_vlm(name, folder)
     if found is not None:
-        return read_json(found / "config.json")
+        return own_json(found, "config.json")
     if name in KNOWN_VLMS:
         return KNOWN_VLMS[name]
     raise ConfigError(
@@ -392,6 +392,16 @@ def read_json(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path} does not exist: expected a checkpoint folder with config.json, safetensors and an index.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def own_json(folder: Path, name: str) -> Mapping[str, Any]:
+    """A JSON object from a file of a folder. Raises ConfigError, also for a link that leads out of the folder."""
+    try:
+        return read_json(inside(folder, name))
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -13,11 +13,14 @@ import torch
 
 from alpamayo_r1.core.config import ConfigError, TokenConfig
 from alpamayo_r1.core.family import R1, Family, Turn
-from alpamayo_r1.core.gate.files import JSON_BYTES, read_object
+from alpamayo_r1.core.gate.files import JSON_BYTES, inside, read_object
 from alpamayo_r1.core.gate.values import brief, check_flag
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
+"""What is read of a tokenizer's folder: no link that leads out of it."""
 
 QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 """Qwen2's pre-tokenisation pattern."""
@@ -166,6 +169,8 @@ def load_vocabulary(folder: Path, tokens: TokenConfig, family: Family = R1) -> Q
     from tokenizers import AddedToken
 
     try:
+        for name in FILES:
+            inside(folder, name)
         backend = read_backend(folder)
         check_added(folder, backend)
         backend.add_tokens([AddedToken(f"<i{i}>", normalized=False) for i in range(tokens.count)])

@@ -110,6 +110,8 @@ class Clip:
             if lens is not None and pose is not None:
                 both = [str(c) for c in lens.index if c in pose.index]
                 rig["calibration"] = {c: read_calibration(lens.loc[c], pose.loc[c], f"{c} in {where}") for c in both}
+            if body is not None and body.ndim > 1:
+                raise BadCalibration(f"the vehicle of clip {self.clip_id} has {len(body)} rows.", "one", WHOLE)
             if body is not None:
                 rig["vehicle"] = read_vehicle(body, f"the vehicle of clip {self.clip_id}")
         return rig
@@ -269,4 +271,6 @@ class Clip:
         with reading(BadCalibration, name, "a parquet table with clip ids as its index"):
             with self._chunk(feature) as file:
                 table = read_parquet(file.read(MAX_TABLE + 1), name, BadCalibration)
+            if not all(isinstance(key, str) for key in table.index.get_level_values(0)):
+                raise BadCalibration(f"{name} has an index that is no text.", "clip ids as its index", "write it with its index.")
             return table.loc[self.clip_id] if self.clip_id in table.index else None

@@ -75,9 +75,11 @@ def numbers(table: pd.DataFrame | pd.Series, columns: Iterable[str], name: str, 
         )
     with reading(kind, f"a column of {name}", f"numbers in {', '.join(columns)}"):
         chosen = cast("pd.DataFrame | pd.Series", table[columns])
-        text = [c for c in columns if table.ndim == 2 and chosen[c].dtype.kind not in "iuf"]
+        text = [c for c in columns if (isinstance(chosen[c], str) if table.ndim == 1 else chosen[c].dtype.kind not in "iuf")]
         if text:
-            raise kind(f"{name} has {text[0]} of type {chosen[text[0]].dtype}.", f"numbers in {', '.join(columns)}", WHOLE)
+            raise kind(
+                f"{name} has {text[0]} of type {getattr(chosen[text[0]], 'dtype', 'text')}.", f"numbers in {', '.join(columns)}", WHOLE
+            )
         return chosen.to_numpy(dtype=np.float64, copy=True)
 
 

@@ -56,6 +56,6 @@ def inside(folder: Path, name: object) -> Path:
 
 
 def snapshot_home(folder: Path) -> list[Path]:
-    """The repository's folder in the Hub's cache, of which `folder` is a snapshot; [] where it is none."""
+    """The repository's folder in the Hub's cache, of which `folder` is a snapshot or lies in one; [] where there is none."""
     real = folder.resolve()
-    return [real.parents[1]] if len(real.parents) > 1 and real.parent.name == "snapshots" else []
+    return [place.parent.parent for place in (real, *real.parents) if place.parent.name == "snapshots"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.hub import SMALL
+from alpamayo_r1.core.request import prepare
 from alpamayo_r1.core.types import CAMERAS, Plan
 from alpamayo_r1.planner import Planner, load
 from alpamayo_r1.stream import Reused
@@ -117,6 +119,16 @@ def test_fresh_draws_are_those_of_the_seeds_that_follow(planner):
         planner.stream(draws="new")
 
 
+def test_the_streams_own_request_is_made_once(planner, monkeypatch):
+    stream, made = planner.stream(**OPTIONS), []
+    monkeypatch.setattr(module, "prepare", lambda *how: made.append(how) or prepare(*how))
+    for n in range(3):
+        stream.step(seen(n))
+    assert len(made) == 1
+    stream.step(seen(3), samples=1)
+    assert len(made) == 2
+
+
 def test_a_stream_without_a_seed_keeps_the_one_it_took(planner):
     stream = planner.stream(**(OPTIONS | {"seed": None}))
     first = stream.step(seen(0))
@@ -162,7 +174,7 @@ def newest(moment, size=(48, 80), without=()):
 
 
 def arrive(stream, moment, **changes):
-    return stream.step(newest(moment, **changes), seen(0).history, T0_US + 100_000 * moment)
+    return stream.step(newest(moment, **changes), seen(0).history, np.int64(T0_US + 100_000 * moment))
 
 
 def noted(plan, code):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
@@ -137,7 +138,7 @@ class Stream:
         Raises:
             ValueError, TypeError: as `planner.plan`; pictures of more than one size; a live step without history or t0.
         """
-        options = self.options.updated(changes)
+        options = self.options.updated(changes) if changes else self.options
         if self.draws == "fresh" and "seed" not in changes:
             assert self.options.seed is not None
             options = options.updated({"seed": int(self.options.seed) + self.steps})
@@ -228,7 +229,7 @@ class Stream:
         frames = check_newest(pictures, history, t0_us)
         assert history is not None and t0_us is not None
         notes = check_history(history, c.tokens.history_tokens // 3)
-        numbers = dict(zip(pictures, self._album.find(frames), strict=True))
+        t0_us, numbers = int(t0_us), dict(zip(pictures, self._album.find(frames), strict=True))
         size = frames[0].shape[-2:]
         self._window.put(t0_us, numbers)
         order = c.family.cameras
@@ -292,7 +293,7 @@ def check_newest(pictures: Any, history: Any, t0_us: Any) -> list[torch.Tensor]:
         )
     if history is None or t0_us is None:
         raise TypeError("a step with the newest pictures needs their history and t0_us too: step(pictures, history, t0_us)")
-    if not isinstance(t0_us, int) or isinstance(t0_us, bool):
+    if not isinstance(t0_us, Integral) or isinstance(t0_us, bool):
         raise TypeError(f"t0_us is {t0_us!r}, expected microseconds as an integer")
     frames = [as_pixels(picture) for picture in pictures.values()]
     sizes = {tuple(frame.shape[-2:]) for frame in frames}

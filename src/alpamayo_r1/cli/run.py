@@ -24,6 +24,7 @@ from alpamayo_r1.cli.options import (
     OutFolder,
     Precision,
     Reasoning,
+    Rerun,
     Samples,
     Seed,
     Steps,
@@ -66,6 +67,7 @@ def run(
     fast: Fast = None,
     precision: Precision = None,
     memory: Memory = None,
+    rerun: Rerun = None,
 ) -> None:
     """Plan clips: reasoning, trajectory, minADE, and a page of pictures for each. Without --clip: all clips of a small source."""
     options = PlanOptions(
@@ -78,20 +80,25 @@ def run(
     from alpamayo_r1.core.files import writable_folder
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.planner import load
+    from alpamayo_r1.predict.rerun import check_rerun, recorded
     from alpamayo_r1.predict.run import Done, choose, read
     from alpamayo_r1.predict.run import run as plan_clips
 
     t0_us = microseconds(t0)
     with open_source(data) as source:
         clips = choose(source, clip or [])
+        check_rerun(rerun)
+        if rerun is not None and len(clips) > 1:
+            raise ValueError(f"--rerun holds one clip, but there are {len(clips)}: name one with --clip")
         if len(clips) == 1:
             read(source, clips[0], t0_us)
         writable_folder(out)
         with metered(Meter(f"loading {checkpoint}", None, "")):
             planner = load(checkpoint, device=device, fast=fast, precision=precision, memory=memory)
         outcomes = []
-        with metered(Meter("planning", len(clips), "clips")) as meter:
-            for one in plan_clips(planner, source, clips, out, options, t0_us=t0_us, about={"checkpoint": checkpoint}):
+        with metered(Meter("planning", len(clips), "clips")) as meter, recorded(rerun) as recorder:
+            also, about = recorder and recorder.add, {"checkpoint": checkpoint}
+            for one in plan_clips(planner, source, clips, out, options, t0_us=t0_us, about=about, also=also):
                 outcomes.append(one)
                 meter.advance()
     done = [one for one in outcomes if isinstance(one, Done)]
@@ -154,6 +161,7 @@ def film(
     fast: Fast = None,
     precision: Precision = None,
     memory: Memory = None,
+    rerun: Rerun = None,
 ) -> None:
     """Roll t0 through a clip: an mp4 with the plan on the road, the words and the view from above."""
     options = PlanOptions(
@@ -167,6 +175,9 @@ def film(
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.planner import load
     from alpamayo_r1.predict.film import film as make_film
+    from alpamayo_r1.predict.rerun import check_rerun, recorded
+
+    check_rerun(rerun)
 
     with open_source(data) as source:
         clip_id = source.find(clip)
@@ -176,8 +187,9 @@ def film(
         writable_file(out)
         with metered(Meter(f"loading {checkpoint}", None, "")):
             planner = load(checkpoint, device=device, fast=fast, precision=precision, memory=memory)
-        with metered(Meter("filming", max(0, int((last - first) / step)) + 1, "pictures")) as meter:
-            for _ in make_film(source, clip_id, planner, out, options, start=start, end=end, step=step):
+        with metered(Meter("filming", max(0, int((last - first) / step)) + 1, "pictures")) as meter, recorded(rerun) as recorder:
+            also = recorder and recorder.add
+            for _ in make_film(source, clip_id, planner, out, options, start=start, end=end, step=step, also=also):
                 meter.advance()
     typer.echo(f"open {out.resolve()}")
 

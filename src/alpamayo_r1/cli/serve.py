@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import threading
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from alpamayo_r1.cli.options import Checkpoint, Data, Device, Fast, maybe_text, place, text, whole
+from alpamayo_r1.cli.options import Checkpoint, Data, Device, Fast, Memory, Precision, maybe_text, place, text, whole
 from alpamayo_r1.cli.progress import Meter, metered
 
 Host = Annotated[str, typer.Option(callback=text, help="Address to listen on; any but this machine's own needs a token.")]
@@ -37,9 +38,11 @@ def serve(
     waiting: Waiting = 16,
     device: Device = "auto",
     fast: Fast = None,
+    precision: Precision = None,
+    memory: Memory = None,
 ) -> None:
     """Serve plans over HTTP: clips, plans, questions, streams, evaluations, and a page to play with. Describes itself at /docs."""
-    start(checkpoint, data, host, port, token, evaluation or [], waiting, device, fast, browse=False)
+    start(checkpoint, data, host, port, token, evaluation or [], waiting, Machine(device, fast, precision, memory), browse=False)
 
 
 def view(
@@ -52,9 +55,21 @@ def view(
     waiting: Waiting = 16,
     device: Device = "auto",
     fast: Fast = None,
+    precision: Precision = None,
+    memory: Memory = None,
 ) -> None:
     """Look at plans in a browser: scrub, play, compare samples, and type a reason to see the path bend."""
-    start(checkpoint, data, host, port, token, evaluation or [], waiting, device, fast, browse=True)
+    start(checkpoint, data, host, port, token, evaluation or [], waiting, Machine(device, fast, precision, memory), browse=True)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What plans, and how: as the arguments of `load`."""
+
+    device: str
+    fast: bool | None
+    precision: str | None
+    memory: float | None
 
 
 def start(
@@ -65,8 +80,7 @@ def start(
     token: str | None,
     evaluations: list[Path],
     waiting: int,
-    device: str,
-    fast: bool | None,
+    machine: Machine,
     *,
     browse: bool,
 ) -> None:
@@ -90,7 +104,7 @@ def start(
         token = secrets.token_urlsafe(24)
     with open_source(data) as source, listening(host, port) as at:
         with metered(Meter(f"loading {checkpoint}", None, "")):
-            planner = load(checkpoint, device=device, fast=fast)
+            planner = load(checkpoint, **asdict(machine))
         limits = Limits(waiting=waiting)
         app = make_app(planner, source, name=shown(checkpoint), token=token, limits=limits, evaluations=evaluations)
         shown_host = f"[{host}]" if ":" in host else host

@@ -17,6 +17,7 @@ import torch
 
 from alpamayo_r1.core.family import R1
 from alpamayo_r1.core.notes import Note
+from alpamayo_r1.core.show import plan_html, sample_html
 
 H, F, DT = 16, 64, 0.1
 """History steps, future steps and the time between two steps in seconds (spec section 2 and 6)."""
@@ -100,6 +101,12 @@ class Sample:
         """The car's measures in metres, those of CAR where the clip does not tell."""
         return CAR | self.meta.get("vehicle", {})
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: pictures at t0, history and future from above, notes."""
+        seen, future = self.observation, None if self.future is None else self.future.xyz
+        title, notes = f"{self.clip_id} at t0 = {seen.t0_us / 1e6:.10g} s", [f"{note.code}: {note.text}" for note in self.notes]
+        return sample_html(title, seen.cameras, seen.frames, seen.history.xyz, future, notes)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -120,6 +127,10 @@ class Plan:
     tokens: tuple[tuple[int, ...], ...] = ()
     notes: tuple[Note, ...] = ()
     passes: int = 0
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: each sample's words, all paths from above, notes."""
+        return plan_html(self.xyz, self.reasoning, [f"{note.code}: {note.text}" for note in self.notes])
 
 
 @dataclass(frozen=True)

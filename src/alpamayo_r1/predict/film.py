@@ -13,6 +13,7 @@ import numpy as np
 from alpamayo_r1.core.files import written_whole
 from alpamayo_r1.core.gate.values import check_real, check_type, path_of
 from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import Plan, Sample
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.draw import page
 from alpamayo_r1.planner import Planner
@@ -35,11 +36,14 @@ def film(
     start: float | None = None,
     end: float | None = None,
     step: float = 0.1,
+    also: Callable[[Sample, Plan], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Plans the clip every `step` seconds from start to end (None: as far as the clip goes) and writes an mp4 (H.264) at real speed.
 
     Yields each picture u8[h, w, 3] when it is in the film; the file is there, whole, once the iterator is at its end. The options, and
     with them the seed, are the same for every t0; the plans are those of a stream, which are those of `planner.plan`.
+
+    also: called with every moment and its plan.
 
     Raises:
         ValueError: the clip does not reach, start comes after end, or out is no .mp4.
@@ -67,6 +71,8 @@ def film(
             for t0_us in range(first, last + 1, round(step * 1e6)):
                 sample = clip.sample(t0_us, need_future=False)
                 plan = step_on(sample.observation)
+                if also is not None:
+                    also(sample, plan)
                 picture = pixels(page(sample, plan, result(sample, plan, options.seed)))
                 add(picture)
                 yield picture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from alpamayo_r1.core.files import write_bytes
 from alpamayo_r1.core.gate.values import check_texts, check_type, path_of
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.types import Sample
+from alpamayo_r1.core.types import Plan, Sample
 from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.clock import moment
 from alpamayo_r1.data.source import Source
@@ -48,12 +48,14 @@ def run(
     *,
     t0_us: int = T0_US,
     about: Mapping[str, Any] | None = None,
+    also: Callable[[Sample, Plan], None] | None = None,
 ) -> Iterator[Done | Failed]:
     """Plans every clip at t0; writes out/<clip>.json and out/<clip>.png as each is finished. A clip's trouble stays its own: the others are
     planned. What would stop them too, a full disk or a plan that does not fit the memory, ends the run.
 
     Files of another t0 than the release's have it in their names: out/<clip>_6.5s.json.
     about: what the records shall say of the run beside its options, such as the checkpoint's name.
+    also: called with every clip and its plan.
     """
     check_texts("clips", clips, "source.clip_ids")
     check_type("options", options, PlanOptions, "PlanOptions(samples=6, seed=42)")
@@ -70,6 +72,8 @@ def run(
             planned = time.perf_counter()
             record = result(sample, plan, options.seed, request)
             drawing = png(page(sample, plan, record))
+            if also is not None:
+                also(sample, plan)
         except MemoryError:
             raise
         except Exception as error:

@@ -19,6 +19,10 @@ CLOSING = 5
 """Seconds that requests have to end in when the service stops."""
 
 
+KEPT_OPEN = 75
+"""Seconds that an idle connection stays open: longer than any Retry-After."""
+
+
 class Protocol(H11Protocol):
     """HTTP/1.1 whose answer to what is no HTTP is an error as everywhere."""
 
@@ -63,8 +67,8 @@ def server(app: FastAPI, ready: Callable[[], None]) -> Server:
     """The server of an application; `run(sockets=[...])` serves until `should_exit` is set."""
     warnings.filterwarnings("ignore", category=NoteWarning)  # plans carry their notes
     settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "on", "ws": "websockets-sansio"}
-    body = app.state.service.limits.body
-    config = uvicorn.Config(app, http=Protocol, timeout_graceful_shutdown=CLOSING, ws_max_size=body, backlog=512, **settings)
+    settings |= {"timeout_graceful_shutdown": CLOSING, "timeout_keep_alive": KEPT_OPEN, "backlog": 512}
+    config = uvicorn.Config(app, http=Protocol, ws_max_size=app.state.service.limits.body, **settings)
     return Server(config, ready)
 
 

@@ -21,7 +21,7 @@ from alpamayo_r1.data.notices import notice
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.draw.overlay import edges, project
 
-OPEN = 8
+OPEN = 16
 """Clips that stay open."""
 
 FAR = 40.0

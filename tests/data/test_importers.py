@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,15 @@ def test_unknown_kinds_and_scenes_are_named(tmp_path):
     next((tmp_path / "n/sweeps/CAM_FRONT").glob("*.jpg")).unlink()
     with pytest.raises(SourceError, match="1 pictures of CAM_FRONT are missing"):
         import_recording("nuscenes", tmp_path / "n", tmp_path / "out", "scene-0061")
+
+
+@pytest.mark.parametrize("kind, module", [("mcap", "mcap.reader"), ("rosbag", "rosbags.highlevel")])
+def test_without_the_optional_packages_the_error_says_how_to_get_them(kind, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    src = tmp_path / ("a.mcap" if kind == "mcap" else "bag")
+    src.write_bytes(b"") if kind == "mcap" else src.mkdir()
+    with pytest.raises(SourceError, match=r"pip install 'alpamayo-r1\[recordings\]'"):
+        import_recording(kind, src, tmp_path / "out")
 
 
 def test_pictures_are_the_same_in_every_layout(tmp_path: Path):

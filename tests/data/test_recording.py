@@ -195,6 +195,14 @@ def test_missing_views_are_left_out_or_filled_and_always_said(folder):
     assert int(filled.observation.frames[0].float().mean()) > 60
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(folder):
+    said = plain()
+    said["views"]["device"] = "cuda"
+    with pytest.raises(BadRecording, match="torch sees no GPU"):
+        sample_of(rewritten(folder, said))
+
+
 def test_raw_pictures_are_shown_by_their_roles(folder):
     said = plain() | {"views": {"mode": "raw"}}
     said["cameras"]["front"]["role"] = "camera_front_wide_120fov"
@@ -335,6 +343,30 @@ def test_random_moments_decode_as_in_order(folder):
         mixed = {t0: clip.sample(t0, need_future=False).observation.frames for t0 in moments}
     for t0, frames in mixed.items():
         assert torch.equal(frames, sample_of(folder, t0, need_future=False).observation.frames)
+
+
+@pytest.mark.parametrize("options", [{"bf": "3"}, {"bf": "2", "x264-params": "open-gop=1:keyint=12:min-keyint=4"}, {"bf": "0"}])
+def test_frames_are_counted_as_shown_whatever_the_order_of_storage(tmp_path, options):
+    import av
+
+    from alpamayo_r1.data.recording.frames import Video
+
+    with av.open(str(tmp_path / "b.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 96, 64, "yuv420p", 12
+        stream.options = {"crf": "4", **options}
+        for n in range(90):
+            picture = np.zeros((64, 96, 3), np.uint8)
+            picture[:, : n + 3] = 40 + 2 * n
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    video = Video(tmp_path / "b.mp4", "b")
+    assert video.count == 90 and abs(video.seconds[-1] - 89 / 30) < 1e-3
+    for order in ([0, 1, 2, 50, 51], [89, 3, 40, 12, 11, 13, 24], list(range(90))):
+        for number in order:
+            shown = video.decode([number])[number]
+            assert abs(int(shown[32, 1, 0]) - 40 - 2 * number) <= 1, number
+    video.close()
 
 
 def test_a_plan_comes_out_of_it(folder, tmp_path):

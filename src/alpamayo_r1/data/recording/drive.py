@@ -26,6 +26,7 @@ from alpamayo_r1.data.clips import T0_US, Clip
 from alpamayo_r1.data.egomotion import Egomotion, read_egomotion
 from alpamayo_r1.data.errors import MissingCamera
 from alpamayo_r1.data.origin import Origin
+from alpamayo_r1.data.recording.fields import bad
 from alpamayo_r1.data.recording.frames import Stream
 from alpamayo_r1.data.recording.poses import Track, read_track
 from alpamayo_r1.data.recording.schema import FILE, Setup, read_setup
@@ -78,8 +79,15 @@ class Recording(Origin):
         """One of the model's cameras, re-rendered from the real ones; its grids are made when it is first asked for."""
         with self._lock:
             if name not in self.views_made:
-                self.views_made[name] = view_of(self._nominal(name), self._real)
+                self.views_made[name] = view_of(self._nominal(name), self._real).to(self._device)
             return self.views_made[name]
+
+    @property
+    def _device(self) -> str:
+        device = self.setup.views.device
+        if device == "cuda" and not torch.cuda.is_available():
+            raise bad("views.device is cuda, but torch sees no GPU here", "cuda where there is one", "say cpu, or leave it out")
+        return device
 
     def _nominal(self, name: str) -> Calibration:
         return resized(RIG[name], self.setup.views.width, self.setup.views.height)
@@ -155,7 +163,7 @@ class ViewCamera:
         seen = {name: streams[name].frames(times_us + self.zero_us) for name in names}
         stamps = seen[self._first.name][1] - self.zero_us
         notes = tuple(dict.fromkeys(note for _, _, some in seen.values() for note in some))
-        return view.render({name: pictures for name, (pictures, _, _) in seen.items()}), stamps, notes
+        return view.render({name: pictures for name, (pictures, _, _) in seen.items()}).cpu(), stamps, notes
 
     def close(self) -> None:
         """Nothing: the recording keeps the videos open for the next window."""

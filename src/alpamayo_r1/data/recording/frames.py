@@ -62,38 +62,44 @@ class Video(Pictures):
             self.size = (self._stream.width, self._stream.height)
             if not 1 <= max(self.size) <= MAX_SIDE:
                 raise BadVideo(f"{path.name} has pictures of {self.size} pixels.", f"at most {MAX_SIDE} a side", "scale it")
-            stamps, keys = self._index()
-        self.count = len(stamps)
-        self._stamps = stamps
-        self._keys = np.flatnonzero(keys)
+            self._stamps, self._keys, self._entries = self._index()
+        self.count = len(self._stamps)
         self._next = -1
         self._decoder: Iterator[Any] = iter(())
         if not len(self._keys):
             raise BadVideo(f"{path.name} has no key frame.", "a video that can be sought", "write it again: ffmpeg -i IN -g 30 OUT.mp4")
 
-    def _index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Decode times of all frames and which are key frames, from the container's index, or by reading its packets."""
-        entries = self._stream.index_entries
-        if len(entries) and (not self._stream.frames or len(entries) == self._stream.frames):
-            found = [(e.timestamp, e.is_keyframe) for e in entries]
+    def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Times of all frames as they are shown i64[N], the numbers of those that are key frames, and where each of these is entered.
+
+        From the container's index where frames are shown in the order in which they are stored; else (B frames) from all packets, for only
+        these know when a frame is shown.
+        """
+        stream = self._stream
+        entries = stream.index_entries
+        if not stream.codec_context.has_b_frames and len(entries) and len(entries) == (stream.frames or len(entries)):
+            found = [(e.timestamp, e.timestamp, e.is_keyframe) for e in entries]
         else:
-            found = [(p.dts if p.dts is not None else p.pts, p.is_keyframe) for p in self._container.demux(self._stream) if p.size]
-        stamps, keys = (np.array(column) for column in zip(*found)) if found else (np.zeros(0), np.zeros(0, bool))
-        return stamps, keys.astype(bool)
+            found = [(p.pts, p.dts if p.dts is not None else p.pts, p.is_keyframe) for p in self._container.demux(stream) if p.size]
+        if not found or any(pts is None for pts, _, _ in found):
+            raise ValueError("its frames have no times: put it into an mp4 (ffmpeg -r RATE -i IN -c copy OUT.mp4)")
+        shown, entered, key = (np.array(column, dtype=np.int64) for column in zip(*found))
+        order = np.argsort(shown, kind="stable")
+        keys = np.flatnonzero(key[order])
+        return shown[order], keys, entered[order][keys]
 
     @property
     def seconds(self) -> np.ndarray:
         """The time of every frame by the container, from the first one on."""
-        stamps = np.sort(self._stamps).astype(np.float64)
-        return (stamps - stamps[0]) * float(self._stream.time_base)
+        return (self._stamps - self._stamps[0]).astype(np.float64) * float(self._stream.time_base)
 
     def decode(self, numbers: Sequence[int]) -> dict[int, np.ndarray]:
         found: dict[int, np.ndarray] = {}
         with reading(BadVideo, f"frames of {self.name}", "a whole video"):
             for number in sorted(set(numbers)):
-                key = int(self._keys[np.searchsorted(self._keys, number, side="right") - 1])
-                if not key <= self._next <= number:
-                    self._seek(key)
+                group = max(int(np.searchsorted(self._keys, number, side="right")) - 1, 0)
+                if not self._keys[group] <= self._next <= number:
+                    self._seek(group)
                 frame = None
                 while self._next <= number:
                     frame = next(self._decoder)
@@ -103,15 +109,16 @@ class Video(Pictures):
                 found[number] = upright(frame)
         return found
 
-    def _seek(self, key: int) -> None:
-        """Stands before the key frame of that number. Frames that lead it in display order belong to the group before and are dropped."""
-        self._container.seek(int(self._stamps[key]), any_frame=False, backward=True, stream=self._stream)
+    def _seek(self, group: int) -> None:
+        """Stands before the key frame of that group. Frames that are stored behind it but shown before it belong to the group before."""
+        self._container.seek(int(self._entries[group]), any_frame=False, backward=True, stream=self._stream)
         self._decoder = self._container.decode(self._stream)
         first = next(self._decoder)
         while not first.key_frame:
             first = next(self._decoder)
         self._decoder = _again(first, self._decoder)
-        self._next = key
+        at = int(np.searchsorted(self._stamps, first.pts))
+        self._next = at if at < self.count and self._stamps[at] == first.pts else int(self._keys[group])
 
     def close(self) -> None:
         self._container.close()

@@ -95,13 +95,16 @@ class CameraSetup:
 
 @dataclass(frozen=True)
 class Views:
-    """What the model is shown: "canonical" views of a size, or "raw" pictures. missing: "leave_out" or "fill" below least_coverage."""
+    """What the model is shown: "canonical" views of a size, or "raw" pictures. missing: "leave_out" or "fill" below least_coverage. device:
+    where views are rendered, "cpu" or "cuda".
+    """
 
     mode: str
     width: int
     height: int
     missing: str
     least_coverage: float
+    device: str
 
 
 @dataclass(frozen=True)
@@ -346,6 +349,7 @@ def _views(fields: Fields, cameras: dict[str, CameraSetup]) -> Views:
         int(fields.number("height", 32, 4096, default=540)),
         fields.choice("missing", ("leave_out", "fill"), default="leave_out"),
         fields.number("least_coverage", 0, 1, default=0.5),
+        fields.choice("device", ("cpu", "cuda"), default="cpu"),
     )
     fields.done()
     roles = [camera.role for camera in cameras.values() if camera.role is not None]

@@ -1,6 +1,6 @@
 """The recipe of the bundled model's second training: any moment, drivers pushed off their way, and its own errors. And what it brought.
 
-    python bench/train_small.py --out DIR [--minutes 5.5] [--from PLACE] [--scenes 64] [--validate-only]
+    python bench/train_small.py --out DIR [--minutes 5.5] [--from PLACE] [--scenes 64] [--silent] [--validate-only]
 
 Goes on from the bundled weights (`--from`), or from DIR/state.pt with the minutes that are left where an earlier call was cut off. Then
 both models are validated on the same unseen scenes: open loop at ten moments between 1.6 and 12 s, and closed loop. Prints a table per
@@ -37,7 +37,7 @@ FIRST_DRIVEN = 820_000
 """Seed of the first scene of the closed loop; the open loop has 800,000 .. to itself."""
 
 
-def go_on(out: Path, start: Path, minutes: float, device: torch.device, tiny: bool) -> None:
+def go_on(out: Path, start: Path, minutes: float, device: torch.device, tiny: bool, silent: bool) -> None:
     """Trains until `minutes` in all are used, those of an earlier call that was cut off counted."""
     state, used = out / "state.pt", 0.0
     if state.is_file():
@@ -48,12 +48,12 @@ def go_on(out: Path, start: Path, minutes: float, device: torch.device, tiny: bo
         return
     rate = 7e-4 * min(1.0, left / minutes / 0.67)
     config = TrainConfig(minutes=left, rate=rate, fresh=128, warmup=60, seed=2, workers=12, save_every=60)
-    stream, lessons = StreamConfig(), {}
+    stream, lessons = StreamConfig(chunk=128, silent=silent), {}
     if tiny:
         config = TrainConfig(minutes=left, batch=4, fresh=4, reuse=1, pool=16, own_pool=16, warmup=2, workers=0, max_rounds=3)
-        stream, lessons = StreamConfig(chunk=4), {"scenes": 2, "after": 0.0}
+        stream, lessons = StreamConfig(chunk=4, silent=silent), {"scenes": 2, "after": 0.0}
     shape = read_config(start)
-    own = Lessons(shape, load_vocabulary(start / shape.vlm, shape.tokens), device, **lessons)
+    own = Lessons(shape, load_vocabulary(start / shape.vlm, shape.tokens), device, silent=silent, **lessons)
     train(out, "small", config, stream, device, resume=state if state.is_file() else start, own=own)
 
 
@@ -103,12 +103,13 @@ def main() -> None:
     options.add_argument("--driven", type=int, default=128)
     options.add_argument("--replan", type=float, default=0.2)
     options.add_argument("--seconds", type=float, default=10.0)
+    options.add_argument("--silent", action="store_true", help="train a model that says nothing, to see what words are worth")
     options.add_argument("--validate-only", action="store_true")
     options.add_argument("--tiny", action="store_true", help="three rounds of four scenes: a try of the script itself")
     given = options.parse_args()
     device, began, start = torch.device(DEVICE), time.monotonic(), checkpoint_folder(given.start)
     if not given.validate_only:
-        go_on(given.out, start, given.minutes, device, given.tiny)
+        go_on(given.out, start, given.minutes, device, given.tiny, given.silent)
     setting, found = Setting(seconds=given.seconds, replan=given.replan), {}
     for name, folder in (("after", given.out), ("before", start)):
         model, vocabulary = load_checkpoint(folder, device=device, dtype=torch.bfloat16 if device.type == "cuda" else None)

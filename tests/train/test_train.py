@@ -73,6 +73,13 @@ def test_who_was_pushed_off_its_way_finds_back(skeleton):
     assert turned[far].median() < -0.2, "and come back to it"
 
 
+def test_a_silent_stream_says_nothing(skeleton):
+    folder, config, vocabulary = skeleton
+    chunk = next(chunks(StreamConfig(chunk=32, silent=True), config, str(folder), workers=0))
+    assert chunk.natural.all() and chunk.length.tolist() == [len(PLANNING.closes)] * 32
+    assert spoken(vocabulary, chunk.words[0, : chunk.length[0]].tolist(), "cot", opened=True) == ""
+
+
 def test_moments_lie_anywhere(skeleton):
     folder, config, _ = skeleton
     stream = chunks(StreamConfig(chunk=64, group=4), config, str(folder), workers=0)

@@ -89,10 +89,11 @@ class Lessons:
         every: int = 3,
         seconds: float = 10.0,
         after: float = 0.2,
+        silent: bool = False,
     ):
         self.config, self.vocabulary, self.device = config, vocabulary, device
         self.layout = make_layout(config, vocabulary)
-        self.scenes, self.every, self.after, self.seed = scenes, every, after, FIRST_SEED
+        self.scenes, self.every, self.after, self.seed, self.silent = scenes, every, after, FIRST_SEED, silent
         self.setting = Setting(seconds=seconds, replan=every * DT)
         self.calls = 0
         self._begin()
@@ -126,7 +127,7 @@ class Lessons:
         way = sim.expert_plan().poses.float()
         ego = torch.cat([sim.scene.ego[:, sim.now - HISTORY + 1 : sim.now + 1], way[:, 1:]], 1)
         at = paths(replace(sim.scene, ego=ego), torch.full((self.scenes,), HISTORY - 1))
-        texts = [label.text for label in labels(sim.scene, sim.now)]
+        texts = ["" if self.silent else label.text for label in labels(sim.scene, sim.now)]
         natural = torch.ones(self.scenes, dtype=torch.bool)
         chunk = encoded(sim.scene, at, texts, natural, self.config, self.vocabulary, StreamConfig().words)
         alive = self.alive.to(self.device)

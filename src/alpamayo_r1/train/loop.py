@@ -447,6 +447,7 @@ def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:
     """
     if resume.is_dir():
         losses.model.load_state_dict(load_model(resume, dtype=torch.float32).state_dict())
+        nn.init.zeros_(losses.readout.weight)  # its first, random gradients shall not disturb what the weights know
         run = json.loads((resume / "run.json").read_text(encoding="utf-8")) if (resume / "run.json").is_file() else {}
         return 0, max(first_seed, run.get("next_seed", first_seed))
     try:

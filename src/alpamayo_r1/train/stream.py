@@ -60,6 +60,7 @@ class StreamConfig:
     other_t0: float = 0.7  # share of groups whose moment is drawn from MOMENTS instead of 5.1 s
     directed: float = 0.3  # share of scenes that are driven against the expert's decision
     pushed: float = 0.65  # share of scenes whose driver was pushed off its way
+    silent: bool = False  # no words at all: what reasoning is worth shows beside a model that was trained so
 
 
 def window(scene: SceneBatch, step: int) -> SceneBatch:
@@ -77,11 +78,19 @@ def window(scene: SceneBatch, step: int) -> SceneBatch:
 
 
 def make_chunk(
-    seeds: np.ndarray, step: int, directed: np.ndarray, pushed: np.ndarray, config: ModelConfig, vocabulary: Vocabulary, words: int
+    seeds: np.ndarray,
+    step: int,
+    directed: np.ndarray,
+    pushed: np.ndarray,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    words: int,
+    silent: bool = False,
 ) -> Chunk:
     """Simulates the seeds and encodes words and actions at `step`.
 
     directed (B,): who then drives against its label. pushed (B,): who was pushed off its way until then, unless that ends in a collision.
+    silent: nobody says anything.
     """
     seconds = max(step, T0_STEP) / 10 + 0.1
     scene = simulate(seeds, seconds=seconds, pushed=pushed, pushed_until=step)
@@ -96,6 +105,7 @@ def make_chunk(
         scene = simulate(seeds, seconds=seconds, directive=orders, directed_from=step, pushed=pushed, pushed_until=step)
         texts = [directive_text(o, scene, row, step) if o else text for row, (o, text) in enumerate(zip(orders, texts, strict=True))]
     at = paths(scene, torch.full((len(seeds),), step))
+    texts = [""] * len(texts) if silent else texts
     return encoded(window(scene, step), at, texts, torch.from_numpy(~directed), config, vocabulary, words)
 
 
@@ -151,8 +161,8 @@ class Stream(IterableDataset):
             for start in range(first, first + s.chunk, s.group):
                 step = int(draw.integers(MOMENTS[0], MOMENTS[1] + 1)) if draw.random() < s.other_t0 else T0_STEP
                 seeds = np.arange(start, min(start + s.group, first + s.chunk))
-                directed, pushed = draw.random((2, len(seeds))) < np.array([[s.directed], [s.pushed]])
-                parts.append(make_chunk(seeds, step, directed, pushed, self.config, vocabulary, s.words))
+                directed, pushed = draw.random((2, len(seeds))) < np.array([[0.0 if s.silent else s.directed], [s.pushed]])
+                parts.append(make_chunk(seeds, step, directed, pushed, self.config, vocabulary, s.words, s.silent))
             yield joined(parts)
             number += stride
 

@@ -43,6 +43,8 @@ def test_what_fits_of_the_ten_billion_weights_is_said_for_each_card():
     assert findings.room(6e9) == "the 10B does not fit (the small model does)"
     assert findings.room(14.5e9).startswith("the 10B fits in fp8 with 32 samples, w8 with 32 samples, w4 with")
     assert "bf16 with 64 samples" in findings.room(80e9)
+    first = next(findings.all_findings(findings.Asked(device="cpu", memory=12)))
+    assert first.what == "a card of 12 GiB" and first.seen.startswith("the 10B fits in w4 with 32 samples")
 
 
 @pytest.mark.slow

@@ -66,7 +66,10 @@ class Asked:
 def all_findings(asked: Asked) -> Iterator[Finding]:
     """Every finding, the cheap ones first. A check that fails with an error is a finding too."""
     if asked.memory is not None:
-        limit(pick_device(asked.device), asked.memory)
+        device = pick_device(asked.device)
+        if device.type == "cuda":
+            limit(device, asked.memory)
+        yield Finding(f"a card of {asked.memory:g} GiB", "ok", room(asked.memory * 2**30 - CONTEXT_BYTES))
     yield from (python(), torch_build(), video())
     yield from gpus()
     yield from memory()

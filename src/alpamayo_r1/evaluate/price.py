@@ -140,11 +140,11 @@ def price(name: str, outcomes: Sequence[Outcome], exact: Sequence[Outcome], giga
 
 def table(found: Sequence[Price]) -> str:
     """Prices as text."""
-    head = f"{'':8}{'minADE m':>10}{'difference (95 %)':>28}{'ADE m':>9}{'difference (95 %)':>28}{'words equal':>13}{'consistent':>12}"
+    head = f"{'':8}{'minADE m':>10}{'difference (95 %)':>30}{'ADE m':>9}{'difference (95 %)':>30}{'words equal':>13}{'consistent':>12}"
     lines = [head + f"{'moved m':>9}{'plan ms':>10}{'GB':>7}"]
     for one in found:
-        parts = [f"{one.precision:8}{one.min_ade.mean:>10.3f}{bounds(one.min_ade_difference):>28}"]
-        parts += [f"{one.ade.mean:>9.3f}{bounds(one.ade_difference):>28}{one.words_equal:>13.1%}{one.consistent:>12.1%}"]
+        parts = [f"{one.precision:8}{one.min_ade.mean:>10.3f}{bounds(one.min_ade_difference):>30}"]
+        parts += [f"{one.ade.mean:>9.3f}{bounds(one.ade_difference):>30}{one.words_equal:>13.1%}{one.consistent:>12.1%}"]
         parts += [f"{one.moved:>9.3f}{one.milliseconds:>10.1f}{'-' if one.gigabytes is None else f'{one.gigabytes:.2f}':>7}"]
         lines.append("".join(parts))
     return "\n".join(lines)

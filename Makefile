@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test quick lint bench checks
+.PHONY: setup demo test quick lint bench checks docs
 
 setup: $(VENV)/.ready
 
@@ -32,3 +32,8 @@ checks: setup
 
 bench: setup
 	PYTHON=$(BIN)/python sh bench/all.sh
+
+docs: setup
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
+	@echo "open out/site/index.html"

@@ -197,7 +197,7 @@ def test_a_drive_is_taken_over_by_words_and_scrubbed(page):
     assert shown_t0(page) < last and pixels(page, "#cameras canvas") != taken and "its own words" in page.inner_text(".variant h2")
     page.click("#play")
     page.wait_for_selector('html[data-driven="2"]')
-    page.select_option("#clip", index=1)
+    page.select_option("#clip", index=2)
     page.wait_for_selector('html:not([data-shown^="drive"]):not([data-shown=""])')
 
 

@@ -239,14 +239,14 @@ export function scatter(canvas, rows, lit) {
   const values = scored.flatMap((row) => [row.min_ade, row.cv_min_ade]).map((v) => Math.log10(Math.max(v, 0.01)));
   const [low, high] = [Math.floor(Math.min(...values)), Math.ceil(Math.max(...values))];
   const [left, bottom] = [56, height - 40];
-  const x = (v) => left + ((Math.log10(Math.max(v, 0.01)) - low) / (high - low)) * (width - left - 16);
+  const x = (v) => left + ((Math.log10(Math.max(v, 0.01)) - low) / (high - low)) * (width - left - 28);
   const y = (v) => bottom - ((Math.log10(Math.max(v, 0.01)) - low) / (high - low)) * (bottom - 12);
   pen.font = "12px system-ui, sans-serif";
   pen.fillStyle = colour("soft");
   for (let k = low; k <= high; k++) {
     const v = 10 ** k;
     line(pen, [[x(v), 12], [x(v), bottom]], (p) => p, colour("rule"), 1, []);
-    line(pen, [[left, y(v)], [width - 16, y(v)]], (p) => p, colour("rule"), 1, []);
+    line(pen, [[left, y(v)], [width - 28, y(v)]], (p) => p, colour("rule"), 1, []);
     pen.textAlign = "center";
     pen.fillText(`${v} m`, x(v), bottom + 16);
     pen.textAlign = "right";
@@ -255,6 +255,8 @@ export function scatter(canvas, rows, lit) {
   line(pen, [[x(10 ** low), y(10 ** low)], [x(10 ** high), y(10 ** high)]], (p) => p, colour("strong"), 1, [3, 4]);
   pen.textAlign = "center";
   pen.fillText("constant velocity, minADE", (left + width) / 2, height - 6);
+  pen.textAlign = "left";
+  pen.fillText("the model, minADE", left + 6, 22);
   const places = scored.map((row) => ({ row, x: x(row.cv_min_ade), y: y(row.min_ade) }));
   for (const one of places) {
     pen.fillStyle = one.row === lit ? colour("other") : colour("free");

@@ -58,7 +58,10 @@ function redraw(lit) {
   $("scatter").setAttribute("aria-label", `Errors of ${places.length} rows: constant velocity across, the model up. The largest are listed below.`);
 }
 
-const line = (row) => `${row.min_ade.toFixed(2)} m · ${row.clip_id.slice(0, 8)} at ${(row.t0_us / 1e6).toFixed(1)} s · ${(row.reasoning?.[row.chosen ?? 0] ?? "").trim()}`;
+function line(row) {
+  const said = (row.reasoning?.[row.chosen ?? 0] ?? "").trim() || "(no words)";
+  return `${row.min_ade.toFixed(2)} m · ${row.clip_id.slice(0, 8)} at ${(row.t0_us / 1e6).toFixed(1)} s · ${said}`;
+}
 
 function nearest(event) {
   const box = $("scatter").getBoundingClientRect();

@@ -367,6 +367,8 @@ async function startDrive(event) {
     tell("setting the scene …");
     const { left } = await socket.ready;
     state.drive = { socket, left, told: new Map() };
+    $("clip").add(new Option(`driving: ${begin.family?.replaceAll("_", " ") ?? "a scene"} · seed ${begin.seed}`, "drive"), 0);
+    $("clip").value = "drive";
     state.pinned = {};
     await driveOn();
   } catch (error) {
@@ -410,6 +412,7 @@ async function driveOn() {
 }
 
 function endDrive() {
+  $("clip").querySelector('option[value="drive"]')?.remove();
   state.drive?.socket.close();
   state.drive = null;
 }

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alpamayo_r1 import load, testing
-from alpamayo_r1.core.checkpoint import CheckpointError, load_model, precision_of
+from alpamayo_r1.core.checkpoint import CheckpointError, load_model, precision_of, resave, save_checkpoint
 from alpamayo_r1.core.packed import packed, quantization_config
 from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.quantise import input_squares, quantise_checkpoint
@@ -52,6 +52,13 @@ def test_a_saved_checkpoint_is_what_loading_makes_to_the_bit(checkpoint, tmp_pat
         quantise_checkpoint(tmp_path / "out", tmp_path / "again", PRECISIONS[name])
     with pytest.raises(CheckpointError, match="is not empty"):
         quantise_checkpoint(checkpoint, tmp_path / "out", PRECISIONS[name])
+
+
+def test_a_model_of_few_bits_is_not_saved_as_another(checkpoint, tmp_path):
+    model = load_model(checkpoint, precision=PRECISIONS["w8"])
+    for write in (lambda: resave(checkpoint, tmp_path / "a", model), lambda: save_checkpoint(tmp_path / "b", model, "{}")):
+        with pytest.raises(CheckpointError, match="`alpamayo-r1 quantize` writes them"):
+            write()
 
 
 def test_a_checkpoint_of_few_bits_has_one_precision(checkpoint, tmp_path):

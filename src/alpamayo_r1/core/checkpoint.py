@@ -408,7 +408,11 @@ def save_checkpoint(
     """Writes a checkpoint in the released layout: config.json (verbatim where it is text), shards of at most `shard_bytes`, the index.
 
     vlm_files: a folder with Qwen3-VL's config and tokenizer files, copied to where the config's `vlm_name_or_path` points beside it.
+
+    Raises:
+        CheckpointError: a model of few bits.
     """
+    refuse_few_bits(model)
     folder.mkdir(parents=True, exist_ok=True)
     text = released if isinstance(released, str) else json.dumps(released, indent=2) + "\n"
     write_text(folder / "config.json", text)
@@ -418,6 +422,14 @@ def save_checkpoint(
     weight_map = split(tensors, shard_bytes)
     write_shards(folder, tensors, weight_map)
     write_index(folder, tensors, weight_map, derived_buffers(model))
+
+
+def refuse_few_bits(model: VLA) -> None:
+    """Raises CheckpointError for a model whose weights are of few bits."""
+    if any(isinstance(module, QuantisedLinear) for module in model.modules()):
+        raise CheckpointError(
+            "this model's weights are of few bits: `alpamayo-r1 quantize` writes them from the checkpoint that it came from"
+        )
 
 
 def split(tensors: Mapping[str, torch.Tensor], shard_bytes: int) -> dict[str, str]:
@@ -457,8 +469,9 @@ def resave(source: Path, target: Path, model: VLA) -> None:
     space's scalars, the Fourier frequencies) keep their stored dtype, and the Qwen3-VL folder comes along where it lies beside the source.
 
     Raises:
-        CheckpointError: target is the source.
+        CheckpointError: target is the source; a model of few bits.
     """
+    refuse_few_bits(model)
     if target.resolve() == source.resolve():
         raise CheckpointError(f"{target} is the folder this model was loaded from: save into another one")
     target.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -205,6 +207,14 @@ def test_the_wire_keeps_every_bit():
     plan = Plan(values, torch.randn(1, 64, 3, 3), ("x",), torch.full((1, 64, 2), torch.nan), (True,), {"flow": 1.5}, ((1, 2),))
     again = plan_of_json(json.loads(json.dumps(plan_as_json(plan), allow_nan=False)))
     assert torch.equal(again.xyz, values) and again.actions.isnan().all() and again.tokens == ((1, 2),)
+
+
+def test_the_code_of_the_documents_runs(client):
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.S).group(1)
+    names: dict = {}
+    exec(compile(code.replace("http://127.0.0.1:8000", client.url), "serving.md", "exec"), names)
+    assert names["plan"].xyz.shape == (6, 64, 3)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", 5, "http://"])

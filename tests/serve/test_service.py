@@ -308,3 +308,35 @@ def test_an_evaluation_can_be_seen_and_nothing_beside_it(planner, tmp_path):
         assert str(tmp_path) not in json.dumps(rows)
     with pytest.raises(ValueError, match="holds no finished evaluation"), served(planner, None, evaluations=[tmp_path]):
         pass
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (["--port", "taken"], "choose another --port, or stop what listens there"),
+        (["--evaluation", "nowhere"], "nowhere holds no finished evaluation"),
+        (["--data", "/nowhere"], "there is no folder"),
+        (["--checkpoint", "/nowhere"], "/nowhere"),
+        (["--port", "70000"], "expected a whole number from 0 to 65535"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why(words, text):
+    from typer.testing import CliRunner
+
+    from alpamayo_r1.cli.__main__ import app
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        given = [str(listener.getsockname()[1]) if word == "taken" else word for word in words]
+        done = CliRunner().invoke(app, ["serve", *([] if "--port" in words else ["--port", "0"]), *given])
+    assert done.exit_code == 2 and text in done.output.replace("\n", " "), done.output
+
+
+def test_a_service_without_its_extra_says_what_to_install(monkeypatch):
+    from typer.testing import CliRunner
+
+    from alpamayo_r1.cli import serve
+    from alpamayo_r1.cli.__main__ import app
+
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    done = CliRunner().invoke(app, ["view"])
+    assert done.exit_code == 2 and "pip install 'alpamayo-r1[serve]'" in done.output

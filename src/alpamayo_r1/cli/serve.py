@@ -96,10 +96,12 @@ def start(
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.planner import load
     from alpamayo_r1.serve.app import make_app
+    from alpamayo_r1.serve.evaluations import Evaluations
     from alpamayo_r1.serve.guard import is_loopback
     from alpamayo_r1.serve.queue import Limits
     from alpamayo_r1.serve.run import listening, run
 
+    Evaluations(evaluations)  # raises before the model is loaded
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     with open_source(data) as source, listening(host, port) as at:

@@ -19,7 +19,7 @@ from alpamayo_r1.core.types import DT, FRAMES
 from alpamayo_r1.core.types import H as HISTORY
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
-from alpamayo_r1.drive.score import judge, off_road
+from alpamayo_r1.drive.score import judge
 from alpamayo_r1.drive.simulation import FIRST, Setting, Simulation
 from alpamayo_r1.drive.tracking import Reference
 from alpamayo_r1.train import loop
@@ -34,6 +34,9 @@ from alpamayo_r1.world.simulate import collisions
 
 FIRST_SEED = 600_000
 """Seed of the first scene that is driven for lessons, beyond those of a stream of training."""
+
+LOST = 1.0
+"""Metres beside the road from where on a drive teaches nothing."""
 
 
 class Eyes:
@@ -118,7 +121,7 @@ class Lessons:
         reference, _ = Learner(frozen(model), self.vocabulary).plan(sim, frames, self.calls)
         for n in range(self.every):
             sim.step(reference, n * DT)
-        self.alive &= ~(collisions(moment(sim.scene, sim.now)) | off_road(moment(sim.scene, sim.now), 0))[:, 0]
+        self.alive &= ~(collisions(moment(sim.scene, sim.now))[:, 0] | lost(sim.scene, sim.now))
         return rows
 
     def _rows(self, frames: torch.Tensor) -> Rows:
@@ -132,6 +135,15 @@ class Lessons:
         chunk = encoded(sim.scene, at, texts, natural, self.config, self.vocabulary, StreamConfig().words)
         alive = self.alive.to(self.device)
         return rows_of(frames, chunk, self.layout, self.device).map(lambda x: x[alive])
+
+
+def lost(scene: SceneBatch, step: int) -> torch.Tensor:
+    """bool (B,): the rear axle is further than LOST beside the road. Nearer than that there is a way back to be learnt."""
+    road = scene.road
+    d = road.frenet(scene.ego[:, step : step + 1, :2])[:, 0, 1]
+    left = (road.left_lanes + road.oncoming + 0.5) * road.lane_width
+    right = (road.right_lanes + 0.5) * road.lane_width
+    return (d > left + LOST) | (d < -right - LOST)
 
 
 def moment(scene: SceneBatch, step: int) -> SceneBatch:

@@ -85,6 +85,7 @@ def lines(place: Path, out: Path) -> dict[str, list[str]]:
         ],
         "import": ["import", "example", "--out", str(out / "car")],
         "inspect": ["inspect", str(out / "car")],
+        "drive": ["drive", "--driver", "lane", "--seconds", "1", "--out", str(out / "drive"), "--device", "cpu"],
         "bench": ["bench", "--size", "small", "--samples", "1", "--tokens", "3", "--repeats", "1", "--device", "cpu"],
     }
 

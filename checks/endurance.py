@@ -18,6 +18,7 @@ import resource
 import subprocess
 import sys
 import warnings
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ import torch
 from alpamayo_r1 import testing
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import Observation
 from alpamayo_r1.engine.engine import Engine
 
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"size": (96, 160), "scenes": 1, "samples": 1, "max_tokens": 12},
     {"size": (96, 160), "scenes": 1, "samples": 1, "max_tokens": 40},
     {"size": (96, 160), "scenes": 1, "samples": 6, "max_tokens": 12},
@@ -54,12 +56,17 @@ def make_engine(model: str) -> Engine:
     return Engine(*load_checkpoint(folder, dtype=dtype, device=DEVICE))
 
 
+@cache
+def observations(number: int) -> list[Observation]:
+    """What a case's scenes show."""
+    (height, width), scenes = CASES[number]["size"], CASES[number]["scenes"]
+    return [testing.random_observation(10 * number + i, height, width) for i in range(scenes)]
+
+
 def answer(engine: Engine, number: int) -> str:
     """A digest of all numbers and words of a case's plans."""
-    case = dict(CASES[number])
-    (height, width), scenes = case.pop("size"), case.pop("scenes")
-    observations = [testing.random_observation(10 * number + i, height, width) for i in range(scenes)]
-    plans = engine.plans(observations, PlanOptions(seed=number, **case))
+    asked = {name: value for name, value in CASES[number].items() if name not in ("size", "scenes")}
+    plans = engine.plans(observations(number), PlanOptions(seed=number, **asked))
     digest = sha256()
     for plan in plans:
         digest.update(repr((plan.tokens, plan.reasoning, plan.ended)).encode())

@@ -185,6 +185,7 @@ class QuantisedLinear(nn.Module):
     codes: torch.Tensor
     scale: torch.Tensor
     zero: torch.Tensor | None
+    bias: torch.Tensor | None
 
     def __init__(self, packed: Quantised, dtype: torch.dtype, bias: torch.Tensor | None = None):
         super().__init__()

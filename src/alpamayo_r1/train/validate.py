@@ -100,7 +100,7 @@ def predict(
     start = start_of(Trajectory(seen.at.history_xyz, seen.at.history_rot), model.config.action)
     start = Start(start.speed.repeat_interleave(samples), start.height.repeat_interleave(samples))
     path = roll_out(model, start, actions)
-    path = Trajectory(*(part.unflatten(0, (scenes, samples)) for part in (path.xyz, path.rot)))
+    path = Trajectory(path.xyz.unflatten(0, (scenes, samples)), path.rot.unflatten(0, (scenes, samples)))
     words = [spoken(vocabulary, row, "cot", opened=True) for row in said.tokens()]
     return [words[i : i + samples] for i in range(0, len(words), samples)], path
 

@@ -590,7 +590,8 @@ def command_line(draw: random.Random, folder: Path) -> str | None:
         done = CliRunner().invoke(app, words)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    hopeless = [option.opts[0] for option, value in chosen if option.metavar in ("N", "NUMBER", "SECONDS") and value in HOPELESS]
+    last = {option.opts[0]: (option, value) for option, value in chosen}  # given twice, the last one counts
+    hopeless = [name for name, (option, value) in last.items() if option.metavar in ("N", "NUMBER", "SECONDS") and value in HOPELESS]
     if done.exit_code not in (0, 1, 2) or "Traceback" in done.output:
         return f"{words}: exit code {done.exit_code}"
     return f"{words}: accepted" if hopeless and (done.exit_code == 0 or REACHED in done.output) else None

@@ -89,6 +89,16 @@ def test_values_that_no_release_has_are_refused_at_once(folder, path, value, wor
     assert time.process_time() - start < 1
 
 
+@pytest.mark.parametrize(
+    "file,key", [("vlm/config.json", "text_config"), ("vlm/config.json", "vision_config"), ("config.json", "action_in_proj_cfg")]
+)
+def test_a_part_that_is_null_is_named(folder, file, key):
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(config | {key: None}))
+    with pytest.raises(ConfigError, match=f"{key} is None, expected an object"):
+        read_config(folder)
+
+
 def test_history_bins_are_read(folder):
     change(folder / "config.json", "hist_traj_tokenizer_cfg.num_bins", 128)
     change(folder / "config.json", "hist_traj_tokenizer_cfg.ego_xyz_max", [8, 4, 10])

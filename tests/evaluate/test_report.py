@@ -102,6 +102,16 @@ def test_what_it_says(out):
         assert clip_id[:8] in text
 
 
+def test_an_interval_that_is_not_there_is_not_claimed(out, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    summary = summarise(tmp_path / "out")
+    found = summary["figures"]["min_ade"]
+    found["low"], found["high"], found["clips"] = 1.0, 2.0, 12
+    assert "mean minADE of 2,\n95 % interval over 12 clips" in Page(write_report(tmp_path / "out", summary).read_text()).text
+    found["low"], found["high"], found["clips"] = None, None, 1
+    assert "no 95 % interval over 1 clip" in Page(write_report(tmp_path / "out", summary).read_text()).text
+
+
 def test_a_row_shows_the_words_of_the_sample_whose_error_it_shows(out):
     """The table holds the best sample's words, and what a row opens to holds every sample's, with its own error."""
     text = (out / "report.html").read_text()

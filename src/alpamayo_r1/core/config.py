@@ -243,8 +243,8 @@ def parse_config(released: Mapping[str, Any], vlm: Mapping[str, Any]) -> ModelCo
     refuse_targets(released)
     check_keys("config.json", released, RELEASED)
     check_keys("Qwen3-VL's config.json", vlm, QWEN)
-    text, vision = required(vlm, "text_config"), required(vlm, "vision_config")
-    projection = required(released, "action_in_proj_cfg")
+    text, vision = part(vlm, "text_config"), part(vlm, "vision_config")
+    projection = part(released, "action_in_proj_cfg")
     future, past = released.get("traj_tokenizer_cfg") or {}, released.get("hist_traj_tokenizer_cfg") or {}
     vocab = required(released, "vocab_size")
     config = ModelConfig(
@@ -375,6 +375,14 @@ def refuse_targets(config: Any, path: str = "") -> None:
     elif isinstance(config, list):
         for i, value in enumerate(config):
             refuse_targets(value, f"{path}[{i}]")
+
+
+def part(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """config[key], which is an object, or an error that names the key."""
+    found = required(config, key)
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{key} is {brief(found)}, expected an object")
+    return found
 
 
 def required(config: Mapping[str, Any], key: str) -> Any:

@@ -89,13 +89,17 @@ def _head(summary: dict[str, Any], table: pa.Table) -> str:
     ]
     rivals = "".join(f"<div><b>{number(base['mean'])} m</b><small>{span(base)}</small><span>{label}</span></div>" for label, base in bases)
     rows = f" ({found['count']} rows)" if found["count"] != found["clips"] else ""
-    counted = f"{found['clips']} clips{rows}" + (f", {found['masked']} masked" if found["masked"] else "")
+    counted = (
+        ("" if span(found) else "no ")
+        + f"95 % interval over {found['clips']} clip{'s' * (found['clips'] != 1)}{rows}"
+        + (f", {found['masked']} masked" if found["masked"] else "")
+    )
     failed = f", <b class=bad>{summary['failed']} failed</b>" if summary["failed"] else ""
     where = f"{_e(config['checkpoint'])} on {_e(config['data'])}, t0 {_e(config['t0'])} s, {asked['samples']} samples, seed {asked['seed']}"
     return f"""<header><h1>Alpamayo-R1 evaluation</h1><p>{summary["rows"]} rows{failed} · {where}</p></header>
 <p class="{"notice" if summary["source"] == "physical-ai-av" else "note"}">{_e(summary["notice"])}</p>
 <section class="big"><div class="main"><b>{number(found["mean"])} m</b><small>{span(found)}</small><span>mean minADE of {asked["samples"]},
-95 % interval over {counted}</span></div>{rivals}</section>"""
+{counted}</span></div>{rivals}</section>"""
 
 
 def _figures(figures: dict[str, Any]) -> str:
@@ -334,7 +338,7 @@ def _protocol(summary: dict[str, Any]) -> str:
         else ""
     )
     shown = {key: summary[key] for key in ("command", "config", "identity", "versions")}
-    return f"<section><h2>Protocol</h2><p class=note>{pace}</p><pre>{_e(json.dumps(shown, indent=2))}</pre></section>"
+    return f"<section><h2>Protocol</h2><p class=note>{pace}</p><pre>{_e(json.dumps(shown, indent=2, ensure_ascii=False))}</pre></section>"
 
 
 def _n(value: float | None) -> str:

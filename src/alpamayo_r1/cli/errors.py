@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -26,8 +26,6 @@ class Verbs(TyperGroup):
         """Runs the command line and leaves with its exit code; standalone_mode False: returns the code instead."""
         print_what_fits()
         try:
-            typed = args[0] if args else extra.get("args")
-            check_words(sys.argv[1:] if typed is None else typed)
             code = super().main(*args, standalone_mode=False, **extra)
         except _Usage as error:
             if type(error).__name__ == "NoArgsIsHelpError":
@@ -70,17 +68,6 @@ class Verb(TyperCommand):
         with teaching(ctx.params.get("out")), warnings.catch_warnings():
             warnings.showwarning = show_warning
             return super().invoke(ctx)
-
-
-def check_words(words: Sequence[str]) -> None:
-    """Raises a usage error for a word that is no text: bytes that the locale, or UTF-8, does not know stand as half surrogate pairs."""
-    for word in words:
-        if re.search("[\ud800-\udfff]", word):
-            shown = word.encode("ascii", "replace").decode()
-            raise typer.BadParameter(
-                f"'{visible(shown)}' is no text in {sys.getfilesystemencoding()}: set PYTHONUTF8=1, or the locale to one of UTF-8 "
-                "(LC_ALL=C.UTF-8); a file whose name is in another encoding wants another name"
-            )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,17 @@ def text(given: str) -> str:
     if _CONTROL.search(given):
         raise typer.BadParameter(f"'{visible(given)}' holds control characters, expected plain text: check how the name was quoted or made")
     return given
+
+
+def readable(given: str) -> str:
+    """A name that libraries can read by: bytes that the locale does not know as text stand as half surrogate pairs."""
+    if re.search("[\ud800-\udfff]", given):
+        shown = visible(given.encode("ascii", "replace").decode())
+        raise typer.BadParameter(
+            f"'{shown}' is no text in {sys.getfilesystemencoding()}: set PYTHONUTF8=1, or the locale to one of UTF-8 (LC_ALL=C.UTF-8); "
+            "a place whose name is in another encoding wants another name"
+        )
+    return text(given)
 
 
 def texts(given: list[str] | None) -> list[str] | None:
@@ -126,12 +138,12 @@ def microseconds(seconds: float) -> int:
 # ----------------------------------------------------------------------------------------------------------------------- what and where
 
 Checkpoint = Annotated[
-    str, typer.Option(callback=text, help="'small' (bundled), a checkpoint folder, or a Hub repository such as nvidia/Alpamayo-R1-10B.")
+    str, typer.Option(callback=readable, help="'small' (bundled), a checkpoint folder, or a Hub repository such as nvidia/Alpamayo-R1-10B.")
 ]
 Data = Annotated[
     str,
     typer.Option(
-        callback=text,
+        callback=readable,
         help="'sample' (bundled), a folder in the data set's layout, or a Hub repository as REPO_ID or REPO_ID@REVISION.",
     ),
 ]

@@ -96,7 +96,7 @@ def _picked(found: dict[str, Path], pick: str | None, src: Path) -> Path:
 def _calibration(file: Path) -> dict[str, np.ndarray]:
     """The rows `name: numbers` of a calibration file."""
     found = {}
-    for line in file.read_text("utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         name, _, values = line.partition(":")
         try:
             found[name.strip()] = np.array([float(v) for v in values.split()])
@@ -112,7 +112,7 @@ def _rigid(rows: dict[str, np.ndarray]) -> np.ndarray:
 def _stamps(file: Path) -> np.ndarray:
     """Lines such as 2011-09-26 13:02:25.964389445 -> seconds from the day's start."""
     seconds = []
-    for line in file.read_text("utf-8").split("\n"):
+    for line in file.read_text(encoding="utf-8").split("\n"):
         if line.strip():
             whole, _, rest = line.strip().partition(".")
             moment = datetime.strptime(whole, "%Y-%m-%d %H:%M:%S")

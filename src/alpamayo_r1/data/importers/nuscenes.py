@@ -21,7 +21,7 @@ def convert(kind: str, src: Path, out: Path, pick: str | None) -> Path:
     """One scene as a recording; pick: its name, or the first. Raises SourceError."""
     folder = _version(src)
     with reading(SourceError, f"the tables in {folder}", "nuScenes' JSON tables", "download the metadata again."):
-        tables = {name: {row["token"]: row for row in json.loads((folder / f"{name}.json").read_text("utf-8"))} for name in TABLES}
+        tables = {name: {row["token"]: row for row in json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))} for name in TABLES}
         scene = _scene(tables["scene"], pick)
         shots = _shots(tables, scene["token"])
         poses = {p["timestamp"]: p for shot in shots for p in [tables["ego_pose"][shot["ego_pose_token"]]]}

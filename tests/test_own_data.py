@@ -21,6 +21,8 @@ from alpamayo_r1.data.source import open_source
 from alpamayo_r1.inspect.findings import WRONG
 from support.recordings import truth
 
+pytestmark = pytest.mark.slow
+
 TEXT = (Path(__file__).parents[1] / "docs/own-data.md").read_text(encoding="utf-8")
 
 

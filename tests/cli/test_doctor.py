@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from alpamayo_r1.cli import findings
 from alpamayo_r1.cli.__main__ import app
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_the_doctor_finds_this_machine_well_and_the_plan_as_recorded():

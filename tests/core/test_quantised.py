@@ -8,6 +8,8 @@ from alpamayo_r1.core.checkpoint import load_model
 from alpamayo_r1.core.precision import PRECISIONS, precision_named, scheme_bytes
 from alpamayo_r1.core.quantised import QuantisedLinear, Scheme, pack_halves, quantise, quantised_by_rows, stacked, unpack_halves
 
+pytestmark = pytest.mark.slow
+
 SCHEMES = [Scheme("e4m3"), Scheme("int8", 128), Scheme("int8", 16), Scheme("int4", 128), Scheme("int4", 64), Scheme("int4", 32)]
 
 

@@ -26,6 +26,8 @@ from support.layouts import (
 )
 from support.recordings import in_ego
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = {
     "nuscenes": lambda to: ("nuscenes", write_nuscenes(to / "nuscenes"), "scene-0061"),
     "kitti-raw": lambda to: ("kitti-raw", write_kitti_raw(to / "2011_09_26"), "0005"),

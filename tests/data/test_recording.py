@@ -19,6 +19,8 @@ from alpamayo_r1.data.source import open_source
 from support.contract import check_sample
 from support.recordings import PLACE, in_ego, plain, pose_table, truth, write_small
 
+pytestmark = pytest.mark.slow
+
 T0 = 5_100_000
 HISTORY, FUTURE = 5.1 + 0.1 * np.arange(-15, 1), 5.1 + 0.1 * np.arange(1, 65)
 

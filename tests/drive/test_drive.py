@@ -15,6 +15,8 @@ from alpamayo_r1.drive.tracking import Reference, follow
 from alpamayo_r1.drive.vehicle import Car
 from alpamayo_r1.world.simulate import collisions
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(830_000, 830_028)
 
 

@@ -20,6 +20,8 @@ from alpamayo_r1.planner import Planner
 from alpamayo_r1.world.families import EGO_FRONT
 from alpamayo_r1.world.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 SHORT = Setting(seconds=2.0, replan=0.5, width=64, height=36)
 SEEDS = (830_001, 830_004, 830_011)
 

@@ -11,6 +11,8 @@ from alpamayo_r1.drive.tracking import Reference
 from alpamayo_r1.planner import load
 from alpamayo_r1.train import loop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def planner():

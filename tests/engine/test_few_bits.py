@@ -11,6 +11,8 @@ from alpamayo_r1.engine.ops import quantised
 from alpamayo_r1.engine.weights import fuse, fuse_stack
 from alpamayo_r1.planner import Planner
 
+pytestmark = pytest.mark.slow
+
 OBSERVATION = testing.random_observation(0, 64, 96)
 
 

@@ -13,6 +13,8 @@ from alpamayo_r1.stream import Stream
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 
+pytestmark = pytest.mark.slow
+
 TIMES = ("load_ms", "plan_ms", "timing_ms")
 
 

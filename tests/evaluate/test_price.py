@@ -11,6 +11,8 @@ from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.evaluate.price import Outcome, price, prices, save, table
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = PlanOptions(samples=2, seed=3, max_tokens=4)
 
 

@@ -23,6 +23,8 @@ from alpamayo_r1.world.recordings import OTHER_CAR, Car, write_recording
 from alpamayo_r1.world.simulate import simulate
 from support.tracks import winding
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_clock_shift_is_found_to_20_ms():
     """Speed and turns that the pictures would say, noisy, of a car that the poses place 0.12 s off."""

@@ -10,6 +10,8 @@ from alpamayo_r1.data.recording.poses import Track
 from alpamayo_r1.inspect.findings import FAULTS, OK, UNKNOWN, WRONG
 from alpamayo_r1.inspect.paths import CHANGES, direction, path_of, rates, wheels
 
+pytestmark = pytest.mark.slow
+
 
 def track(change=lambda xyz, turn: (xyz, turn), seconds: float = 12.0, speed: float = 8.0, wheel: float | None = 1.0, **more) -> Track:
     """A car on a winding road at 20 Hz with a centimetre of noise."""

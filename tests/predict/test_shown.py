@@ -19,6 +19,8 @@ from alpamayo_r1.core.types import Plan
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.testing import tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -13,6 +13,8 @@ from alpamayo_r1.rig.lenses import Pinhole, fisheye
 from alpamayo_r1.rig.nominal import RIG, facing, resized
 from alpamayo_r1.rig.views import GREY, view_of
 
+pytestmark = pytest.mark.slow
+
 FRONT = "camera_front_wide_120fov"
 FISH = {
     name: Calibration(fisheye(800, 600, 260.0, 260.0, 401.0, 297.0, (0.01, -0.002, 0.0, 0.0)), (1.8, 0.0, 1.4), facing(yaw, 4.0))

@@ -25,7 +25,7 @@ from support.drive import seen
 from support.golden15 import GOLDEN15
 from support.service import served
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 SMALL = {"max_tokens": 5, "steps": 2}
 

@@ -29,7 +29,7 @@ from alpamayo_r1.serve.guard import is_loopback
 from alpamayo_r1.serve.queue import Busy, Limits, Queue
 from alpamayo_r1.serve.schema import ASK_OPTIONS, PLAN_OPTIONS
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 FEW = {"max_tokens": 4, "steps": 1, "seed": 1}
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from alpamayo_r1.bench import stream as bench
 from alpamayo_r1.cli.__main__ import app
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 
 def test_drafts_are_right_as_often_as_asked():

@@ -20,7 +20,7 @@ from alpamayo_r1.stream.window import Window
 from conftest import GOLDEN
 from support.drive import T0_US, picture, seen
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 OPTIONS = {"samples": 2, "seed": 42, "max_tokens": 5, "steps": 2}
 

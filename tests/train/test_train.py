@@ -25,6 +25,8 @@ from alpamayo_r1.world.language import TEXTS, classify
 from alpamayo_r1.world.samples import sample_batch
 from alpamayo_r1.world.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def skeleton(tmp_path_factory):

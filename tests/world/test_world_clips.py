@@ -19,6 +19,8 @@ from alpamayo_r1.world.rig import RIG, resized
 from alpamayo_r1.world.samples import clip_id, paths, sample_batch
 from alpamayo_r1.world.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 SEEDS, T0, REVISION = [101, 102], 5_100_000, "0" * 39 + "1"
 SIZE = {"width": 128, "height": 72}
 

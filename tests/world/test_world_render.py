@@ -14,6 +14,8 @@ from alpamayo_r1.world.rig import RIG, resized
 from alpamayo_r1.world.scene import Kind, Light, SceneBatch
 from support.toy_world import toy_scene
 
+pytestmark = pytest.mark.slow
+
 WIDE, TELE = CAMERAS[1], CAMERAS[3]
 STEP = torch.tensor([20])
 

@@ -14,6 +14,8 @@ from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.quantise import input_squares, quantise_checkpoint
 from alpamayo_r1.core.quantised import QuantisedLinear, Scheme, quantise
 
+pytestmark = pytest.mark.slow
+
 try:
     import compressed_tensors
 except ImportError:

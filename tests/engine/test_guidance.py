@@ -18,6 +18,8 @@ from alpamayo_r1.planner import Planner
 from support.golden15 import CASES15, GOLDEN15, recording
 from support.scenes15 import seen_by
 
+pytestmark = pytest.mark.slow
+
 SCENE = seen_by((0, 1, 2, 6), 4)
 LEFT, RIGHT = "Turn left in 30m", "Turn right in 9m"
 TEXTS = ["Nudge left to clear the cones.", "Yield."]

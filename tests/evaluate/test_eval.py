@@ -39,7 +39,7 @@ from support.contract import sample_of
 
 SEEDS = range(810_000, 810_006)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*ended without")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*ended without")]
 
 
 @pytest.fixture(scope="session")

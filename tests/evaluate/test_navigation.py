@@ -17,6 +17,8 @@ from alpamayo_r1.evaluate.protocol import identity, work
 from alpamayo_r1.planner import load
 from conftest import GOLDEN
 
+pytestmark = pytest.mark.slow
+
 FIFTEEN = GOLDEN.parent / "golden15" / "checkpoint"
 FIRST, SECOND = "026c0758-997d-5302-aae8-acdbe10b7fad", "1fd81438-8390-517c-aac7-d2aa9a654162"
 

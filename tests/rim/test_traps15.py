@@ -18,6 +18,8 @@ from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
 from conftest import GOLDEN, HOW
 from support.golden15 import GOLDEN15, inputs_of, recording
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["Yield.", "Nudge left to clear the cones.", "Keep distance.", "Stop for the red light."]
 GUIDED = {"use_classifier_free_guidance": True, "inference_guidance_weight": 2.0}
 

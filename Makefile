@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# two test processes, one thread each: with two each they wait for one another on two cores
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: setup demo test quick lint bench checks docs
 
@@ -22,10 +24,10 @@ lint: setup
 	$(BIN)/basedpyright
 
 test: lint
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --durations=15
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --durations=15
 
 quick: setup
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow"
 
 checks: setup
 	PYTHON=$(BIN)/python sh checks/all.sh

@@ -23,7 +23,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -40,6 +39,7 @@ from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.ops import quantised
 from alpamayo_r1.engine.ops.quantised import Cut
 from alpamayo_r1.planner import Planner
+from bench.sweep import replay_us
 from checks import kernels
 from checks.fidelity import deviation, widen
 from checks.kernels import error
@@ -132,17 +132,7 @@ def compile_all() -> None:
 def graph_us(function: Callable[[], object], repeats: int = 5) -> float:
     """Microseconds of a function from replays of its graph."""
     function()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    graph.replay()
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
-    marks[0].record()
-    for mark in marks[1:]:
-        graph.replay()
-        mark.record()
-    marks[-1].synchronize()
-    return 1e3 * min(a.elapsed_time(b) for a, b in pairwise(marks))
+    return replay_us(function, repeats)
 
 
 def copy_speed() -> float:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 from urllib.parse import quote, urlencode, urlsplit
 
 import torch
@@ -17,8 +17,8 @@ import torch
 from alpamayo_r1.core.family import FAMILIES
 from alpamayo_r1.core.gate.observation import check_observation
 from alpamayo_r1.core.notes import tell
-from alpamayo_r1.core.options import AskKeywords, AskOptions, PlanKeywords, PlanOptions, Saying, ScenePlanKeywords
-from alpamayo_r1.core.request import fresh_seed
+from alpamayo_r1.core.options import AskKeywords, AskOptions, PlanKeywords, PlanOptions, Saying, ScenePlanKeywords, check_draws
+from alpamayo_r1.core.request import seeded
 from alpamayo_r1.core.types import Answers, Observation, Plan
 from alpamayo_r1.core.wire import MEDIA_TYPE, answers_of_json, pack, plan_of_json, unpack
 
@@ -206,8 +206,7 @@ class ClientStream:
             from websockets.sync.client import connect
         except ImportError:
             raise ImportError("streams of a service need websockets: pip install 'alpamayo-r1[serve]'") from None
-        if draws not in ("kept", "fresh"):
-            raise ValueError(f"draws is {draws!r}, expected 'kept' (one seed for all steps) or 'fresh' (another one for each)")
+        check_draws(draws)
         if options.noise is not None:
             raise ValueError("noise= of a whole stream is not sent: give it to step()")
         self.client, self.options, self._open = client, options, ExitStack()
@@ -268,14 +267,6 @@ def error_of(status: int, body: bytes, url: str) -> Exception:
     if status == 404:
         return LookupError(text)
     return KINDS.get(kind, ServiceError)(text)
-
-
-Options = TypeVar("Options", PlanOptions, AskOptions)
-
-
-def seeded(options: Options) -> Options:
-    """The options with a fresh seed where they have none."""
-    return options if options.seed is not None else options.updated({"seed": fresh_seed()})
 
 
 def as_json(options: Saying) -> dict[str, Any]:

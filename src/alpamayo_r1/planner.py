@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
 
@@ -24,7 +24,7 @@ from alpamayo_r1.core.options import AskKeywords, AskOptions, PlanKeywords, Plan
 from alpamayo_r1.core.plan import DoesNotFit, plan, plan_prompt, plan_scene
 from alpamayo_r1.core.precision import PRECISIONS, Precision, precision_named
 from alpamayo_r1.core.prompt import Prompt
-from alpamayo_r1.core.request import Request, fresh_seed
+from alpamayo_r1.core.request import Request, seeded
 from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
@@ -167,14 +167,6 @@ class Planner:
             if self.engine is not None:
                 return self.engine.answer_prompts([prompt], [question], how)[0]
             return answer_prompt(self.model, self.vocabulary, prompt, question, how)
-
-
-Options = TypeVar("Options", PlanOptions, AskOptions)
-
-
-def seeded(options: Options) -> Options:
-    """The options with a fresh seed where they have none."""
-    return options if options.seed is not None else options.updated({"seed": fresh_seed()})
 
 
 def load(

@@ -67,7 +67,7 @@ def test_who_has_crashed_teaches_nothing(planner, monkeypatch):
 def test_the_learner_plans_as_the_specification(planner, monkeypatch):
     monkeypatch.setattr(loop, "RENDER_SIZE", (224, 126))
     sim = Simulation([810_003], Setting(seconds=0.5))
-    frames = teach.Eyes(torch.device("cpu")).frames(sim)
+    frames = teach.eyes_on(torch.device("cpu"), 1).frames(sim)
     reference, words = teach.Learner(planner.model, planner.vocabulary).plan(sim, frames, seed=42)
     seen = sim.observations()[0]
     plan = planner.plan(type(seen)(frames[0], seen.cameras, seen.history, seen.t0_us), samples=1, seed=42)

@@ -97,6 +97,28 @@ def own_folder(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def only_writer(folder: Path, what: str) -> Iterator[None]:
+    """The right to write into a folder, made where it is not there yet, for this process alone; killed writers' leftovers are removed.
+
+    Raises:
+        ValueError: another process writes there (what: its kind of work), or `.lock` is a link.
+        OSError: the folder can't be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    if lock.is_symlink():
+        raise ValueError(f"{lock} is a link to {os.readlink(lock)}: links are not written through; remove it")
+    try:
+        with FileLock(lock, timeout=0):
+            remove_unfinished(folder)
+            yield
+    except Timeout:
+        raise ValueError(f"another {what} is writing to {folder}: wait for it, or give another --out") from None
+
+
 def remove_unfinished(folder: Path) -> None:
     """Removes what killed writers left in a folder that nobody else writes to now."""
     for file in folder.glob(f".*{UNFINISHED}"):

@@ -215,6 +215,12 @@ def one_per_sample(name: str, given: str | Sequence[str], samples: int) -> tuple
     return texts
 
 
+def check_draws(draws: object) -> None:
+    """Raises ValueError unless a stream can draw so."""
+    if draws not in ("kept", "fresh"):
+        raise ValueError(f"draws is {draws!r}, expected 'kept' (one seed for all steps) or 'fresh' (another one for each)")
+
+
 def check_finite(name: str, value: object) -> None:
     """Raises TypeError, ValueError unless an option is a finite number."""
     check_number(name, value)

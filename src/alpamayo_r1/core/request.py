@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -77,6 +78,14 @@ def force(vocabulary: Vocabulary, texts: Sequence[str], turn: Turn, what: str, m
 def fresh_seed() -> int:
     """A seed that was not asked for."""
     return secrets.randbits(31)
+
+
+Options = TypeVar("Options", PlanOptions, AskOptions)
+
+
+def seeded(options: Options) -> Options:
+    """The options with a fresh seed where they have none."""
+    return options if options.seed is not None else options.updated({"seed": fresh_seed()})
 
 
 def make_draws(options: Saying, noise: torch.Tensor | None, waypoints: int) -> Draws:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from alpamayo_r1.core.notes import Note
-from alpamayo_r1.data.clock import STALE_PERIODS, STALE_US, integers, read_times
+from alpamayo_r1.data.clock import integers, read_times, rows_at
 from alpamayo_r1.data.errors import BadVideo
 from alpamayo_r1.data.tables import reading
 
@@ -52,11 +52,8 @@ class Camera:
         Raises:
             BadVideo: a frame older at its time than STALE_US, or one that a strict decoder rejects.
         """
-        rows = np.searchsorted(self.timestamps, times_us, side="right") - 1
-        if rows.min() < 0:
-            raise BadVideo(f"{self.name} has no frame at {times_us.min() / 1e6:.3f} s.", "a frame at or before it", "choose a later t0.")
+        rows, notes = rows_at(self.timestamps, times_us, self.period_us, self.name, "leave this clip out")
         stamps = self.timestamps[rows]
-        notes = self._ages(times_us, stamps)
         with self._lock, reading(BadVideo, f"frames of {self.name} can't be decoded: the video", "a whole video"):
             pictures = self._decode(self._numbers[rows])
         return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(stamps), notes
@@ -75,17 +72,6 @@ class Camera:
                 f"the frame_index of {self.name} doesn't count upwards from 0.", "0, 1, 2, ..., each once", "write the clip again."
             )
         return number
-
-    def _ages(self, times_us: np.ndarray, stamps: np.ndarray) -> tuple[Note, ...]:
-        """A note where a frame is old at its time. Raises BadVideo where one is too old."""
-        age = times_us - stamps
-        oldest = int(np.argmax(age))
-        said = f"{self.name} has no frame in the {age[oldest] / 1e6:.3f} s before {times_us[oldest] / 1e6:.3f} s"
-        if age[oldest] > STALE_US:
-            raise BadVideo(f"{said}.", f"frames at most {STALE_US / 1e6:g} s old", "choose another t0, or leave this clip out.")
-        if age[oldest] <= max(STALE_PERIODS * self.period_us, 1):
-            return ()
-        return (Note("frames-stale", f"{said}: an older picture stands for it"),)
 
     def _decode(self, numbers: np.ndarray) -> np.ndarray:
         """The frames of these numbers u8[K, h, w, 3], upright; each key frame is sought once. Raises ValueError for a damaged one."""

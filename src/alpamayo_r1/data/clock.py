@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alpamayo_r1.data.errors import DataError
+from alpamayo_r1.core.notes import Note
+from alpamayo_r1.data.errors import BadVideo, DataError
 from alpamayo_r1.data.tables import reading
 
 if TYPE_CHECKING:
@@ -34,6 +35,29 @@ def moment(t0_us: float) -> int:
     if whole is None or abs(whole) > LATEST_US:
         raise ValueError(f"t0_us is {str(t0_us)[:40]}, expected microseconds of clip time, such as 5_100_000")
     return whole
+
+
+def rows_at(
+    timestamps: np.ndarray, times_us: np.ndarray, period_us: float, name: str, otherwise: str
+) -> tuple[np.ndarray, tuple[Note, ...]]:
+    """The last row of a camera's clock at or before each time, and a note where its frame is old by then.
+
+    period_us: between two frames. name: of the camera; otherwise: what else to do than to choose another t0.
+
+    Raises:
+        BadVideo: no frame that early, or one older at its time than STALE_US.
+    """
+    rows = np.searchsorted(timestamps, times_us, side="right") - 1
+    if rows.min() < 0:
+        raise BadVideo(f"{name} has no frame at {times_us.min() / 1e6:.3f} s.", "a frame at or before it", "choose a later t0.")
+    age = times_us - timestamps[rows]
+    oldest = int(np.argmax(age))
+    said = f"{name} has no frame in the {age[oldest] / 1e6:.3f} s before {times_us[oldest] / 1e6:.3f} s"
+    if age[oldest] > STALE_US:
+        raise BadVideo(f"{said}.", f"frames at most {STALE_US / 1e6:g} s old", f"choose another t0, or {otherwise}.")
+    if age[oldest] <= max(STALE_PERIODS * period_us, 1):
+        return rows, ()
+    return rows, (Note("frames-stale", f"{said}: an older picture stands for it"),)
 
 
 def read_times(table: pd.DataFrame, name: str, kind: type[DataError]) -> np.ndarray:

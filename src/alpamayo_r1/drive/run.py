@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
-from alpamayo_r1.core.files import own_folder, remove_unfinished, write_text
+from alpamayo_r1.core.files import only_writer, own_folder, remove_unfinished, write_text
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import DT
@@ -86,15 +87,8 @@ def drive(config: Config, planner: Planner | None, out: Path, *, batch: int = 1,
         ValueError: the folder holds other drives, is written by another process, or has links in it.
     """
     identity = config.identity()
-    out.mkdir(parents=True, exist_ok=True)
-    lock = out / ".lock"
-    if lock.is_symlink():
-        raise ValueError(f"{lock} is a link: links are not written through; remove it")
-    try:
-        with FileLock(lock, timeout=0):
-            yield from _drive(config, identity, planner, out, batch, films)
-    except Timeout:
-        raise ValueError(f"another process is driving into {out}: wait for it, or give another --out") from None
+    with only_writer(out, "drive"):
+        yield from _drive(config, identity, planner, out, batch, films)
 
 
 def _drive(
@@ -117,7 +111,7 @@ def _drive(
     for first in range(0, len(missing), batch):
         some = missing[first : first + batch]
         seeds = [config.seeds[index] for index in some]
-        folder = own_folder(out / "films") if films else None
+        folder = own_folder(out / "films") if films and config.driver in MODELS else None
         for index, row in zip(some, driven(config, planner, seeds, folder), strict=True):
             write_text(rows / f"{index:06d}.json", json.dumps(sealed(row, index, digest)) + "\n")
             yield row
@@ -148,21 +142,17 @@ def driven(config: Config, planner: Planner | None, seeds: Sequence[int], films:
     choose, every, late = driver_of(config, planner), round(setting.replan / DT), round(setting.delay / DT)
     recorded = Reference(simulation.recorded.ego[:, FIRST:].double())
     intents: list[tuple[int, Intent]] = []
-    shot = [Film(films / f"{seed}.mp4", setting.replan) if films is not None else None for seed in seeds]
-    try:
+    with ExitStack() as shooting:
+        reels = [shooting.enter_context(movie(films / f"{seed}.mp4", setting.replan)) for seed in seeds] if films is not None else []
         for n in range(FIRST, FIRST + setting.steps):
             if (n - FIRST) % every == 0:
-                intents.append((n, choose(simulation)))
-                for row, film in enumerate(shot):
-                    if film is not None:
-                        film.add(simulation, intents[-1][1], row)
+                intent = choose(simulation)
+                for row, add in enumerate(reels):
+                    add(shot(simulation, intent, row))
+                intents.append((n, replace(intent, plans=(), observations=())))  # pictures of all steps would fill the memory
             ready = [(at, intent) for at, intent in intents if at + late <= n]
             at, reference = (ready[-1][0], ready[-1][1].reference) if ready else (FIRST, recorded)
             simulation.step(reference, (n - at) * DT)
-    finally:
-        for film in shot:
-            if film is not None:
-                film.close()
     return rows_of(simulation, intents, every)
 
 
@@ -184,20 +174,7 @@ def rows_of(simulation: Simulation, intents: Sequence[tuple[int, Intent]], every
     return rows
 
 
-class Film:
-    """A film of one drive: four cameras with the planned corridor, the words, the view from above."""
-
-    def __init__(self, path: Path, step: float):
-        self._movie = movie(path, step)
-        self._add = self._movie.__enter__()
-
-    def add(self, simulation: Simulation, intent: Intent, row: int) -> None:
-        """One picture of the present moment; nothing of a driver that is no model."""
-        if not intent.plans:
-            return
-        sample, plan = simulation.sample(row, intent.observations[row]), intent.plans[row]
-        self._add(pixels(page(sample, plan, result(sample, plan, None))))
-
-    def close(self) -> None:
-        """Ends the film."""
-        self._movie.__exit__(None, None, None)
+def shot(simulation: Simulation, intent: Intent, row: int) -> np.ndarray:
+    """One picture of a film of a model's drive: four cameras with the planned corridor, the words, the view from above."""
+    sample, plan = simulation.sample(row, intent.observations[row]), intent.plans[row]
+    return pixels(page(sample, plan, result(sample, plan, None)))

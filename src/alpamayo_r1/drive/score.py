@@ -95,8 +95,7 @@ def off_road(scene: SceneBatch, first: int) -> torch.Tensor:
             yaw = pose[..., 2]
             corners.append(middle(pose, ahead) + aside * torch.stack([-yaw.sin(), yaw.cos()], -1))
     s, d = road.frenet(torch.stack(corners, 2)).unbind(-1)
-    left = ((road.left_lanes + road.oncoming + 0.5) * road.lane_width)[:, None, None]
-    right = (-(road.right_lanes + 0.5) * road.lane_width)[:, None, None]
+    left, right = (edge[:, None, None] for edge in road.edges())
     crossing = (s - road.crossing[:, None, None]).abs() < road.crossing_half_width[:, None, None]
     return (((d > left) | (d < right)) & ~crossing).any(-1)
 

@@ -55,6 +55,36 @@ class Setting:
         return round(self.seconds / DT)
 
 
+class Eyes:
+    """The pictures of a simulation, those of the last steps kept: rendered on `device`, kept on `keep`.
+
+    size: width and height. supersample, chunk: as in `render_at`.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        size: tuple[int, int],
+        keep: torch.device | str = "cpu",
+        supersample: int = 2,
+        chunk: int | None = None,
+    ):
+        self.device, self.size, self.keep, self.supersample, self.chunk = device, size, keep, supersample, chunk
+        self.kept: dict[int, torch.Tensor] = {}
+
+    def frames(self, simulation: Simulation) -> torch.Tensor:
+        """The pictures at now - 0.3 s .. now, u8 (B, C, K, 3, h, w)."""
+        wanted = range(simulation.now - FRAMES + 1, simulation.now + 1)
+        missing = [n for n in wanted if n not in self.kept]
+        if missing:
+            steps = torch.tensor(missing, dtype=torch.float32).expand(len(simulation), -1)
+            (width, height), scene = self.size, simulation.scene.to(self.device)
+            made = render_at(scene, steps, width=width, height=height, supersample=self.supersample, chunk=self.chunk).to(self.keep)
+            self.kept |= {n: made[:, :, i] for i, n in enumerate(missing)}
+        self.kept = {n: self.kept[n] for n in wanted}
+        return torch.stack([self.kept[n] for n in wanted], 2)
+
+
 class Simulation:
     """The scenes of some seeds in closed loop.
 
@@ -63,7 +93,7 @@ class Simulation:
 
     def __init__(self, seeds: Sequence[int], setting: Setting, families: Sequence[str] | None = None, device: torch.device | str = "cpu"):
         seconds = (FIRST + setting.steps) * DT
-        self.setting, self.now, self.device = setting, FIRST, torch.device(device)
+        self.setting, self.now, self.eyes = setting, FIRST, Eyes(device, (setting.width, setting.height))
         self.recorded = simulate(list(seeds), seconds=seconds, families=families)
         self.scene = replace(
             self.recorded,
@@ -82,7 +112,6 @@ class Simulation:
             self.scene.action[:, FIRST - 1, 0].double(),
             self.scene.action[:, FIRST - 1, 1].double(),
         )
-        self._frames: dict[int, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.scene.seeds)
@@ -97,15 +126,7 @@ class Simulation:
 
     def frames(self) -> torch.Tensor:
         """The pictures at now - 0.3 s .. now, u8 (B, C, K, 3, h, w) on the host."""
-        wanted = range(self.now - FRAMES + 1, self.now + 1)
-        self._frames = {n: picture for n, picture in self._frames.items() if n in wanted}
-        missing = [n for n in wanted if n not in self._frames]
-        if missing:
-            steps = torch.tensor(missing, dtype=torch.float32).expand(len(self), -1)
-            scene = self.scene.to(self.device)
-            made = render_at(scene, steps, width=self.setting.width, height=self.setting.height).cpu()
-            self._frames.update({n: made[:, :, i] for i, n in enumerate(missing)})
-        return torch.stack([self._frames[n] for n in wanted], 2)
+        return self.eyes.frames(self)
 
     def observations(self) -> list[Observation]:
         """What each ego may know now."""
@@ -158,14 +179,4 @@ class Simulation:
 
     def driven(self) -> SceneBatch:
         """The scenes as far as they were driven."""
-        steps = slice(0, self.now + 1)
-        scene = self.scene
-        return replace(
-            scene,
-            ego=scene.ego[:, steps],
-            speed=scene.speed[:, steps],
-            action=scene.action[:, : self.now],
-            track=scene.track[:, :, steps],
-            braking=scene.braking[:, :, steps],
-            light=scene.light[:, steps],
-        )
+        return self.scene.cut(slice(self.now + 1))

@@ -14,20 +14,20 @@ import torch
 
 from alpamayo_r1.core.checkpoint import build_meta
 from alpamayo_r1.core.config import ModelConfig
+from alpamayo_r1.core.geometry import yaw_of
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.types import DT, FRAMES
+from alpamayo_r1.core.types import DT
 from alpamayo_r1.core.types import H as HISTORY
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.drive.score import judge
-from alpamayo_r1.drive.simulation import FIRST, Setting, Simulation
+from alpamayo_r1.drive.simulation import FIRST, Eyes, Setting, Simulation
 from alpamayo_r1.drive.tracking import Reference
 from alpamayo_r1.train import loop
 from alpamayo_r1.train.loop import Rows, make_layout, rows_of
 from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, encoded
 from alpamayo_r1.train.validate import MAX_TOKENS, predict, read_scenes, show
 from alpamayo_r1.world.language import labels
-from alpamayo_r1.world.render import render_at
 from alpamayo_r1.world.samples import paths
 from alpamayo_r1.world.scene import SceneBatch
 from alpamayo_r1.world.simulate import collisions
@@ -39,26 +39,9 @@ LOST = 1.0
 """Metres beside the road from where on a drive teaches nothing."""
 
 
-class Eyes:
-    """The pictures of a simulation on the device, one ray per pixel as all of training's; those of the last steps are kept."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.kept: dict[int, torch.Tensor] = {}
-
-    def frames(self, simulation: Simulation) -> torch.Tensor:
-        """The pictures of now, u8 (B, C, K, 3, h, w)."""
-        wanted = range(simulation.now - FRAMES + 1, simulation.now + 1)
-        missing = [n for n in wanted if n not in self.kept]
-        if missing:
-            scenes, size = len(simulation), loop.RENDER_SIZE
-            steps = torch.tensor(missing, dtype=torch.float32).expand(scenes, -1)
-            chunk = scenes if self.device.type == "cuda" else None
-            scene = simulation.scene.to(self.device)
-            made = render_at(scene, steps, width=size[0], height=size[1], supersample=1, chunk=chunk)
-            self.kept |= {n: made[:, :, i] for i, n in enumerate(missing)}
-        self.kept = {n: self.kept[n] for n in wanted}
-        return torch.stack([self.kept[n] for n in wanted], 2)
+def eyes_on(device: torch.device, scenes: int) -> Eyes:
+    """Eyes whose pictures stay on the device, one ray per pixel as all of training's."""
+    return Eyes(device, loop.RENDER_SIZE, keep=device, supersample=1, chunk=scenes if device.type == "cuda" else None)
 
 
 class Learner:
@@ -73,8 +56,7 @@ class Learner:
         seen = read_scenes(self.model, self.layout, show(self.model, self.layout, simulation.scene, simulation.now, frames))
         options = PlanOptions(samples=1, seed=seed, max_tokens=MAX_TOKENS)
         words, path = predict(self.model, self.vocabulary, self.layout, seen, options)
-        yaw = torch.atan2(path.rot[:, 0, :, 1, 0], path.rot[:, 0, :, 0, 0])
-        return simulation.to_world(path.xyz[:, 0], yaw), [said[0] for said in words]
+        return simulation.to_world(path.xyz[:, 0], yaw_of(path.rot[:, 0])), [said[0] for said in words]
 
 
 class Lessons:
@@ -104,7 +86,8 @@ class Lessons:
     def _begin(self) -> None:
         if self.seed + self.scenes - 1 > LAST_TRAINING_SEED:
             self.seed = FIRST_SEED
-        self.simulation, self.eyes = Simulation(range(self.seed, self.seed + self.scenes), self.setting), Eyes(self.device)
+        self.simulation = Simulation(range(self.seed, self.seed + self.scenes), self.setting)
+        self.eyes = eyes_on(self.device, self.scenes)
         self.seed += self.scenes
         self.alive = torch.ones(self.scenes, dtype=torch.bool)
 
@@ -121,7 +104,7 @@ class Lessons:
         reference, _ = Learner(frozen(model), self.vocabulary).plan(sim, frames, self.calls)
         for n in range(self.every):
             sim.step(reference, n * DT)
-        self.alive &= ~(collisions(moment(sim.scene, sim.now))[:, 0] | lost(sim.scene, sim.now))
+        self.alive &= ~(collisions(sim.scene.cut(slice(sim.now, sim.now + 1)))[:, 0] | lost(sim.scene, sim.now))
         return rows
 
     def _rows(self, frames: torch.Tensor) -> Rows:
@@ -141,15 +124,8 @@ def lost(scene: SceneBatch, step: int) -> torch.Tensor:
     """bool (B,): the rear axle is further than LOST beside the road. Nearer than that there is a way back to be learnt."""
     road = scene.road
     d = road.frenet(scene.ego[:, step : step + 1, :2])[:, 0, 1]
-    left = (road.left_lanes + road.oncoming + 0.5) * road.lane_width
-    right = (road.right_lanes + 0.5) * road.lane_width
-    return (d > left + LOST) | (d < -right - LOST)
-
-
-def moment(scene: SceneBatch, step: int) -> SceneBatch:
-    """The scene at one step alone."""
-    steps = slice(step, step + 1)
-    return replace(scene, ego=scene.ego[:, steps], track=scene.track[:, :, steps])
+    left, right = road.edges()
+    return (d > left + LOST) | (d < right - LOST)
 
 
 def frozen(model: VLA) -> VLA:
@@ -161,7 +137,7 @@ def frozen(model: VLA) -> VLA:
 
 def driven_by(learner: Learner, seeds: Sequence[int], setting: Setting, seed: int = 42) -> list[dict[str, Any]]:
     """What came of each scene when the learner drives all of them at once; see `score.judge`."""
-    sim, eyes = Simulation(seeds, setting), Eyes(learner.model.device)
+    sim, eyes = Simulation(seeds, setting), eyes_on(learner.model.device, len(seeds))
     every = round(setting.replan / DT)
     while sim.now < FIRST + setting.steps:
         reference, _ = learner.plan(sim, eyes.frames(sim), seed)

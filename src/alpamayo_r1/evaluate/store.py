@@ -22,9 +22,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
-from alpamayo_r1.core.files import own_folder, remove_unfinished, write_bytes, write_text
+from alpamayo_r1.core.files import only_writer, own_folder, remove_unfinished, write_bytes, write_text
 from alpamayo_r1.core.notes import Note
 from alpamayo_r1.evaluate.protocol import Item
 from alpamayo_r1.evaluate.score import SCORES, TIMINGS
@@ -175,16 +174,8 @@ def opened(folder: Path) -> Iterator[Store]:
         ValueError: another process writes there, or `.lock` or `rows` is a link.
         OSError: the folder can't be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
-    if lock.is_symlink():
-        raise ValueError(f"{lock} is a link to {os.readlink(lock)}: links are not written through; remove it")
-    try:
-        with FileLock(lock, timeout=0):
-            remove_unfinished(folder)
-            yield Store(folder)
-    except Timeout:
-        raise ValueError(f"another evaluation is writing to {folder}: wait for it, or give another --out") from None
+    with only_writer(folder, "evaluation"):
+        yield Store(folder)
 
 
 def _read_row(path: Path) -> pa.Table:

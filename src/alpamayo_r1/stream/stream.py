@@ -21,7 +21,7 @@ from alpamayo_r1.core.gate.observation import check_observation
 from alpamayo_r1.core.gate.pictures import as_pixels, check_cameras, note_flat, note_layout, note_small
 from alpamayo_r1.core.images import target_size, to_patches
 from alpamayo_r1.core.notes import Note
-from alpamayo_r1.core.options import PlanKeywords, PlanOptions
+from alpamayo_r1.core.options import PlanKeywords, PlanOptions, check_draws
 from alpamayo_r1.core.plan import plan_prompt
 from alpamayo_r1.core.prompt import Pictures, Prompt, build_prompt, picture_headers
 from alpamayo_r1.core.request import Request, fresh_seed, prepare
@@ -34,8 +34,6 @@ from alpamayo_r1.stream.window import STEP_US, Window
 if TYPE_CHECKING:
     from alpamayo_r1.engine.engine import Engine
     from alpamayo_r1.engine.memory import Known
-
-DRAWS = ("kept", "fresh")
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,7 @@ class Stream:
     def __init__(
         self, model: VLA, vocabulary: Vocabulary, engine: Engine | None, options: PlanOptions, draws: Literal["kept", "fresh"] = "kept"
     ):
-        if draws not in DRAWS:
-            raise ValueError(f"draws is {draws!r}, expected 'kept' (one seed for all steps) or 'fresh' (another one for each)")
+        check_draws(draws)
         self.model, self.vocabulary, self.engine, self.draws = model, vocabulary, engine, draws
         seed = fresh_seed() if options.seed is None else int(options.seed)
         self.options, self.seed, self.steps = options.updated({"seed": seed}), seed, 0

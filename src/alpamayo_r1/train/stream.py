@@ -9,7 +9,7 @@ words decide, and are left out of the language loss, since the car should not sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -65,16 +65,7 @@ class StreamConfig:
 
 def window(scene: SceneBatch, step: int) -> SceneBatch:
     """The scene cut to the steps step-3 .. step, all that a renderer needs."""
-    steps = slice(step - FRAMES + 1, step + 1)
-    return replace(
-        scene,
-        ego=scene.ego[:, steps],
-        speed=scene.speed[:, steps],
-        action=scene.action[:, steps],
-        track=scene.track[:, :, steps],
-        braking=scene.braking[:, :, steps],
-        light=scene.light[:, steps],
-    )
+    return scene.cut(slice(step - FRAMES + 1, step + 1))
 
 
 def make_chunk(

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation
 
 from alpamayo_r1.core.files import own_folder
 from alpamayo_r1.core.gate.values import check_real, check_whole, path_of
-from alpamayo_r1.core.geometry import FTheta
+from alpamayo_r1.core.geometry import Calibration, FTheta
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.world.around import surroundings_table
 from alpamayo_r1.world.render import render_at
@@ -158,7 +158,7 @@ def _write_cameras(scene, ids, times, out: Path, chunk: int, width, height, crf,
                 _store(archive, f"{clip}.{name}.timestamps.parquet", clock)
 
         for row, clip in enumerate(ids):
-            pictures = _render_clip(scene[row : row + 1], steps, width, height, supersample, rendered)
+            pictures = render_clip(scene[row : row + 1], steps, width, height, supersample, rendered)
             waiting.append((clip, [pool.submit(encode, camera, crf) for camera in pictures]))
             if len(waiting) > 2:
                 store(*waiting.pop(0))
@@ -168,14 +168,23 @@ def _write_cameras(scene, ids, times, out: Path, chunk: int, width, height, crf,
         archive.close()
 
 
-def _render_clip(
-    scene: SceneBatch, steps: torch.Tensor, width: int, height: int, supersample: int, rendered: Callable[[float], object]
+def render_clip(
+    scene: SceneBatch,
+    steps: torch.Tensor,
+    width: int,
+    height: int,
+    supersample: int,
+    rendered: Callable[[float], object] = lambda share: None,
+    *,
+    cameras: Sequence[str] = CAMERAS,
+    rig: Mapping[str, Calibration] = RIG,
 ) -> np.ndarray:
-    """u8 (C, frames, height, width, 3), a few frames at once."""
+    """u8 (C, frames, height, width, 3) of one scene at fractional steps, a few frames at once. rendered: told the share just rendered."""
     few = max(1, 2**18 // (width * height))
     parts = []
     for part in steps.split(few):
-        parts.append(render_at(scene, part[None], width=width, height=height, supersample=supersample)[0])
+        made = render_at(scene, part[None], width=width, height=height, cameras=cameras, rig=rig, supersample=supersample)
+        parts.append(made[0].cpu())
         rendered(len(part) / len(steps))
     return torch.cat(parts, 1).permute(0, 1, 3, 4, 2).contiguous().numpy()
 

@@ -20,8 +20,7 @@ from alpamayo_r1.core.files import own_folder, write_bytes, write_text
 from alpamayo_r1.core.geometry import Calibration
 from alpamayo_r1.rig.lenses import Pinhole, Radial
 from alpamayo_r1.rig.nominal import facing
-from alpamayo_r1.world.clips import egomotion, encode
-from alpamayo_r1.world.render import render_at
+from alpamayo_r1.world.clips import egomotion, encode, render_clip
 from alpamayo_r1.world.scene import DT, SceneBatch
 
 _BARREL = (-0.06, 0.012, 0.0004, -0.0003, -0.0012)
@@ -76,13 +75,8 @@ def write_recording(
     rig = {key: Calibration(c.lens.resized(width, height), c.position, c.rot) for key, c in car.rig.items()}
     times = start + np.arange(round(seconds * car.fps) + 1) / car.fps
     steps = torch.from_numpy(times / DT).float()
-    few = max(1, 2**18 // (width * height))
     for key in rig:
-        parts = [
-            render_at(scene[:1], part[None], width=width, height=height, cameras=[key], rig=rig, supersample=supersample)[0, 0].cpu()
-            for part in steps.split(few)
-        ]
-        pictures = torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy()
+        (pictures,) = render_clip(scene[:1], steps, width, height, supersample, cameras=[key], rig=rig)
         write_bytes(folder / f"{key}.mp4", encode(pictures, crf))
         clock = pd.DataFrame({"frame": np.arange(len(times)), "time": np.round(times + car.camera_clock, 6)})
         write_text(folder / f"{key}.csv", clock.to_csv(index=False))

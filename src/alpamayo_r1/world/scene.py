@@ -58,6 +58,10 @@ class Road:
     crosswalk: torch.Tensor  # (B,) s of the centre of a zebra crossing 3 m wide
     stop_line: torch.Tensor  # (B,) s of a painted stop line across the ego's lanes
 
+    def edges(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """d (B,) of the road's left and right edge; the right one is negative."""
+        return (self.left_lanes + self.oncoming + 0.5) * self.lane_width, -(self.right_lanes + 0.5) * self.lane_width
+
     def point(self, s: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """(s, d) of shape (B, ...) -> (B, ..., 3) x, y, heading of the road there."""
         flat_s, flat_d = s.flatten(1), d.flatten(1)
@@ -120,6 +124,11 @@ class SceneBatch:
     def to(self, device: torch.device | str) -> SceneBatch:
         """The same scenes on another device."""
         return _map(self, lambda t: t.to(device))
+
+    def cut(self, steps: slice) -> SceneBatch:
+        """The same scenes over some of their steps."""
+        alike = {name: getattr(self, name)[:, steps] for name in ("ego", "speed", "action", "light")}
+        return replace(self, track=self.track[:, :, steps], braking=self.braking[:, :, steps], **alike)
 
     def __getitem__(self, rows: slice) -> SceneBatch:
         """A slice of the scenes."""

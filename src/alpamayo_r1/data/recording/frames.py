@@ -13,7 +13,7 @@ import torch
 
 from alpamayo_r1.core.notes import Note
 from alpamayo_r1.data.camera import MAX_SIDE, upright
-from alpamayo_r1.data.clock import STALE_PERIODS, STALE_US, read_times
+from alpamayo_r1.data.clock import read_times, rows_at
 from alpamayo_r1.data.errors import BadRecording, BadVideo
 from alpamayo_r1.data.recording.fields import bad
 from alpamayo_r1.data.recording.poses import read_table, to_microseconds
@@ -175,11 +175,8 @@ class Stream:
         Raises:
             BadVideo: a picture older at its time than STALE_US, or one that can't be decoded.
         """
-        rows = np.searchsorted(self.timestamps, times_us, side="right") - 1
-        if rows.min() < 0:
-            raise BadVideo(f"{self.name} has no frame at {times_us.min() / 1e6:.3f} s.", "a frame at or before it", "choose a later t0.")
+        rows, notes = rows_at(self.timestamps, times_us, self.period_us, self.name, "mend the camera's times")
         stamps = self.timestamps[rows]
-        notes = self._ages(times_us, stamps)
         pictures = self.pictures(rows.tolist())
         return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(stamps), notes
 
@@ -204,16 +201,6 @@ class Stream:
         """Closes the video."""
         self._pictures.close()
         self._cache.clear()
-
-    def _ages(self, times_us: np.ndarray, stamps: np.ndarray) -> tuple[Note, ...]:
-        age = times_us - stamps
-        oldest = int(np.argmax(age))
-        said = f"{self.name} has no frame in the {age[oldest] / 1e6:.3f} s before {times_us[oldest] / 1e6:.3f} s"
-        if age[oldest] > STALE_US:
-            raise BadVideo(f"{said}.", f"frames at most {STALE_US / 1e6:g} s old", "choose another t0, or mend the camera's times.")
-        if age[oldest] <= max(STALE_PERIODS * self.period_us, 1):
-            return ()
-        return (Note("frames-stale", f"{said}: an older picture stands for it"),)
 
 
 def open_pictures(setup: CameraSetup, root: Path) -> tuple[Pictures, np.ndarray]:

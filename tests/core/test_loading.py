@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -356,3 +358,11 @@ def test_reading_through_a_buffer_in_pieces(monkeypatch):
         with info.file.open("rb", buffering=0) as stream:
             ours = read_tensor(stream, info, torch.device("cpu"), torch.empty(1000, dtype=torch.uint8))
         assert torch.equal(ours, theirs[name])
+
+
+@pytest.mark.slow
+def test_loading_imports_neither_torchdynamo_nor_sympy():
+    """Two seconds of every verb's start, that shapes without memory cost where PyTorch fills them with random numbers."""
+    heavy = "[name for name in ('torch._dynamo', 'mpmath') if name in sys.modules]"
+    code = f"import sys, alpamayo_r1; alpamayo_r1.load({str(TINY)!r}, device='cpu'); print({heavy})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -109,7 +109,14 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x)), kv
 
 
-class WordTable(nn.Embedding):
+class Table(nn.Embedding):
+    """Rows by number, without values until a checkpoint or training sets them: drawing some first would import TorchDynamo, 1.5 s."""
+
+    def reset_parameters(self) -> None:
+        """Leaves the memory as it is."""
+
+
+class WordTable(Table):
     """Token embeddings. The table may stay in the host's memory while the model is on a GPU: see `VLA.move_words_to_host`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

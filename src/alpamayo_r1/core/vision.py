@@ -10,6 +10,7 @@ import torch.nn.functional as nnf
 from torch import nn
 
 from alpamayo_r1.core.config import VisionConfig
+from alpamayo_r1.core.transformer import Table
 
 Grid = tuple[int, int]
 """Patches high and wide."""
@@ -153,7 +154,7 @@ class Vision(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
-        self.pos_embed = nn.Embedding(config.positions, config.hidden)
+        self.pos_embed = Table(config.positions, config.hidden)
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
         self.merger = Merger(config, norm_after=False)
         self.deepstack_merger_list = nn.ModuleList(Merger(config, norm_after=True) for _ in config.deepstack)

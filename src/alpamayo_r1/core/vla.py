@@ -27,7 +27,8 @@ class Fourier(nn.Module):
 
     def __init__(self, features: int, max_frequency: float):
         super().__init__()
-        self.register_buffer("freqs", torch.logspace(0, math.log10(max_frequency), features // 2)[None])
+        values = torch.logspace(0, math.log10(max_frequency), features // 2, device="cpu")
+        self.register_buffer("freqs", torch.tensor(values.tolist())[None])  # logspace on the meta device would import SymPy, 0.5 s
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         angle = u.float()[..., None] * self.freqs[0].float() * 2 * math.pi

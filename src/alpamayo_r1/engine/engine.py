@@ -32,13 +32,14 @@ from alpamayo_r1.core.prompt import (
 )
 from alpamayo_r1.core.request import Request, prepare, prepare_answers
 from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
+from alpamayo_r1.core.vision import Grid
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, spoken
 from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, Said
 from alpamayo_r1.engine.drafts import Table
 from alpamayo_r1.engine.graphs import Graphs
-from alpamayo_r1.engine.memory import Ahead, Known, Seen, early, known_from
+from alpamayo_r1.engine.memory import Ahead, Known, Seen, early, joined, known_from
 from alpamayo_r1.engine.ops.launch import sent
 from alpamayo_r1.engine.pixels import Uploader, patches
 from alpamayo_r1.engine.words import Rules, Speaker
@@ -103,9 +104,15 @@ class Engine:
         clock = Stopwatch(self.device)
         with clock("preprocess"):
             notes = [check_observation(one, self.config) for one in observations]  # all first: a look at a GPU's pictures waits for it
-            pictures = [self.pictures(one, noted) for one, noted in zip(observations, notes, strict=True)]
-            prompts = [self.prompt(one, options.navigation, seen) for one, seen in zip(observations, pictures, strict=True)]
-        return self.plan_prompts(prompts, [one.history for one in observations], how, clock)
+        if len(observations) == 1:
+            pictures, ahead = self.look(observations[0], clock, notes[0])
+            every = [pictures]
+        else:
+            with clock("preprocess"):
+                every, ahead = [self.pictures(one, noted) for one, noted in zip(observations, notes, strict=True)], None
+        with clock("preprocess"):
+            prompts = [self.prompt(one, options.navigation, seen) for one, seen in zip(observations, every, strict=True)]
+        return self.plan_prompts(prompts, [one.history for one in observations], how, clock, ahead)
 
     @on_its_stream
     def plan_scene(self, observation: Observation, requests: Sequence[PlanOptions]) -> list[Plan]:
@@ -117,9 +124,11 @@ class Engine:
         prepared = [prepare(options, self.config, self.vocabulary) for options in requests]
         clock = Stopwatch(self.device)
         with clock("preprocess"):
-            pictures = self.pictures(observation)
+            notes = check_observation(observation, self.config)
+        pictures, ahead = self.look(observation, clock, notes)
+        with clock("preprocess"):
             prompts = [self.prompt(observation, options.navigation, pictures) for options in requests]
-        return self.plan_prompts(prompts, [observation.history] * len(prompts), prepared[0], clock) if prompts else []
+        return self.plan_prompts(prompts, [observation.history] * len(prompts), prepared[0], clock, ahead) if prompts else []
 
     @on_its_stream
     def ask(self, observation: Observation, questions: Sequence[str], options: AskOptions) -> list[Answers]:
@@ -141,11 +150,29 @@ class Engine:
     @torch.inference_mode()
     def pictures(self, observation: Observation, notes: tuple[Note, ...] | None = None) -> Pictures:
         """The patches of an observation, on the device. notes: of its check, where it was checked already."""
-        c = self.config
-        notes = check_observation(observation, c) if notes is None else notes
+        notes = check_observation(observation, self.config) if notes is None else notes
         frames = observation.frames.flatten(0, 1)
-        made, grid = patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
-        return Pictures(made, (grid,) * len(frames), picture_headers(observation, c.family), notes)
+        made, grid = self._patches(frames)
+        return Pictures(made, (grid,) * len(frames), picture_headers(observation, self.config.family), notes)
+
+    @on_its_stream
+    @torch.inference_mode()
+    def look(self, observation: Observation, clock: Stopwatch, notes: tuple[Note, ...]) -> tuple[Pictures, Ahead]:
+        """The patches of an observation that was checked, and their features: while a GPU sees the first, the host copies the next."""
+        made: list[torch.Tensor] = []
+        seen: list[list[torch.Tensor]] = []
+        grids: list[Grid] = []
+        for frames in observation.frames.flatten(0, 1).split(self.model.together):
+            with clock("preprocess"):
+                some, grid = self._patches(frames)
+            with clock("vision"):
+                seen.append(forward.encode(self.model, some.to(self.device), (grid,) * len(frames), self.graphs))
+            made.append(some)
+            grids += [grid] * len(frames)
+        with clock("vision"):
+            images = joined(seen)
+        headers = picture_headers(observation, self.config.family)
+        return Pictures(torch.cat(made), tuple(grids), headers, notes), Ahead(lambda: images)
 
     def prompt(self, observation: Observation, navigation: str | None = None, pictures: Pictures | None = None) -> Prompt:
         """The prompt of one observation, its patches on the device. pictures: where they are made already."""
@@ -168,9 +195,8 @@ class Engine:
     @torch.inference_mode()
     def see(self, frames: Sequence[torch.Tensor], clock: Stopwatch) -> list[tuple[torch.Tensor, ...]]:
         """Each picture u8[3, h, w], all of one size, as the language model sees it: image tokens [n, hidden], then DeepStack features."""
-        c = self.config
         with clock("preprocess"):
-            made, grid = patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
+            made, grid = self._patches(frames)
         with clock("vision"):
             features = forward.encode(self.model, made.to(self.device), (grid,) * len(frames), self.graphs)
             apart = zip(*(one.chunk(len(frames)) for one in features), strict=True)
@@ -205,7 +231,7 @@ class Engine:
     ) -> list[Plan]:
         """S futures for each prepared prompt and the history it was made with. prompts: emptied, each forgotten once it is read.
 
-        ahead: what a stream knows already of its one prompt.
+        ahead: what is known of the first prompt already.
 
         Raises:
             ValueError: not as many histories as prompts; guidance for prompts without a navigation text.
@@ -347,12 +373,12 @@ class Engine:
             prompt = prompts.pop(0)
             if scene and prompt.patches is first.patches:
                 shared = known_from(first, prompt, buffers, 0)
-            self.read(prompt, how.samples, buffers, scene, clock, shared, ahead)
+            self.read(prompt, how.samples, buffers, scene, clock, shared, None if scene else ahead)
             shared = None
             if plain:
                 unguided = known_from(prompt, plain[scene], buffers, scene)
                 self.read(plain[scene], how.samples, buffers, scenes + scene, clock, unguided)
-        if self.config.family.question is not None and not remembered and ahead is None:
+        if self.config.family.question is not None and not remembered and len(last.patches):
             self._seen = Seen.of(last, buffers, scenes - 1)
         return buffers
 
@@ -372,7 +398,7 @@ class Engine:
                 logits = forward.extend(self.model, prompt, shared, buffers, scene)
         else:
             with clock("vision"):
-                images = self._encode(prompt) if ahead is None else joined(ahead.pictures)
+                images = self._encode(prompt) if ahead is None else ahead.images()
             with clock("prefill"):
                 logits = forward.prefill(self.model, prompt, images, buffers, scene, ahead.keys if ahead else None)
         buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
@@ -380,13 +406,12 @@ class Engine:
     def _sent(self, x: torch.Tensor) -> torch.Tensor:
         return sent(x, self.device)
 
+    def _patches(self, frames: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, Grid]:
+        c = self.config
+        return patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
+
     def _encode(self, prompt: Prompt) -> list[torch.Tensor]:
         return forward.encode(self.model, prompt.patches.to(self.device), prompt.grids, self.graphs)
-
-
-def joined(pictures: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """Features of each picture -> features of all, as `forward.encode` gives them."""
-    return [torch.cat(features) for features in zip(*pictures, strict=True)]
 
 
 def tokens_of(ids: torch.Tensor, length: torch.Tensor) -> tuple[tuple[int, ...], ...]:

@@ -26,16 +26,22 @@ class Known:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a stream brings to a plan.
+    """What a plan need not find out about its first prompt.
 
-    pictures: features of each picture, as `Engine.see` gives them. keys: of the first tokens, where they were read ahead. last: what
-    each row said a step ago, () where nothing. then: called once the device has all work of the plan, for what nobody shall wait for.
+    images: gives the features of all its pictures, as `forward.encode` does. keys: of the first tokens, where a stream read them ahead.
+    last: what each row said a step ago, () where nothing. then: called once the device has all work of the plan, for what nobody shall
+    wait for.
     """
 
-    pictures: Sequence[Sequence[torch.Tensor]]
+    images: Callable[[], list[torch.Tensor]]
     keys: Known | None = None
     last: Sequence[Sequence[int]] = ()
     then: Callable[[], None] = lambda: None
+
+
+def joined(pictures: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Features of each picture -> features of all, as `forward.encode` gives them."""
+    return [torch.cat(features) for features in zip(*pictures, strict=True)]
 
 
 def early(prompt: Prompt, tile: int) -> int:

@@ -192,7 +192,7 @@ class Stream:
         return plan
 
     def _plan_by_engine(self, scene: Scene, prompt: Prompt, how: Request, clock: Stopwatch) -> Plan:
-        from alpamayo_r1.engine.memory import Ahead
+        from alpamayo_r1.engine.memory import Ahead, joined
 
         assert self.engine is not None
         count, before = self.engine.early(prompt), self._ahead
@@ -207,7 +207,8 @@ class Stream:
             self._album.settle()
 
         last = self.last_words if len(self.last_words) == how.samples else ()
-        ahead = Ahead(self._features(scene.numbers), keys, last, then)
+        features = self._features(scene.numbers)
+        ahead = Ahead(lambda: joined(features), keys, last, then)
         return self.engine.plan_prompts([prompt], [scene.blank.history], how, clock, ahead)[0]
 
     def _whole(self, observation: Observation) -> Scene:

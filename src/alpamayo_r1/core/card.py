@@ -10,10 +10,15 @@ CONTEXT_BYTES = 0.8e9
 LEAST_GIB = 1
 
 
+def card_of(device: torch.device) -> int:
+    """The number of a device's card: "cuda" alone is the current one, which PyTorch's questions about a share of memory don't take."""
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
 def card_bytes(device: torch.device) -> float:
     """Bytes that PyTorch may hold of a card in all: the card's, or what `limit` left of them."""
-    total = torch.cuda.get_device_properties(device).total_memory
-    return total * torch.cuda.get_per_process_memory_fraction(device)
+    card = card_of(device)
+    return torch.cuda.get_device_properties(card).total_memory * torch.cuda.get_per_process_memory_fraction(card)
 
 
 def free_bytes(device: torch.device) -> float:
@@ -32,4 +37,4 @@ def limit(device: torch.device, gib: float) -> None:
     total = torch.cuda.get_device_properties(device).total_memory
     if not LEAST_GIB <= gib <= total / 2**30 + 0.5:
         raise ValueError(f"memory is {gib:g} GiB, expected {LEAST_GIB} to the {total / 2**30:.1f} that this card has")
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (gib * 2**30 - CONTEXT_BYTES) / total), device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (gib * 2**30 - CONTEXT_BYTES) / total), card_of(device))

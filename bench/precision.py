@@ -30,12 +30,12 @@ import torch
 
 from alpamayo_r1 import testing
 from alpamayo_r1.core.card import limit
+from alpamayo_r1.core.clock import Stopwatch
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.prompt import build_prompt
 from alpamayo_r1.core.quantised import Kind, Quantised, Scheme, quantise, quantised_by_rows
 from alpamayo_r1.core.vla import VLA
-from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.ops import quantised
 from alpamayo_r1.engine.ops.quantised import Cut
 from alpamayo_r1.planner import Planner
@@ -247,7 +247,8 @@ def facts(planner: Planner) -> dict[str, torch.Tensor]:
     found |= {f"keys {i}": buffers.prefix[i][0][:, :, : len(prompt)].float().cpu() for i in layers}
     with torch.inference_mode():
         made = planner.engine.prompt(observation)
-        logits = forward.prefill(planner.engine.model, made, planner.engine._encode(made), buffers, 0)
+        reading = planner.engine.reader.read(made, Stopwatch(model.device))
+        logits = reading.logits(planner.engine.model, buffers, 0)
     return found | {"logits": logits.float().cpu()}
 
 

@@ -34,6 +34,7 @@ from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import Observation, Plan
 from alpamayo_r1.engine import forward, ops, vendor
 from alpamayo_r1.engine.engine import Engine
+from alpamayo_r1.engine.memory import scene_kv
 from alpamayo_r1.engine.ops import attention, products
 from alpamayo_r1.engine.pixels import resize_to_patches
 from bench import sweep
@@ -157,7 +158,7 @@ def spread(engine: Engine, observation: Observation) -> dict:
         prompt = engine.prompt(observation)
         found["prompt"] = timing.median_ms(lambda: engine.prompt(observation))
         frames = observation.frames.flatten(0, 1)
-        found["upload staged"] = timing.median_ms(lambda: engine.upload(frames))
+        found["upload staged"] = timing.median_ms(lambda: engine.reader.upload(frames))
         pinned = frames.pin_memory() if CUDA else frames
         found["upload pinned"] = timing.median_ms(lambda: pinned.to(DEVICE, non_blocking=True))
         found["upload pageable"] = timing.median_ms(lambda: frames.to(DEVICE), 3, 1)
@@ -166,10 +167,11 @@ def spread(engine: Engine, observation: Observation) -> dict:
         embedded = engine.model.vla.vision.patch_embed(prompt.patches)
         found["vision"] = timing.median_ms(lambda: forward.encode(engine.model, embedded, prompt.grids), 5)
         images = forward.encode(engine.model, embedded, prompt.grids)
-        found["prefill"] = timing.median_ms(lambda: forward.prefill(engine.model, prompt, list(images), buffers, 0), 5)
+        cache = scene_kv(buffers, 0, len(prompt))
+        found["prefill"] = timing.median_ms(lambda: forward.prefill(engine.model, prompt, list(images), cache), 5)
         for rows in (1024, 1536, 3072):
             kept, forward.MLP_ROWS = forward.MLP_ROWS, rows
-            found[f"prefill by {rows}"] = timing.median_ms(lambda: forward.prefill(engine.model, prompt, list(images), buffers, 0), 5)
+            found[f"prefill by {rows}"] = timing.median_ms(lambda: forward.prefill(engine.model, prompt, list(images), cache), 5)
             forward.MLP_ROWS = kept
         fc1 = engine.model.vla.vision.blocks[0].mlp.linear_fc1
         x = torch.randn(16, 720, 1152, device=DEVICE, dtype=torch.bfloat16) if CUDA else torch.randn(1, 8, fc1.in_features)
@@ -207,7 +209,7 @@ def uploads(engine: Engine, observation: Observation) -> None:
         for i, frame in enumerate(frames):
             out[i].copy_(staged[i].copy_(frame), non_blocking=True)
 
-    for name, bring in (("ours", lambda: engine.upload(frames)), ("torch", by_torch)) * 2:
+    for name, bring in (("ours", lambda: engine.reader.upload(frames)), ("torch", by_torch)) * 2:
         times = []
         for i in range(12):
             plan_once(engine, observation, 3, i)

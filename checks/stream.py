@@ -138,11 +138,11 @@ def places(planner: Planner) -> int:
     engine, wrong = planner.engine, 0
     assert engine is not None
     one = picture(0, 0, SIZES[0])
-    (alone,) = engine.see([one], Stopwatch(planner.model.device))
+    (alone,) = engine.reader.see([one], Stopwatch(planner.model.device))
     for place in range(7):
         group = [picture(1, k + place, SIZES[0]) for k in range(7)]
         group[place] = one
-        found = engine.see(group, Stopwatch(planner.model.device))[place]
+        found = engine.reader.see(group, Stopwatch(planner.model.device))[place]
         wrong += not all(map(torch.equal, found, alone))
     return wrong
 
@@ -190,7 +190,7 @@ def main(models: Sequence[str], steps: int, long: int) -> dict[str, Any]:
 
     for name, planner in planners(models):
         if planner.engine is not None and name != LARGE:
-            planner.engine.model.tile = TILE
+            planner.engine.reader.model.tile = TILE
         for samples in (1, 6):
             note(f"{name}, S={samples}", drive(planner, FEW if name == LARGE else steps, samples))
         if planner.engine is not None:

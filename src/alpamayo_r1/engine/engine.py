@@ -7,9 +7,9 @@ Prompts are read once per scene and shared by its samples. Passes of words and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, partial, wraps
+from functools import cached_property, partial
 
 import torch
 
@@ -32,16 +32,16 @@ from alpamayo_r1.core.prompt import (
 )
 from alpamayo_r1.core.request import Request, prepare, prepare_answers
 from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
-from alpamayo_r1.core.vision import Grid
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, spoken
 from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, Said
 from alpamayo_r1.engine.drafts import Table
 from alpamayo_r1.engine.graphs import Graphs
-from alpamayo_r1.engine.memory import Ahead, Known, Seen, early, joined, known_from
+from alpamayo_r1.engine.lane import Lane, in_turn
+from alpamayo_r1.engine.memory import Known, Seen, known_from
 from alpamayo_r1.engine.ops.launch import sent
-from alpamayo_r1.engine.pixels import Uploader, patches
+from alpamayo_r1.engine.reader import Ahead, Reader
 from alpamayo_r1.engine.words import Rules, Speaker
 
 LAYOUTS = 64
@@ -50,50 +50,31 @@ LAYOUTS = 64
 NO_TOKEN = -1
 
 
-def on_its_stream(method: Callable) -> Callable:
-    """Runs an engine's method on its own stream of the model's GPU, after what was queued before and before what comes after.
-
-    Graphs are captured on that stream too, so that the vendor's libraries keep one workspace, not two. On the CPU: as it is.
-    """
-
-    @wraps(method)
-    def run(engine: Engine, *arguments, **options):
-        if engine.stream is None:
-            return method(engine, *arguments, **options)
-        with torch.cuda.device_of(engine.model.zero):
-            caller = torch.cuda.current_stream()
-            engine.stream.wait_stream(caller)
-            try:
-                with torch.cuda.stream(engine.stream):
-                    return method(engine, *arguments, **options)
-            finally:
-                caller.wait_stream(engine.stream)
-
-    return run
-
-
 class Engine:
-    """A planner that keeps its buffers and graphs between plans. Not for concurrent use.
+    """A planner that keeps its buffers and graphs between plans. Plans of several threads are made one after the other.
 
     The model's weights are fused in place; `plan` (the specification) still runs on the same model.
-    graphs: capture CUDA graphs (None: on a GPU). exact_cpu: resize frames by the specification's code, where they are.
+    graphs: capture CUDA graphs (None: on a GPU). exact_cpu: resize frames by the specification's code, where they are. reader: who sees
+    pictures and reads prompts, None for this device.
     """
 
-    def __init__(self, model: VLA, vocabulary: Vocabulary, *, graphs: bool | None = None, exact_cpu: bool = False):
-        self.config, self.vocabulary, self.exact_cpu = model.config, vocabulary, exact_cpu
+    def __init__(
+        self, model: VLA, vocabulary: Vocabulary, *, graphs: bool | None = None, exact_cpu: bool = False, reader: Reader | None = None
+    ):
+        self.config, self.vocabulary = model.config, vocabulary
         self.device, self.dtype = model.device, model.dtype
         with torch.no_grad():  # no inference_mode: the fused weights stay the module's, which others may write to
             self.model = forward.Model(model)
-        self.upload = Uploader(self.device)
-        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs, self.stream)
+        self.lane = Lane(self.device)
+        self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs, self.lane.stream)
+        self.reader = reader or Reader(self.model, self.lane, self.graphs, exact_cpu)
         self.speaker = Speaker(self.model, self.graphs, Table())
         self.arena: Arena | None = None
         self._layouts: dict[tuple, Prompt] = {}
         self._masks: dict[Turn, torch.Tensor] = {}
         self._seen: Seen | None = None
 
-    @on_its_stream
+    @in_turn
     def plans(self, observations: Sequence[Observation], options: PlanOptions) -> list[Plan]:
         """S futures for each of several observations, all with the same request.
 
@@ -105,32 +86,36 @@ class Engine:
         with clock("preprocess"):
             notes = [check_observation(one, self.config) for one in observations]  # all first: a look at a GPU's pictures waits for it
         if len(observations) == 1:
-            pictures, ahead = self.look(observations[0], clock, notes[0])
+            pictures, images = self.look(observations[0], clock, notes[0])
             every = [pictures]
         else:
             with clock("preprocess"):
-                every, ahead = [self.pictures(one, noted) for one, noted in zip(observations, notes, strict=True)], None
+                every, images = [self.pictures(one, noted) for one, noted in zip(observations, notes, strict=True)], None
         with clock("preprocess"):
             prompts = [self.prompt(one, options.navigation, seen) for one, seen in zip(observations, every, strict=True)]
+        ahead = None if images is None else Ahead(self.reader.read(prompts[0], clock, images))
         return self.plan_prompts(prompts, [one.history for one in observations], how, clock, ahead)
 
-    @on_its_stream
+    @in_turn
     def plan_scene(self, observation: Observation, requests: Sequence[PlanOptions]) -> list[Plan]:
         """A plan for each request about one observation, read once up to where the navigation texts part. Requests differ in these alone.
 
         Raises:
             ValueError, TypeError: as `alpamayo_r1.core.plan.plan`. DoesNotFit: see `reserve`.
         """
+        if not requests:
+            return []
         prepared = [prepare(options, self.config, self.vocabulary) for options in requests]
         clock = Stopwatch(self.device)
         with clock("preprocess"):
             notes = check_observation(observation, self.config)
-        pictures, ahead = self.look(observation, clock, notes)
+        pictures, images = self.look(observation, clock, notes)
         with clock("preprocess"):
             prompts = [self.prompt(observation, options.navigation, pictures) for options in requests]
-        return self.plan_prompts(prompts, [observation.history] * len(prompts), prepared[0], clock, ahead) if prompts else []
+        ahead = Ahead(self.reader.read(prompts[0], clock, images))
+        return self.plan_prompts(prompts, [observation.history] * len(prompts), prepared[0], clock, ahead)
 
-    @on_its_stream
+    @in_turn
     def ask(self, observation: Observation, questions: Sequence[str], options: AskOptions) -> list[Answers]:
         """S answers to each question about one observation. The last scene that was planned or asked about is not read again.
 
@@ -146,33 +131,17 @@ class Engine:
             prompts = [self._arranged(pictures, asking_chat(pictures, self.config, question)) for question in questions]
         return self.answer_prompts(prompts, questions, how, clock)
 
-    @on_its_stream
-    @torch.inference_mode()
     def pictures(self, observation: Observation, notes: tuple[Note, ...] | None = None) -> Pictures:
         """The patches of an observation, on the device. notes: of its check, where it was checked already."""
         notes = check_observation(observation, self.config) if notes is None else notes
         frames = observation.frames.flatten(0, 1)
-        made, grid = self._patches(frames)
+        made, grid = self.reader.patches(frames)
         return Pictures(made, (grid,) * len(frames), picture_headers(observation, self.config.family), notes)
 
-    @on_its_stream
-    @torch.inference_mode()
-    def look(self, observation: Observation, clock: Stopwatch, notes: tuple[Note, ...]) -> tuple[Pictures, Ahead]:
+    def look(self, observation: Observation, clock: Stopwatch, notes: tuple[Note, ...]) -> tuple[Pictures, list[torch.Tensor]]:
         """The patches of an observation that was checked, and their features: while a GPU sees the first, the host copies the next."""
-        made: list[torch.Tensor] = []
-        seen: list[list[torch.Tensor]] = []
-        grids: list[Grid] = []
-        for frames in observation.frames.flatten(0, 1).split(self.model.together):
-            with clock("preprocess"):
-                some, grid = self._patches(frames)
-            with clock("vision"):
-                seen.append(forward.encode(self.model, some.to(self.device), (grid,) * len(frames), self.graphs))
-            made.append(some)
-            grids += [grid] * len(frames)
-        with clock("vision"):
-            images = joined(seen)
-        headers = picture_headers(observation, self.config.family)
-        return Pictures(torch.cat(made), tuple(grids), headers, notes), Ahead(lambda: images)
+        made, grids, images = self.reader.look(observation.frames.flatten(0, 1), clock)
+        return Pictures(made, grids, picture_headers(observation, self.config.family), notes), images
 
     def prompt(self, observation: Observation, navigation: str | None = None, pictures: Pictures | None = None) -> Prompt:
         """The prompt of one observation, its patches on the device. pictures: where they are made already."""
@@ -184,42 +153,15 @@ class Engine:
     def _arranged(self, pictures: Pictures, text: str) -> Prompt:
         """A prompt before the history is put in; layouts are kept by their text."""
         key = text, pictures.grids
-        if key not in self._layouts:
+        layout = self._layouts.get(key)
+        if layout is None:
             if len(self._layouts) >= LAYOUTS:
                 self._layouts.clear()
             ids = torch.tensor(self.vocabulary.encode(text))
-            self._layouts[key] = arrange(ids, pictures.patches[:0], pictures.grids, self.vocabulary, self.config)
-        return replace(self._layouts[key], patches=pictures.patches, notes=pictures.notes)
+            layout = self._layouts[key] = arrange(ids, pictures.patches[:0], pictures.grids, self.vocabulary, self.config)
+        return replace(layout, patches=pictures.patches, notes=pictures.notes)
 
-    @on_its_stream
-    @torch.inference_mode()
-    def see(self, frames: Sequence[torch.Tensor], clock: Stopwatch) -> list[tuple[torch.Tensor, ...]]:
-        """Each picture u8[3, h, w], all of one size, as the language model sees it: image tokens [n, hidden], then DeepStack features."""
-        with clock("preprocess"):
-            made, grid = self._patches(frames)
-        with clock("vision"):
-            features = forward.encode(self.model, made.to(self.device), (grid,) * len(frames), self.graphs)
-            apart = zip(*(one.chunk(len(frames)) for one in features), strict=True)
-            return [tuple(part.clone() for part in of_one) for of_one in apart]  # each on its own, to be forgotten on its own
-
-    @on_its_stream
-    @torch.inference_mode()
-    def read_ahead(self, prompt: Prompt, pictures: Sequence[Sequence[torch.Tensor]], into: Known) -> None:
-        """Reads a prompt's first `into.count` tokens. pictures: features of at least those that stand in them."""
-        forward.read_early(self.model, prompt, joined(pictures), into.kv)
-
-    def early(self, prompt: Prompt) -> int:
-        """How many tokens of a prompt may be read ahead."""
-        return early(prompt, self.model.tile)
-
-    def keys_for(self, count: int) -> Known:
-        """Room for the keys and values of so many tokens."""
-        text = self.config.text
-        shape = 1, text.kv_heads, count, text.head_dim
-        layers = ((torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in range(2)) for _ in range(text.layers))
-        return Known(tuple((keys, values) for keys, values in layers), count)
-
-    @on_its_stream
+    @in_turn
     @torch.inference_mode()
     def plan_prompts(
         self,
@@ -255,7 +197,7 @@ class Engine:
             self.graphs.run(("flow", *shape, how.steps, guided), flow)
             starts = [start_of(history, self.config.action) for history in histories]  # while the device works
             normalised = buffers.actions[:rows].to("cpu", non_blocking=True)
-        arrived = self.stream.record_event() if self.stream is not None else None
+        arrived = self.lane.stream.record_event() if self.lane.stream is not None else None
         if ahead is not None:
             ahead.then()
         if arrived is not None:
@@ -281,7 +223,7 @@ class Engine:
             tell(one.notes, stacklevel=6)
         return [replace(one, timing=timing) for one in plans]
 
-    @on_its_stream
+    @in_turn
     @torch.inference_mode()
     def answer_prompts(
         self, prompts: list[Prompt], questions: Sequence[str], how: Request, clock: Stopwatch | None = None
@@ -367,7 +309,10 @@ class Engine:
         buffers = self.reserve(scenes + len(plain), how.samples, how.max_tokens, max(map(len, prompts)))
         buffers.guidance.fill_(how.guidance or 0)
         self.start([*prompts, *plain], how, buffers)
-        shared = self._seen.known(first) if self._seen is not None and how.turn == self.config.family.question else None
+        shared = None
+        if self._seen is not None and how.turn == self.config.family.question:
+            with self.reader.lane.turn():
+                shared = self._seen.known(first)
         remembered = shared is not None
         for scene in range(scenes):
             prompt = prompts.pop(0)
@@ -397,21 +342,12 @@ class Engine:
             with clock("prefill"):
                 logits = forward.extend(self.model, prompt, shared, buffers, scene)
         else:
-            with clock("vision"):
-                images = self._encode(prompt) if ahead is None else ahead.images()
-            with clock("prefill"):
-                logits = forward.prefill(self.model, prompt, images, buffers, scene, ahead.keys if ahead else None)
+            reading = self.reader.read(prompt, clock) if ahead is None else ahead.reading
+            logits = reading.logits(self.model, buffers, scene)
         buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
 
     def _sent(self, x: torch.Tensor) -> torch.Tensor:
         return sent(x, self.device)
-
-    def _patches(self, frames: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, Grid]:
-        c = self.config
-        return patches(frames, c.vision, (c.min_pixels, c.max_pixels), self.upload, self.dtype, self.exact_cpu)
-
-    def _encode(self, prompt: Prompt) -> list[torch.Tensor]:
-        return forward.encode(self.model, prompt.patches.to(self.device), prompt.grids, self.graphs)
 
 
 def tokens_of(ids: torch.Tensor, length: torch.Tensor) -> tuple[tuple[int, ...], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
@@ -20,7 +20,7 @@ from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
 from alpamayo_r1.engine.graphs import Graphs
-from alpamayo_r1.engine.memory import Known, early, scene_cache, scene_kv
+from alpamayo_r1.engine.memory import Known, early, scene_cache
 from alpamayo_r1.engine.ops import (
     Context,
     Weight,
@@ -198,22 +198,32 @@ def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor
 
 
 def prefill(
-    model: Model, prompt: Prompt, images: list[torch.Tensor], buffers: Buffers, scene: int, known: Known | None = None
+    model: Model,
+    prompt: Prompt,
+    images: list[torch.Tensor],
+    cache: Sequence[KV],
+    known: Known | None = None,
+    done: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
-    """Reads one prompt with its encoded images into the scene's prefix; logits of the next token [1, vocab].
+    """Reads one prompt with its encoded images into a cache, per layer [1, Hkv, T, d]; the final norm of its last token [1, hidden].
 
     Always in two parts, the tokens that are `early` and the others: a plan whose first part was read ahead has the bits of one that reads
     both now. known: the first part's keys and values. images: `encode`'s, taken out of the list as they are used, so that their memory is
-    free again.
+    free again. done: called after each layer's keys and values are queued.
     """
-    cut, cache = early(prompt, model.tile), scene_kv(buffers, scene, len(prompt))
+    cut = early(prompt, model.tile)
     if cut and known is None:
         read_early(model, prompt, images, [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache])
     elif known is not None:
         for layer, of_layer in zip(cache, known.kv, strict=True):
             for into, keys in zip(layer, of_layer, strict=True):
                 into[:, :, :cut].copy_(keys[:, :, :cut])
-    return read_rest(model, prompt, images, cache, cut)
+    return read_rest(model, prompt, images, cache, cut, done)
+
+
+def first_logits(model: Model, last: torch.Tensor) -> torch.Tensor:
+    """The final norm of a prompt's last token [1, hidden] -> logits of the next token [1, vocab]."""
+    return linear(last, model.head, final=True)[0]
 
 
 @dataclass(frozen=True)
@@ -256,16 +266,19 @@ def read_early(model: Model, prompt: Prompt, images: Sequence[torch.Tensor], cac
         normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
 
 
-def read_rest(model: Model, prompt: Prompt, images: list[torch.Tensor], cache: Sequence[KV], start: int) -> torch.Tensor:
-    """Reads a prompt behind its first `start` tokens, whose keys and values are in the cache; logits of the next token [1, vocab].
+def read_rest(
+    model: Model, prompt: Prompt, images: list[torch.Tensor], cache: Sequence[KV], start: int, done: Callable[[], None]
+) -> torch.Tensor:
+    """Reads a prompt behind its first `start` tokens, whose keys and values are in the cache; the final norm of its last token [1, hidden].
 
-    The last layer's attention, MLP and head run for the last token only: of the others its keys and values are all that is used.
+    The last layer's attention and MLP run for the last token only: of the others its keys and values are all that is used.
     """
     stack, part = model.text, Part.of(model, prompt, start, len(prompt), images.pop(0))
     every = part.x.new_zeros(len(prompt) if start else 0, stack.heads.queries, stack.heads.width)
     normed = rms_norm(part.x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads)
+        done()
         last = i + 1 == len(stack.layers) and not images
         if last:
             q, part = q[-1:], replace(part, x=part.x[-1:])
@@ -275,7 +288,7 @@ def read_rest(model: Model, prompt: Prompt, images: list[torch.Tensor], cache: S
         out = attention(q.transpose(0, 1)[None], *cache[i], causal=not last).transpose(1, 2).flatten(2)[0]
         normed = add_rms_norm(part.x, linear(out[-len(part.x) :], layer.out), layer.mlp_norm, stack.eps)
         normed = after_mlp(model, i, part, normed, images.pop(0) if images else None)
-    return linear(normed[-1:], model.head, final=True)[0]
+    return normed[-1:]
 
 
 def after_mlp(model: Model, i: int, part: Part, normed: torch.Tensor, deep: torch.Tensor | None) -> torch.Tensor:
@@ -308,7 +321,7 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
         out = out.unflatten(1, (stack.heads.group, -1)).permute(2, 0, 1, 3).flatten(1)
         normed = add_rms_norm(x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps)
         normed = add_rms_norm(x, mlp(layer, normed, words=True), stack.norm_after(i), stack.eps)
-    return linear(normed[-1:], model.head, final=True)[0]
+    return first_logits(model, normed[-1:])
 
 
 def mlp(layer: LayerWeights, normed: torch.Tensor, words: bool = False) -> torch.Tensor:

@@ -5,7 +5,6 @@ Prompts about the same pictures begin alike: with or without navigation, or aski
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,26 +21,6 @@ class Known:
 
     kv: tuple[KV, ...]
     count: int
-
-
-@dataclass(frozen=True)
-class Ahead:
-    """What a plan need not find out about its first prompt.
-
-    images: gives the features of all its pictures, as `forward.encode` does. keys: of the first tokens, where a stream read them ahead.
-    last: what each row said a step ago, () where nothing. then: called once the device has all work of the plan, for what nobody shall
-    wait for.
-    """
-
-    images: Callable[[], list[torch.Tensor]]
-    keys: Known | None = None
-    last: Sequence[Sequence[int]] = ()
-    then: Callable[[], None] = lambda: None
-
-
-def joined(pictures: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """Features of each picture -> features of all, as `forward.encode` gives them."""
-    return [torch.cat(features) for features in zip(*pictures, strict=True)]
 
 
 def early(prompt: Prompt, tile: int) -> int:

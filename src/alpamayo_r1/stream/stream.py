@@ -166,10 +166,10 @@ class Stream:
         if self._coming is None or self.engine is None:
             return 0
         (prompt, numbers), self._coming, self._ahead = self._coming, None, None
-        count = self.engine.early(prompt)
+        count = self.engine.reader.early(prompt)
         if self._keys is None or self._keys.count != count:
-            self._keys = self.engine.keys_for(count)
-        self.engine.read_ahead(prompt, self._features(numbers), self._keys)
+            self._keys = self.engine.reader.keys_for(count)
+        self.engine.reader.read_ahead(prompt, self._features(numbers), self._keys)
         self._ahead = ReadAhead(prompt.ids[:count], numbers, self._keys)
         return count
 
@@ -192,10 +192,10 @@ class Stream:
         return plan
 
     def _plan_by_engine(self, scene: Scene, prompt: Prompt, how: Request, clock: Stopwatch) -> Plan:
-        from alpamayo_r1.engine.memory import Ahead, joined
+        from alpamayo_r1.engine.reader import Ahead
 
         assert self.engine is not None
-        count, before = self.engine.early(prompt), self._ahead
+        count, before = self.engine.reader.early(prompt), self._ahead
         keys = before.keys if before is not None and before.fits(prompt, scene.numbers, count) else None
         self.reused = replace(self.reused, tokens=count if keys else 0)
         follows = count > 0 and self.reused.pictures > 0 and scene.each >= FRAMES
@@ -207,8 +207,9 @@ class Stream:
             self._album.settle()
 
         last = self.last_words if len(self.last_words) == how.samples else ()
-        features = self._features(scene.numbers)
-        ahead = Ahead(lambda: joined(features), keys, last, then)
+        reader = self.engine.reader
+        reading = reader.read(prompt, clock, reader.joined(self._features(scene.numbers), clock), keys)
+        ahead = Ahead(reading, last, then)
         return self.engine.plan_prompts([prompt], [scene.blank.history], how, clock, ahead)[0]
 
     def _whole(self, observation: Observation) -> Scene:
@@ -261,7 +262,7 @@ class Stream:
             return
         if isinstance(clock, Stopwatch):
             assert self.engine is not None
-            found = self.engine.see([one.pixels for one in unseen], clock)
+            found = self.engine.reader.see([one.pixels for one in unseen], clock)
             for one, features in zip(unseen, found, strict=True):
                 one.features = features
             return

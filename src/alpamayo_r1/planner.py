@@ -15,7 +15,7 @@ import torch
 
 from alpamayo_r1.core.answer import answer_prompt, ask
 from alpamayo_r1.core.card import card_bytes, free_bytes, limit
-from alpamayo_r1.core.checkpoint import load_checkpoint, precision_of, weight_bytes
+from alpamayo_r1.core.checkpoint import READS, SPEAKS, load_checkpoint, load_model, precision_of, weight_bytes
 from alpamayo_r1.core.config import ModelConfig, read_config
 from alpamayo_r1.core.gate.values import check_flag, check_real, check_type
 from alpamayo_r1.core.hub import checkpoint_folder
@@ -49,6 +49,18 @@ class Planner:
     def of(cls, model: VLA, vocabulary: Vocabulary, fast: bool | None = None) -> Planner:
         """The planner of a model where it is: the one place where the fast or the plain path is chosen. fast: as in `load`."""
         return cls(model, vocabulary, make_engine(model, vocabulary) if runs_fast(model.device, fast) else None)
+
+    @classmethod
+    def pair(cls, reader: VLA, speaker: VLA, vocabulary: Vocabulary) -> Planner:
+        """The planner of one model on two devices: `reader` has at least the weights that see and read, `speaker` those that plan.
+
+        Plans are those of one device of the same kind, to the bit. Raises ValueError where the engine is not there.
+        """
+        check_pair(speaker.device)
+        from alpamayo_r1.engine.engine import Engine
+        from alpamayo_r1.engine.pair import FarReader
+
+        return cls(speaker, vocabulary, Engine(speaker, vocabulary, reader=FarReader(reader)))
 
     @overload
     def plan(self, observation: Observation, options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]) -> Plan: ...
@@ -185,7 +197,8 @@ def load(
 ) -> Planner:
     """Loads "small" (bundled), a checkpoint folder or a Hub repository.
 
-    device "auto": cuda where there is one, else cpu. dtype: a torch.dtype or its name, "bfloat16" or "float32" (None: bf16 on cuda, fp32
+    device "auto": cuda where there is one, else cpu; "cuda:0,cuda:1": one card sees and reads, the other speaks and plans, see
+    docs/streaming.md. dtype: a torch.dtype or its name, "bfloat16" or "float32" (None: bf16 on cuda, fp32
     on the CPU). fast None: the engine on cuda, plan.py elsewhere. word_table: "device", "host" (pinned; a GPU reads its rows in place: the
     same plans with 1.3 of the 10B's 22 GB less on the card), "auto": host where the weights take most of the card. precision: "bf16",
     "fp8", "w8", "w4" or "tight", see docs/precision.md; "auto": the first of them that fits, which a note says; None: as the checkpoint is
@@ -197,10 +210,13 @@ def load(
             card has not. DoesNotFit: weights and a plan of one sample do not fit the card; says what would.
         ConfigError, CheckpointError, HubError: what is wrong with the checkpoint.
     """
-    where = pick_device(device)
+    devices = pick_devices(device)
+    where = devices[0]
     dtype = pick_dtype(dtype, where)
     if fast is not None:
         check_flag("fast", fast)
+    if len(devices) > 1:
+        check_pair(where, fast)
     if not isinstance(word_table, str) or word_table not in WORD_TABLES:
         raise ValueError(f"word_table is {word_table!r}, expected one of {', '.join(WORD_TABLES)}")
     check_type("precision", precision, (str, type(None)), "text, or None")
@@ -208,14 +224,22 @@ def load(
         precision_named(precision)
     if memory is not None:
         check_real("memory", memory, 0, 1e6)
-        limit(where, memory)
+        for one in devices:
+            limit(one, memory)
     if where.type == "cpu":
         note_spinning()
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     folder = checkpoint_folder(checkpoint, revision=revision, **hub)
     config = read_config(folder)
+    if len(devices) > 1 and where.type == "cuda":
+        where = min(devices, key=free_bytes)
     few = chosen(config, precision, where, dtype, as_stored(folder, precision))
     on_host = where.type == "cuda" and (word_table == "host" or (word_table == "auto" and fills(config, few, dtype, where)))
+    if len(devices) > 1:
+        reads, speaks = devices
+        reader = load_model(folder, dtype=dtype, device=reads, precision=few, words_on_host=on_host, parts=READS)
+        speaker, vocabulary = load_checkpoint(folder, dtype=dtype, device=speaks, precision=few, words_on_host=on_host, parts=SPEAKS, **hub)
+        return Planner.pair(reader, speaker, vocabulary)
     model, vocabulary = load_checkpoint(folder, dtype=dtype, device=where, precision=few, words_on_host=on_host, **hub)
     return Planner.of(model, vocabulary, fast)
 
@@ -313,6 +337,8 @@ def make_engine(model: VLA, vocabulary: Vocabulary) -> Engine:
 
 def pick_device(name: str) -> torch.device:
     """ "auto", "cpu", "cuda" or "cuda:1" -> a device that is here. Raises ValueError where there is none of that name."""
+    if isinstance(name, str) and "," in name:
+        raise ValueError(f"device is {name!r}: two devices share the work of plans alone, give one here")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -324,6 +350,36 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices: use 'cpu' or 'auto'")
     return device
+
+
+def pick_devices(name: str) -> tuple[torch.device, ...]:
+    """The device of a name as `pick_device` takes it, or of "cuda:0,cuda:1" the two: the one that reads, the one that speaks.
+
+    Raises:
+        ValueError: a device that is not here, more than two, twice the same card, a card and the CPU, a card without its number.
+    """
+    names = name.split(",") if isinstance(name, str) else [name]
+    if len(names) == 1:
+        return (pick_device(name),)
+    example = "expected two cards such as 'cuda:0,cuda:1': the first sees and reads, the second speaks and plans"
+    if len(names) > 2:
+        raise ValueError(f"device is {name!r}, {len(names)} devices: {example}")
+    reads, speaks = (pick_device(one.strip()) for one in names)
+    if "auto" in map(str.strip, names) or reads.type != speaks.type or (reads.type == "cuda" and None in (reads.index, speaks.index)):
+        raise ValueError(f"device is {name!r}: {example}")
+    if reads.type == "cuda" and reads == speaks:
+        raise ValueError(f"device is {name!r}, twice the same card: {example}, or {names[0].strip()!r} for one card")
+    return reads, speaks
+
+
+def check_pair(device: torch.device, fast: bool | None = None) -> None:
+    """Raises ValueError where two devices cannot share the work: without the engine, or its part for two."""
+    if fast is False:
+        raise ValueError("fast is False, but two devices share the work of the engine alone: leave fast out, or give one device")
+    if find_spec("alpamayo_r1.engine") is None or find_spec("alpamayo_r1.engine.pair") is None:
+        raise ValueError("two devices need engine/pair.py, which this copy of the package lacks: give one device, or install the whole")
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise ValueError("two cards need Triton, which is not installed: pip install triton (Linux) or triton-windows, or give one card")
 
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.bfloat16, torch.float32, torch.float16, torch.float64)}

@@ -26,7 +26,7 @@ from alpamayo_r1.data.clips import T0_US
 from alpamayo_r1.data.errors import DataError
 from alpamayo_r1.data.origin import NVIDIA
 from alpamayo_r1.data.source import Source, open_source
-from alpamayo_r1.planner import load, pick_device
+from alpamayo_r1.planner import load, pick_devices
 from alpamayo_r1.testing import size_config
 
 RELEASED = "nvidia/Alpamayo-R1-10B"
@@ -66,9 +66,9 @@ class Asked:
 def all_findings(asked: Asked) -> Iterator[Finding]:
     """Every finding, the cheap ones first. A check that fails with an error is a finding too."""
     if asked.memory is not None:
-        device = pick_device(asked.device)
-        if device.type == "cuda":
-            limit(device, asked.memory)
+        for device in pick_devices(asked.device):
+            if device.type == "cuda":
+                limit(device, asked.memory)
         yield Finding(f"a card of {asked.memory:g} GiB", "ok", room(asked.memory * 2**30 - CONTEXT_BYTES))
     yield from (python(), torch_build(), video())
     yield from gpus()
@@ -79,7 +79,7 @@ def all_findings(asked: Asked) -> Iterator[Finding]:
         yield from licences()
     yield attempted("bundled plan", bundled_plan)
     default = (asked.checkpoint, asked.data, asked.precision) == ("small", "sample", None)
-    if not default or pick_device(asked.device).type == "cuda":
+    if not default or pick_devices(asked.device)[0].type == "cuda":
         yield attempted("plan", lambda: asked_plan(asked))
 
 

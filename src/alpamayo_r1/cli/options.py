@@ -13,7 +13,7 @@ import typer
 from alpamayo_r1.cli.errors import visible
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?|[\w:]{1,9}(, ?[\w:]{1,9})+")
 MAX_SECONDS = 9e9
 """Clip times lie within +-this many seconds: beyond it a float has no whole microseconds."""
 
@@ -58,9 +58,9 @@ def maybe_precision(given: str | None) -> str | None:
 
 
 def device_name(given: str) -> str:
-    """ "auto", "cpu", "cuda" or "cuda:N"; whether it is here is the planner's to say."""
+    """ "auto", "cpu", "cuda", "cuda:N" or several of them; whether they are here and may be two is the planner's to say."""
     if not _DEVICE.fullmatch(given):
-        raise typer.BadParameter(f"{given!r} was given, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        raise typer.BadParameter(f"{given!r} was given, expected 'auto', 'cpu', 'cuda', 'cuda:N', or two cards as 'cuda:0,cuda:1'")
     return given
 
 
@@ -171,7 +171,7 @@ Steps = Annotated[int | None, whole(1, 1000, "Euler steps of the flow (default: 
 Reasoning = Annotated[str | None, typer.Option(callback=maybe_text, help="Words to plan by instead of the model's own.")]
 Navigation = Annotated[str | None, typer.Option(callback=maybe_text, help="Where to go, such as 'Turn left in 30m' (Alpamayo 1.5).")]
 Guidance = Annotated[float | None, number(-100, 100, "Weight of the navigation: 1 as trained, above 1 follows it more.")]
-Device = Annotated[str, typer.Option(callback=device_name, help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(callback=device_name, help="auto, cpu, cuda, cuda:N, or two cards as cuda:0,cuda:1.")]
 Fast = Annotated[bool | None, typer.Option(help="Fast engine (default: on CUDA only).")]
 Precision = Annotated[
     str | None,

@@ -98,6 +98,12 @@ class Home:
 
 _placing = Lock()
 
+READS = ("vlm.model.",)
+"""Beginnings of the names of weights that see and read: vision and language without its head."""
+
+SPEAKS = ("vlm.model.language_model.", "vlm.lm_head.", "expert.", "action_")
+"""The same of weights that speak and plan."""
+
 WORD_TABLE = "vlm.model.language_model.embed_tokens.weight"
 
 
@@ -117,8 +123,11 @@ def load_model(
     device: torch.device | str = "cpu",
     precision: Precision | None = None,
     words_on_host: bool = False,
+    parts: tuple[str, ...] = ("",),
 ) -> VLA:
     """The model of a checkpoint folder, in evaluation mode. dtype None: the config's. precision None: as stored. words_on_host: on a GPU.
+
+    parts: beginnings of the names of weights that are wanted (READS, SPEAKS); the others stay without memory.
 
     Raises:
         ConfigError: a config this package cannot be. CheckpointError: missing, unexpected, misshapen or truncated tensors.
@@ -133,8 +142,8 @@ def load_model(
         device = torch.device("cuda", torch.cuda.current_device())  # of this thread: those that read have one of their own
     derived = derived_buffers(model)
     home = Home(dtype, device, precision, words_on_host)
-    read_tensors(model, {name: info for name, info in stored.items() if name not in few}, home)
-    read_packed(model, few, home)
+    read_tensors(model, {name: info for name, info in stored.items() if name not in few and name.startswith(parts)}, home)
+    read_packed(model, {name: one for name, one in few.items() if name.startswith(parts)}, home)
     for name in derived - stored.keys():
         set_tensor(model, name, derived_value(config, name).to(device=device, dtype=dtype))
     if words_on_host:
@@ -150,16 +159,17 @@ def load_checkpoint(
     vlm: Path | None = None,
     precision: Precision | None = None,
     words_on_host: bool = False,
+    parts: tuple[str, ...] = ("",),
     **hub: Any,
 ) -> tuple[VLA, QwenVocabulary]:
-    """Model and vocabulary of a checkpoint folder. precision, words_on_host: as in `load_model`.
+    """Model and vocabulary of a checkpoint folder. precision, words_on_host, parts: as in `load_model`.
 
     vlm: where Qwen3-VL's tokenizer files are if they are not beside it; hub: how to fetch them (cache_dir, token, local_files_only).
     """
     folder = Path(folder)
     config = read_config(folder)
     vocabulary = load_vocabulary(vlm or tokenizer_folder(folder, config, **hub), config.tokens, config.family)
-    return load_model(folder, dtype=dtype, device=device, precision=precision, words_on_host=words_on_host), vocabulary
+    return load_model(folder, dtype=dtype, device=device, precision=precision, words_on_host=words_on_host, parts=parts), vocabulary
 
 
 def tokenizer_folder(folder: Path, config: ModelConfig, **hub: Any) -> Path:

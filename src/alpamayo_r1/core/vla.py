@@ -128,13 +128,13 @@ class VLA(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.action_out_proj.weight.device
+        """Where the weights are: the language model's, which every part of a model has."""
+        return self.language.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
-        return self.action_out_proj.weight.dtype
+        return self.language.norm.weight.dtype
 
     def move_words_to_host(self) -> None:
         """Puts the word table into pinned host memory, where a GPU reads the few rows of a plan in place: exact, 1.3 GB of the 10B's 22."""

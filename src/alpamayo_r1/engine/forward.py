@@ -10,7 +10,6 @@ from itertools import groupby
 from typing import cast
 
 import torch
-import torch.nn.functional as nnf
 
 from alpamayo_r1.core.flow import integrate
 from alpamayo_r1.core.prompt import Prompt
@@ -39,7 +38,7 @@ from alpamayo_r1.engine.ops import (
     vision_rope,
 )
 from alpamayo_r1.engine.ops.launch import sent
-from alpamayo_r1.engine.vendor import attention
+from alpamayo_r1.engine.vendor import attention, masked_attention
 from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack, weight_of
 
 LAYOUTS = 8
@@ -317,7 +316,7 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
             into[:, :, :n].copy_(keys[:, :, :n])
         q = rope_write(linear(normed, layer.qkv, words=True), layer.head_norms, rope, at, cache, slot, stack.heads)
         groups = q.unflatten(1, (stack.heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2)  # (Hkv, G n, d): a key head's queries together
-        out = nnf.scaled_dot_product_attention(groups[None], *cache, attn_mask=allowed)[0]
+        out = masked_attention(groups[None], *cache, allowed)[0]
         out = out.unflatten(1, (stack.heads.group, -1)).permute(2, 0, 1, 3).flatten(1)
         normed = add_rms_norm(x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps)
         normed = add_rms_norm(x, mlp(layer, normed, words=True), stack.norm_after(i), stack.eps)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
+from threading import RLock
 
 import torch
 import torch.nn.functional as nnf
@@ -16,6 +17,9 @@ HOPPER = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFF
 
 OLDER = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 """The same on GPUs before Hopper."""
+
+_choosing = RLock()
+"""PyTorch's choice of backends is one for all threads."""
 
 
 @cache
@@ -70,7 +74,7 @@ def attend_by(backend: SDPBackend | None, qkv: tuple[torch.Tensor, ...], causal:
         RuntimeError: the backend refuses.
     """
     q, k, v = qkv
-    with nullcontext() if backend is None else sdpa_kernel(backend):
+    with _choosing if q.is_cuda else nullcontext(), nullcontext() if backend is None else sdpa_kernel(backend):
         return nnf.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
 
 
@@ -84,3 +88,9 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool
     strict = torch.are_deterministic_algorithms_enabled()
     backend = attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device, strict) if own else None
     return attend_by(backend, (q, k, v), causal)
+
+
+def masked_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Attention of q [B, heads, T, d] over as many heads of k and v, where bool [T, keys] allows it, by PyTorch's own choice of backend."""
+    with _choosing if q.is_cuda else nullcontext():
+        return nnf.scaled_dot_product_attention(q, k, v, attn_mask=allowed)

@@ -28,7 +28,7 @@ from alpamayo_r1.evaluate.inputs import fingerprints, index_digest
 from alpamayo_r1.evaluate.protocol import EvalConfig, Item, check_inputs, check_same, evaluation_digest, identity, read_settings, work
 from alpamayo_r1.evaluate.store import Store, as_parquet, opened
 from alpamayo_r1.evaluate.worker import Worker, load_worker, read_item, threads
-from alpamayo_r1.planner import pick_device, runs_fast
+from alpamayo_r1.planner import check_pair, pick_devices, runs_fast
 
 AHEAD = 8
 """Clips decoded or being decoded while one is planned."""
@@ -129,10 +129,13 @@ def ahead(
 
 def resolve(config: EvalConfig) -> EvalConfig:
     """The config with device, path and threads decided for this machine. Raises ValueError for a device that is not here."""
-    device = pick_device(config.device)
-    fast = runs_fast(device, config.fast)
-    count = None if device.type == "cuda" else config.threads or torch.get_num_threads()
-    return replace(config, device=str(device), fast=fast, threads=count)
+    devices = pick_devices(config.device)
+    first, several = devices[0], len(devices) > 1
+    if several:
+        check_pair(first, config.fast)
+    fast = several or runs_fast(first, config.fast)
+    count = None if first.type == "cuda" else config.threads or torch.get_num_threads()
+    return replace(config, device=",".join(map(str, devices)), fast=fast, threads=count)
 
 
 def begin(config: EvalConfig, store: Store, command: str) -> tuple[list[Item], list[Note]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from threading import RLock
 from types import ModuleType
 
 import torch
@@ -73,6 +74,9 @@ def programmatic(device: torch.device) -> bool:
 _stages: dict[tuple, int] = {}
 """Pipeline stages of kernels that found too little shared memory with more: GPUs other than an H100 may have half of its."""
 
+_launching = RLock()
+"""Kernels are compiled when they are first launched, by one thread at a time."""
+
 
 def launch(kernel, grid: tuple[int, ...], x: torch.Tensor, *args, warps: int = 4, stages: int = 3, **constants) -> None:
     """Launches a kernel on x's device, with fewer pipeline stages where its shared memory is too small for so many."""
@@ -82,7 +86,8 @@ def launch(kernel, grid: tuple[int, ...], x: torch.Tensor, *args, warps: int = 4
     fewer = _stages.get(key, stages)
     while True:
         try:
-            kernel[grid](x, *args, **constants, PDL=pdl, num_warps=warps, num_stages=fewer, **options)
+            with _launching:
+                kernel[grid](x, *args, **constants, PDL=pdl, num_warps=warps, num_stages=fewer, **options)
             return
         except Exception as problem:
             if type(problem).__name__ != "OutOfResources" or fewer == 1:

@@ -27,7 +27,7 @@ from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Trajectory
 from alpamayo_r1.data.egomotion import read_egomotion
 from alpamayo_r1.data.recording.poses import read_track
-from alpamayo_r1.data.recording.schema import Orientation, Poses
+from alpamayo_r1.data.recording.schema import Orientation, Poses, Smoothing
 from alpamayo_r1.metrics.paths import ade, min_ade
 from alpamayo_r1.planner import Planner, load
 from alpamayo_r1.rig.nominal import RIG, facing, resized
@@ -88,6 +88,7 @@ def variants() -> list[Variant]:
     return [
         Variant("the other car, clean poses", rig, rig),
         Variant("the other car, its GPS, smoothed", rig, rig, history="smoothed"),
+        Variant("its GPS, smoothed without wheels", rig, rig, history="no wheels"),
         Variant("its GPS, not smoothed", rig, rig, history="noisy"),
         Variant("cameras 0.5 m higher", raised(rig, 0.5), raised(rig, 0.5)),
         Variant("cameras 1 m higher", raised(rig, 1.0), raised(rig, 1.0)),
@@ -142,7 +143,7 @@ def history(scene: SceneBatch, row: int, how: str) -> Trajectory:
         track = read_track(
             Poses(
                 file, "time", "s", ("x", "y", "z"), "ENU", Orientation("quaternion", ("qx", "qy", "qz", "qw")), car.lever_arm, 0.0,
-                car.smooth if how == "smoothed" else 0.0, None, 1.0,
+                Smoothing() if how in ("smoothed", "no wheels") else None, None if how == "no wheels" else "speed", 1.0,
             )
         )  # fmt: skip
     return read_egomotion(track.table(0, 12_000_000, 0), "scene").history(t0)[0]

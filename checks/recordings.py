@@ -1,10 +1,11 @@
 """How often `alpamayo-r1 inspect` names a planted fault, and how often it alarms on a clean recording.
 
-    python checks/recordings.py --recordings 20 --clean 200 --out recordings.json
+    python checks/recordings.py --recordings 20 --clean 200 --workers 2 --keep worlds
 
-Every recording is our world driven with another car's rig (three cameras, GPS noise, a lever arm, a clock offset), and then each of the
-faults is planted in a copy. Scenes in which the car hardly moves or never turns are left out of those with faults (not of the clean ones):
-nothing can be told from them. Prints a row per fault, the clean ones' alarms, and exits with 1 below 95 % or 98 %.
+Every recording is our world driven with another car, drawn from its seed: lenses, mountings, rates, clocks and the noise of its GPS. Into
+copies of some of them each of the faults is planted; scenes in which the car hardly moves or never turns are left out of these (not of the
+clean ones): nothing can be told from them. Rendering takes most of the time: --keep holds the recordings for the next run. Prints a row per
+fault, the clean ones' alarms, and exits with 1 below 95 % or 98 %.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import _head
 
 import argparse
 import json
+import math
+import os
 import shutil
 import sys
 import tempfile
@@ -29,14 +32,16 @@ import torch
 import yaml
 from scipy.spatial.transform import Rotation
 
+from alpamayo_r1.core.geometry import Calibration
 from alpamayo_r1.inspect.check import inspect
 from alpamayo_r1.inspect.findings import WRONG
+from alpamayo_r1.rig.lenses import Pinhole, Radial, fisheye
+from alpamayo_r1.rig.nominal import facing
 from alpamayo_r1.world.clips import encode
-from alpamayo_r1.world.recordings import OTHER_CAR, Car, write_recording
+from alpamayo_r1.world.recordings import Car, write_recording
 from alpamayo_r1.world.simulate import simulate
 
 sys.path.append(str(Path(__file__).parent))  # where a spawned process finds _head
-CAR = Car(rig={name: OTHER_CAR[name] for name in ("front", "left", "right")}, fps=10.0)
 SIZE = {"width": 480, "height": 270}
 SECONDS = 9.0
 FAMILIES = ("curve", "nudge_left", "nudge_right", "curve", "parked_car")
@@ -50,37 +55,39 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=970_000)
     parser.add_argument("--only", default="", help="plant only faults whose name holds this")
     parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--keep", type=Path, help="folder in which the recordings stay")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     given = parser.parse_args()
     named: dict[str, int] = {name: 0 for name in FAULTS if given.only in name}
     misses, alarms, began = list[str](), list[str](), time.perf_counter()
-    seeds = lively(given.recordings, given.seed)
-    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        work = [pool.submit(planted, seed, given.only) for seed in seeds]
-        clean = [pool.submit(cleaned, given.seed + 10_000 + n) for n in range(given.clean)]
+    with tempfile.TemporaryDirectory() as aside, ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
+        keep = given.keep or Path(aside)
+        keep.mkdir(parents=True, exist_ok=True)
+        work = [pool.submit(planted, seed, keep, given.only) for seed in lively(given.recordings, given.seed)]
+        clean = [pool.submit(cleaned, given.seed + 10_000 + n, keep) for n in range(given.clean)]
         for one in work:
             for name, found in one.result().items():
                 named[name] += found == ""
                 misses += [f"{name} in {found}"] if found else []
         alarms = [found for one in clean if (found := one.result())]
     for name, hits in named.items():
-        print(f"{name:<34} {hits:3} of {len(seeds)}")
+        print(f"{name:<34} {hits:3} of {given.recordings}")
     print("\n".join([*misses, *(f"alarm: {alarm}" for alarm in alarms)]))
-    share = sum(named.values()) / max(len(seeds) * len(named), 1)
+    share = sum(named.values()) / max(given.recordings * len(named), 1)
     quiet = 1 - len(alarms) / max(given.clean, 1)
-    print(f"named: {100 * share:.1f} % of {len(seeds) * len(named)}; no alarm: {100 * quiet:.1f} % of {given.clean}", end="; ")
+    print(f"named: {100 * share:.1f} % of {given.recordings * len(named)}; no alarm: {100 * quiet:.1f} % of {given.clean}", end="; ")
     print(f"{time.perf_counter() - began:.0f} s")
     if given.out:
-        figures = {"named": named, "recordings": len(seeds), "share": share, "misses": misses, "clean": given.clean, "alarms": alarms}
+        figures = {"named": named, "recordings": given.recordings, "share": share, "misses": misses, "clean": given.clean, "alarms": alarms}
         given.out.write_text(json.dumps(figures, indent=2) + "\n")
     sys.exit(share < 0.95 or quiet < 0.98)
 
 
-def planted(seed: int, only: str) -> dict[str, str]:
+def planted(seed: int, keep: Path, only: str) -> dict[str, str]:
     """Fault -> "" where it was named, else the seed and what was found instead."""
     results = {}
+    folder = written(seed, keep, FAMILIES[seed % len(FAMILIES)])
     with tempfile.TemporaryDirectory() as aside:
-        folder = written(seed, Path(aside), FAMILIES[seed % len(FAMILIES)])
         for name, (expected, plant) in FAULTS.items():
             if only in name:
                 copy = Path(aside) / "planted"
@@ -93,10 +100,9 @@ def planted(seed: int, only: str) -> dict[str, str]:
     return results
 
 
-def cleaned(seed: int) -> str:
+def cleaned(seed: int, keep: Path) -> str:
     """What a clean recording is blamed for; nothing, as it should be."""
-    with tempfile.TemporaryDirectory() as aside:
-        found = [f"{f.item} {f.faults}: {f.seen}" for f in inspect(written(seed, Path(aside), None)).findings if f.verdict == WRONG]
+    found = [f"{f.item} {f.faults}: {f.seen}" for f in inspect(written(seed, keep, None)).findings if f.verdict == WRONG]
     return f"{seed}: {found}" if found else ""
 
 
@@ -112,11 +118,42 @@ def lively(count: int, seed: int) -> list[int]:
     return found
 
 
-def written(seed: int, aside: Path, family: str | None) -> Path:
-    """The recording of a scene."""
+def car_of(seed: int) -> Car:
+    """Another car: three cameras of any lens, mounted where one may hang them, its rates, clocks and noise."""
+    draw = np.random.default_rng(seed)
+
+    def camera(x: float, y: float, z: tuple[float, float], yaw: float, pitch: tuple[float, float]) -> Calibration:
+        focal, off = float(draw.uniform(400, 560)), draw.uniform(-8, 8, 2).tolist()
+        lens: Pinhole | Radial
+        if draw.random() < 0.3:
+            lens = fisheye(1280, 720, 0.85 * focal, 0.85 * focal, 640 + off[0], 360 + off[1], (0.02, -0.005, 0.001, 0.0))
+        else:
+            bend = tuple(float(draw.uniform(0, 1)) * k for k in (-0.08, 0.015, 0.0004, -0.0003, -0.0012))
+            lens = Pinhole(1280, 720, focal, focal + float(draw.uniform(-2, 2)), 640 + off[0], 360 + off[1], bend)
+        return Calibration(lens, (x, y, float(draw.uniform(*z))), facing(yaw + float(draw.uniform(-5, 5)), float(draw.uniform(*pitch))))
+
+    rig = {
+        "front": camera(1.6, 0.05, (1.2, 1.9), 0.0, (0.0, 6.0)),
+        "left": camera(1.7, 0.85, (1.0, 1.6), 58.0, (1.0, 8.0)),
+        "right": camera(1.7, -0.85, (1.0, 1.6), -58.0, (1.0, 8.0)),
+    }
+    return Car(
+        rig, fps=float(draw.choice([8, 10, 12.5, 15])), pose_hz=float(draw.choice([10, 20, 50, 100])), smooth=bool(draw.random() < 0.5),
+        noise=float(draw.choice([0, 0.005, 0.01])), drift=float(draw.choice([0, 0.01, 0.02])),
+        camera_clock=float(draw.uniform(-0.4, 0.4)), place=(352.0, -118.0, float(draw.uniform(-math.pi, math.pi))),
+    )  # fmt: skip
+
+
+def written(seed: int, keep: Path, family: str | None) -> Path:
+    """The recording of a scene, rendered where it isn't there yet."""
     torch.set_num_threads(1)
-    scene = simulate([seed], seconds=12, families=[family] if family else None).to(_head.DEVICE)
-    return write_recording(scene, aside / str(seed), car=CAR, start=1.0, seconds=SECONDS, after=1.0, crf=18, supersample=1, **SIZE)
+    folder = keep / f"{seed}-{family or 'any'}"
+    if not folder.is_dir():
+        scene = simulate([seed], seconds=12, families=[family] if family else None).to(_head.DEVICE)
+        begun = folder.with_name(f"{folder.name}.{os.getpid()}")
+        write_recording(scene, begun, car=car_of(seed), start=1.0, seconds=SECONDS, after=1.0, crf=20, supersample=1, **SIZE)
+        begun.rename(folder)
+    return folder
 
 
 # ------------------------------------------------------------------------------------------------------------------ what is planted

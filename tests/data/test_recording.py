@@ -221,17 +221,37 @@ def test_the_wheels_are_compared_with_the_poses(folder):
     assert [note.code for note in sample_of(rewritten(folder, plain(**wrong))).notes] == ["speed-differs"]
 
 
-def test_noise_is_smoothed_where_asked(tmp_path):
-    write_small(tmp_path)
-    table = pose_table(np.arange(0, 12, 0.05))
-    table[["x", "y", "z"]] += np.random.default_rng(0).normal(0, 0.03, (len(table), 3))
-    table.to_csv(tmp_path / "poses.csv", index=False)
+def noisy(folder: Path, white: float = 0.03, wander: float = 0.02) -> None:
+    """poses.csv with the noise of a receiver."""
+    table, draw = pose_table(np.arange(0, 12, 0.05)), np.random.default_rng(0)
+    error = draw.normal(0, white, (len(table), 3)) + np.cumsum(draw.normal(0, wander * np.sqrt(0.05), (len(table), 3)), 0)
+    table[["x", "y", "z"]] += error
+    table.to_csv(folder / "poses.csv", index=False)
+
+
+def test_noise_is_smoothed_where_asked(folder):
     xyz, _ = in_ego(5.1, HISTORY)
+    wheels = {"column": "speed", "unit": "km/h"}
     off = {}
-    for seconds in (0.0, 0.8):
-        rewritten(tmp_path, plain(smooth=seconds))
-        off[seconds] = np.abs(sample_of(tmp_path).observation.history.xyz.numpy() - xyz).max()
-    assert off[0.8] < 0.6 * off[0.0]
+    for name, how in {"raw": {}, "seconds": {"smooth": 0.8}, "car": {"smooth": True}, "wheels": {"smooth": True, "speed": wheels}}.items():
+        noisy(write_small(folder))
+        rewritten(folder, plain(**how))
+        off[name] = np.abs(sample_of(folder).observation.history.xyz.numpy() - xyz).max(0)
+    assert off["seconds"].max() < 0.8 * off["raw"].max()
+    assert off["car"][1:].max() < 0.15 * off["raw"][1:].max() and off["car"][0] < 0.8 * off["raw"][0]
+    assert off["wheels"].max() < 0.1 * off["raw"].max()
+
+
+def test_the_noise_is_estimated_and_what_smoothing_moves_is_bounded(folder):
+    noisy(write_small(folder))
+    with open_source(rewritten(folder, plain(smooth=True))) as source:
+        effect = source.origin.track.smoothed
+    assert 0.02 < effect.noise.white < 0.04 and 0.01 < effect.noise.wander < 0.04
+    assert 0.01 < effect.moved < effect.most < 0.4
+    with pytest.raises(BadRecording, match="would move a position by"):
+        sample_of(rewritten(folder, plain(smooth={"most": 0.05})))
+    with open_source(rewritten(folder, plain(smooth={"noise": 0.5, "wander": 0.25}))) as source:
+        assert source.origin.track.smoothed.noise.white == 0.5
 
 
 def broken(path: str, value) -> dict:

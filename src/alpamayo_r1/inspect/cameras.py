@@ -72,10 +72,9 @@ class Mounting:
     slip_error: float
 
 
-def look_at(recording: Recording, name: str) -> Look:
+def look_at(recording: Recording, name: str, track: Track) -> Look:
     """A run of a camera's pictures where the drive tells most."""
     stream: Stream = recording.streams[name]
-    track = recording.track
     times = stream.timestamps / 1e6
     pace = np.linalg.norm(np.diff(track.xyz[:, :2], axis=0), axis=1).sum() / max((track.times_us[-1] - track.times_us[0]) / 1e6, 1.0)
     each = max(1, round(min(STEP, WAY / max(pace, 1.0)) * 1e6 / stream.period_us))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.data.errors import DataError, MissingCamera
 from alpamayo_r1.data.recording.drive import WHOLE, Recording
+from alpamayo_r1.data.recording.poses import Track, read_track
 from alpamayo_r1.data.recording.schema import OPTICAL
+from alpamayo_r1.data.recording.smoothing import noise_of
 from alpamayo_r1.inspect.cameras import MOVES, Look, Mounting, long_steps, look_at, mounting_of, turn_ratio
 from alpamayo_r1.inspect.clock import shift_of
 from alpamayo_r1.inspect.findings import ATTENTION, OK, UNKNOWN, WRONG, Finding
@@ -24,6 +27,9 @@ FEWEST, SHARE = 10, 0.45
 
 SPEED, SLIP, PITCH = 0.2, math.radians(4.0), 2.5
 """How far a camera's speed (log), direction (radians) and pitch (degrees) may be off."""
+
+NOISY = 0.01
+"""Metres, and metres per root second, of noise from which smoothing is advised: histories are read to centimetres."""
 
 SHIFT = 0.035
 """Seconds of clock shift from which it is wrong."""
@@ -58,7 +64,7 @@ def inspect(folder: str | Folder) -> Inspection:
     found = Inspection()
     try:
         found.recording = recording = Recording(Folder(folder))
-        track = recording.track
+        track = read_track(replace(recording.setup.poses, smooth=None))
         assert recording.streams is not None
     except DataError as error:
         found.findings.append(Finding("recording.yaml and its files", WRONG, str(error), ("recording-broken",)))
@@ -69,11 +75,14 @@ def inspect(folder: str | Folder) -> Inspection:
     found.findings.append(rates(track))
     path = path_of(track)
     agreed, undone = direction(path)
-    found.findings += [wheels(track, path), *(upright(recording, name) for name in recording.setup.cameras)]
+    smooth, smoothed_track = smoothing(recording, track, agreed.verdict == OK)
+    if smoothed_track is not None and agreed.verdict == OK:
+        track, path = smoothed_track, path_of(smoothed_track)
+    found.findings += [smooth, wheels(track, path), *(upright(recording, name) for name in recording.setup.cameras)]
     ahead = min(recording.setup.cameras, key=lambda name: (_telescope(recording, name), abs(_azimuth(recording, name))))
     for name in recording.setup.cameras:
-        found.looks[name] = look_at(recording, name)
-        found.findings.append(pictures(recording, found.looks[name]))
+        found.looks[name] = look_at(recording, name, track)
+        found.findings.append(pictures(recording, found.looks[name], path))
     found.path = next(iter(undone.values()), path)
     for name, look in found.looks.items():
         found.mountings[name], found.motions[name] = mounting_of(look, found.path)
@@ -83,6 +92,26 @@ def inspect(folder: str | Folder) -> Inspection:
     found.findings.append(clock(found, turn))
     found.findings.append(views(recording))
     return found
+
+
+def smoothing(recording: Recording, raw: Track, agreed: bool) -> tuple[Finding, Track | None]:
+    """How noisy the positions are, and what poses.smooth does about it; the smoothed track, None where there is none."""
+    item, how = "poses: noise", recording.setup.poses.smooth
+    if not agreed:
+        return Finding(item, UNKNOWN, "path and orientation disagree, or the car hardly moves"), None
+    noise = noise_of(raw.times_us / 1e6, raw.xyz, Rotation.from_quat(raw.quaternion))
+    said = f"positions have {100 * noise.white:.1f} cm of noise and wander by {100 * noise.wander:.1f} cm per root second"
+    if how is None:
+        noisy = max(noise.white, noise.wander) > NOISY and recording.setup.poses.orientation.kind != "from_motion"
+        return Finding(item, ATTENTION if noisy else OK, f"{said}, to the car's side", ("pose-noise",) if noisy else ()), None
+    try:
+        track = recording.track
+    except DataError as error:
+        return Finding(item, WRONG, str(error), ("pose-noise",)), None
+    effect = track.smoothed
+    assert effect is not None
+    said += f"; smoothing moves them by {100 * effect.moved:.1f} cm (rms), {100 * effect.most:.1f} cm at most, at {effect.when:.2f} s"
+    return Finding(item, OK, said), track
 
 
 def _azimuth(recording: Recording, name: str) -> float:
@@ -121,7 +150,7 @@ def upright(recording: Recording, name: str) -> Finding:
     return Finding(item, OK, said)
 
 
-def pictures(recording: Recording, look: Look) -> Finding:
+def pictures(recording: Recording, look: Look, path: Path) -> Finding:
     """Rates and gaps of a camera's pictures; whether they change while the car drives, and show anything."""
     stream = recording.streams[look.name]
     steps = np.diff(stream.timestamps) / 1e6
@@ -130,7 +159,6 @@ def pictures(recording: Recording, look: Look) -> Finding:
     if look.flat > 0.5:
         return Finding(item, WRONG, f"{said}; {100 * look.flat:.0f} % are of one colour", ("pictures-flat",))
     if look.still > 0.3:
-        path = path_of(recording.track)
         moved = np.array([path.distance(pair)[0] for pair in look.times])
         if (moved > 0.3).mean() > 0.5:
             return Finding(item, WRONG, f"{said}; {100 * look.still:.0f} % repeat the one before while the car moves", ("pictures-frozen",))

@@ -9,6 +9,7 @@ OK, ATTENTION, WRONG, UNKNOWN = "ok", "attention", "wrong", "cannot tell"
 FAULTS = {
     "recording-broken": "recording.yaml or a file that it names can't be used: the message says which",
     "pose-gaps": "the poses have gaps: no plan is made across more than 0.5 s",
+    "pose-noise": "the model reads histories to centimetres: say poses.smooth: true, and give the wheels' speed (poses.speed)",
     "pose-rate": "poses are rarer than 5 per second: log more of them",
     "quaternion-order": "swap poses.orientation.order (xyzw, wxyz), or the order of its columns",
     "rotation-inverse": "say poses.orientation.rotates: world_to_body (or take it away)",

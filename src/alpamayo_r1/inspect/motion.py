@@ -149,8 +149,15 @@ def _across(x: torch.Tensor, ground: Ground) -> torch.Tensor:
     change = torch.where(_inner(ground.seen), c * rows + s * columns, 0.0)
     change = change - change.mean(0) * (len(x) > 8)  # what stays in place in all pictures is the car's own, or of the pixels
     level = change.flatten(1).std(1)
-    local = torch.nn.functional.avg_pool2d((change**2)[:, None], 13, 1, 6, count_include_pad=False)[:, 0].sqrt()
+    local = _local_mean(change**2, 13).sqrt()
     return (change / (local + 0.2 * level[:, None, None] + 0.3)).clamp(-2.5, 2.5)
+
+
+def _local_mean(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Means [N, a, b] over squares of an odd side about each place, as far as they lie inside."""
+    for shape in ((side, 1), (1, side)):
+        x = torch.nn.functional.avg_pool2d(x, shape, 1, (shape[0] // 2, shape[1] // 2), count_include_pad=False)
+    return x
 
 
 def _inner(seen: torch.Tensor) -> torch.Tensor:
@@ -160,7 +167,7 @@ def _inner(seen: torch.Tensor) -> torch.Tensor:
 
 def _high(x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """Strips [N, a, b] without their slow changes and with unit deviation, 0 where not seen."""
-    slow = torch.nn.functional.avg_pool2d(x[:, None], 15, 1, 7, count_include_pad=False)[:, 0]
+    slow = _local_mean(x, 15)
     high = torch.where(seen, x - slow, 0.0)
     level = high.flatten(1).std(1)
     return high / level.clamp_min(0.3)[:, None, None]

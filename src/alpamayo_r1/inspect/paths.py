@@ -156,8 +156,6 @@ def rates(track: Track) -> Finding:
     steps = np.diff(track.times_us) / 1e6
     rate, gap = 1 / float(np.median(steps)), float(steps.max())
     said = f"{len(track.times_us):,} poses, {rate:.1f} per second, longest gap {gap:.2f} s"
-    if track.smoothed:
-        said += f"; smoothing moves positions by {100 * track.smoothed:.1f} cm (rms)"
     if gap > 0.5:
         return Finding("poses: rate", ATTENTION, said, ("pose-gaps",))
     if rate < 5:

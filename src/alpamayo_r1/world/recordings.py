@@ -34,9 +34,14 @@ OTHER_CAR: dict[str, Calibration] = {
 """A car with four pinhole cameras of 1280 x 720, mounted higher and turned otherwise than the nominal rig."""
 
 
+STANDS = 0.02
+"""m/s below which wheels log 0."""
+
+
 @dataclass(frozen=True)
 class Car:
     """How a recording is taken. lever_arm: of the GPS antenna. noise, drift: metres of white noise and of a slow wander per sqrt(s).
+    wheel_noise: m/s, while they turn.
 
     camera_clock: seconds that the cameras' clock is ahead of the poses'. place: where the drive starts, east and north in metres and its
     heading in radians from east.
@@ -48,9 +53,10 @@ class Car:
     lever_arm: tuple[float, float, float] = (0.4, 0.15, 1.6)
     noise: float = 0.01
     drift: float = 0.02
+    wheel_noise: float = 0.01
     camera_clock: float = 0.137
     place: tuple[float, float, float] = (352.0, -118.0, 0.61)
-    smooth: float = 0.6
+    smooth: bool = True
     views: tuple[int, int] = (640, 360)
 
 
@@ -100,6 +106,7 @@ def pose_table(scene: SceneBatch, start: float, end: float, car: Car) -> pd.Data
     antenna = world.apply(local + turn.apply(car.lever_arm)) + np.array([east, north, 0.0]) + error
     quaternion = (world * turn).as_quat()
     speed = np.interp(t, clock, np.hypot(log["vx"].to_numpy(), log["vy"].to_numpy()))
+    speed += np.where(speed > STANDS, generator.normal(0, car.wheel_noise, len(t)), -speed)
     columns = [t, *antenna.T, *quaternion.T, speed]
     return pd.DataFrame(dict(zip(("time", "x", "y", "z", "qx", "qy", "qz", "qw", "speed"), columns)))
 

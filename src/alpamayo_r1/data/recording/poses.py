@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from alpamayo_r1.data.clock import LATEST_US, read_times
 from alpamayo_r1.data.errors import BadRecording
 from alpamayo_r1.data.recording.fields import bad
 from alpamayo_r1.data.recording.schema import TO_BODY, UNITS, Orientation, Poses
+from alpamayo_r1.data.recording.smoothing import Effect, smoothed
 from alpamayo_r1.data.recording.wgs84 import from_enu, to_enu
 from alpamayo_r1.data.tables import MAX_ROWS, numbers, read_parquet, reading
 
@@ -37,7 +38,7 @@ class Track:
     """Where the rear axle was: times_us i64[T] on the poses' clock, xyz f64[T, 3] from `origin` on, quaternion f64[T, 4] x y z w.
 
     origin: the first position in the recording's own frame (degrees and metres where that is WGS84). speed: of the wheels, m/s, or None.
-    smoothed: how far smoothing moved the positions, metres (root mean square).
+    smoothed: what smoothing did to them, None where it was not asked for.
     """
 
     times_us: np.ndarray
@@ -47,7 +48,7 @@ class Track:
     world: str
     lever_arm: np.ndarray
     speed: np.ndarray | None
-    smoothed: float = 0.0
+    smoothed: Effect | None = None
 
     def to_own(self, xyz: np.ndarray) -> np.ndarray:
         """Positions [..., 3] of the track's frame -> the recording's own: x, y, z in its axes, or lat, lon, height."""
@@ -126,14 +127,17 @@ def read_track(poses: Poses) -> Track:
     given = numbers(table, poses.position, name, BadRecording)
     given = given if given.shape[1] == 3 else np.concatenate([given, np.zeros((len(given), 1))], 1)
     place, origin = _places(given, poses.world, name)
-    lever = np.array(poses.lever_arm)
-    place, smoothed = smooth(times, place, poses.smooth) if poses.smooth else (place, 0.0)
+    lever, effect = np.array(poses.lever_arm), None
+    if poses.smooth is not None and poses.smooth.seconds:  # before a heading is taken from their motion
+        place, effect = smoothed(times / 1e6, place, Rotation.identity(len(place)), None, poses.smooth)
     turn = _turns(table, poses.orientation, poses.world, times, place, name)
     speed = None if poses.speed is None else numbers(table, [poses.speed], name, BadRecording)[:, 0] * poses.speed_scale
     xyz = place - turn.apply(lever)
     if not isinstance(turn, Rotation) or not np.isfinite(xyz).all():
         raise bad(f"{name} holds NaN", "numbers in every row", "drop these rows: poses are interpolated across")
-    return Track(times, xyz, turn.as_quat(), origin, poses.world, lever, speed, smoothed)
+    if poses.smooth is not None and not poses.smooth.seconds:
+        xyz, effect = smoothed(times / 1e6, xyz, turn, speed, poses.smooth)
+    return Track(times, xyz, turn.as_quat(), origin, poses.world, lever, speed, effect)
 
 
 def _places(given: np.ndarray, world: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -203,21 +207,3 @@ def heading_of(times_us: np.ndarray, place: np.ndarray) -> np.ndarray:
         return np.zeros(len(place))
     yaw = np.unwrap(np.arctan2(way[moving, 1], way[moving, 0]))
     return np.interp(seconds, seconds[moving], yaw)
-
-
-def smooth(times_us: np.ndarray, place: np.ndarray, seconds: float) -> tuple[np.ndarray, float]:
-    """Positions [T, 3] after a local fit of parabolas over so many seconds (Savitzky-Golay), and by how much it moved them."""
-    from scipy.signal import savgol_filter
-
-    t = (times_us - times_us[0]) / 1e6
-    step = min(max(float(np.median(np.diff(t))), 0.005), 0.1)
-    even = np.arange(0, t[-1] + step, step)
-    window = 2 * round(seconds / step / 2) + 1
-    if window < 5 or window > len(even):
-        raise bad(
-            f"poses.smooth is {seconds:g} s over poses every {step:.3g} s", "at least 4 poses, and less than the log", "choose another"
-        )
-    values: Any = np.stack([np.interp(even, t, place[:, i]) for i in range(3)], -1)
-    fitted = np.asarray(savgol_filter(values, window, 2, axis=0))
-    found = np.stack([np.interp(t, even, fitted[:, i]) for i in range(3)], -1)
-    return found, float(np.sqrt(((found - place) ** 2).sum(1).mean()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ class Orientation:
 
 
 @dataclass(frozen=True)
+class Smoothing:
+    """How positions are smoothed: as a car can have driven them, with the noise (metres, and metres per root second; None: estimated), or
+    by parabolas over so many seconds. most: metres that a position may move.
+    """
+
+    most: float = 1.0
+    noise: float | None = None
+    wander: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Poses:
     """Where the poses stand and what their columns mean. lever_arm: the point they are of, in the vehicle frame, metres."""
 
@@ -58,7 +71,7 @@ class Poses:
     orientation: Orientation
     lever_arm: tuple[float, ...]
     clock_offset: float
-    smooth: float
+    smooth: Smoothing | None
     speed: str | None
     speed_scale: float
 
@@ -185,11 +198,34 @@ def _poses(fields: Fields, root: Path) -> Poses:
     poses = Poses(
         file, column, unit, position, world, _orientation(fields.section("orientation"), world),
         fields.numbers("lever_arm", (3,), -20, 20, default=(0.0, 0.0, 0.0)),
-        fields.number("clock_offset", -3600, 3600, default=0.0),
-        fields.number("smooth", 0, 5, default=0.0), speed, scale,
+        fields.number("clock_offset", -3600, 3600, default=0.0), _smoothing(fields), speed, scale,
     )  # fmt: skip
     fields.done()
+    if poses.smooth is not None and not poses.smooth.seconds and poses.orientation.kind == "from_motion":
+        raise bad(
+            "poses.smooth needs an orientation of its own, but poses.orientation.kind is from_motion",
+            "columns with an orientation, or a number of seconds over which positions alone are smoothed",
+            "say for example smooth: 0.6",
+        )
     return poses
+
+
+def _smoothing(fields: Fields) -> Smoothing | None:
+    """`smooth`: true, a mapping, or seconds; false and 0 are none."""
+    given = fields.get("smooth", "true", default=False)
+    if isinstance(given, bool):
+        return Smoothing() if given else None
+    if not isinstance(given, Mapping):
+        seconds = fields.number("smooth", 0, 5)
+        return Smoothing(seconds=seconds) if seconds else None
+    how = fields.section("smooth")
+    found = Smoothing(
+        how.number("most", 0.01, 100, default=1.0),
+        how.number("noise", 1e-4, 50, default=None),
+        how.number("wander", 1e-4, 50, default=None),
+    )
+    how.done()
+    return found
 
 
 def _orientation(fields: Fields, world: str) -> Orientation:

@@ -39,8 +39,8 @@ LEAST = 2e-4
 WHEELS = 0.01
 """m/s of noise of the wheels' speed at least."""
 
-STANDS, SURE = 0.05, 0.002
-"""m/s that a car has at most which counts as standing, and the m/s to which it then is known."""
+STANDS, SURE, HOLDS = 0.05, 0.001, 0.01
+"""m/s that a car has at most which counts as standing, the m/s to which it then is known, and the share of SLIP that is left."""
 
 FINEST = 0.04
 """Seconds between two moments of the fit at least; poses that are closer are averaged."""
@@ -218,11 +218,12 @@ def _equations(
         targets.append(np.broadcast_to(target / sigma, number))
         begun += number
 
-    root = np.sqrt(dt)
+    root, still = np.sqrt(dt), _stands(t, measured, ahead, wheels, noise)
+    slip = SLIP * noise.wander * root * np.where(still[1:] & still[:-1], HOLDS, 1.0)
     fades = np.exp(-dt / FORGETS)
     for i in range(3):
         half = -ahead[:, i] * dt / 2
-        say(SLIP * noise.wander * root, 0.0, (there + P + i, 1.0), (here + P + i, -1.0), (here + S, half), (there + S, half))
+        say(slip, 0.0, (there + P + i, 1.0), (here + P + i, -1.0), (here + S, half), (there + S, half))
         say(noise.wander * root, 0.0, (there + B + i, 1.0), (here + B + i, -fades))
         say(noise.white, measured[:, i], (this + P + i, 1.0), (this + B + i, 1.0))
         say(noise.wander * np.sqrt(FORGETS / 2), 0.0, (this[:1] + B + i, 1.0))
@@ -232,7 +233,6 @@ def _equations(
     say(FIRST, 0.0, (this[:1] + A, 1.0))
     if wheels is not None:
         say(max(float(np.median(np.abs(np.diff(wheels, 2)))) / 1.65, WHEELS), wheels, (this + S, 1.0))
-    still = _stands(t, measured, ahead, wheels, noise)
     say(SURE, 0.0, (this[still] + S, 1.0))
     entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
     return csr_matrix(entries, shape=(begun, STATES * count)), np.concatenate(targets)

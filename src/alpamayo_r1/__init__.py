@@ -22,7 +22,7 @@ testing      stand-ins for tests and benches: observations, models, vocabularies
 train        training and validating the small model on the world                                <- core metrics world
 predict      a few clips: records, pages, films                                                  <- core metrics data draw planner
 evaluate     many clips: durable rows, intervals, reports                                        <- core metrics data draw planner predict
-serve        plans over HTTP, and the page to play with: queue, gate, addresses               <- core data draw drive evaluate planner world
+serve        plans over HTTP, and the page to play with: queue, gate, addresses        <- core data draw drive evaluate planner stream world
 client       `Client`: a planner that a service runs                                             <- core
 drive        closed loop: a driver plans, a car follows, the world answers   <- core metrics draw planner predict train evaluate world
 bench        how fast this machine plans                                                         <- core engine planner stream testing

@@ -15,6 +15,7 @@ from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.planner import Planner
+from alpamayo_r1.serve.queue import Limits
 from alpamayo_r1.testing import tiny_checkpoint
 from alpamayo_r1.world.clips import write_clips
 from support.golden15 import GOLDEN15
@@ -30,6 +31,8 @@ pytestmark = [
 
 SHOWN = 'html[data-shown]:not([data-shown=""])'
 WAIT = 60_000
+SHORT = Limits(max_tokens=8)
+"""A random model never stops by itself."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def place(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def url(place) -> Iterator[str]:
     planner = Planner.of(*load_checkpoint(place / "tiny", dtype=torch.float32))
-    with open_source(place / "clips") as source, served(planner, source, evaluations=[place / "eval"]) as found:
+    with open_source(place / "clips") as source, served(planner, source, evaluations=[place / "eval"], limits=SHORT) as found:
         yield found
 
 
@@ -254,7 +257,7 @@ def test_the_service_describes_itself(browser, url):
 
 def test_alpamayo_15_is_told_where_to_go_and_asked(browser, place):
     planner = Planner.of(*load_checkpoint(GOLDEN15 / "checkpoint", dtype=torch.float32))
-    with open_source(place / "clips") as source, served(planner, source) as url:
+    with open_source(place / "clips") as source, served(planner, source, limits=SHORT) as url:
         page = browser.new_page()
         page.set_default_timeout(WAIT)
         page.goto(url)
@@ -282,10 +285,10 @@ def test_what_is_shown_is_what_was_planned(page, place):
     reply = page.evaluate(
         """async () => { const { peek, planKey } = await import('/page/api.js');
         const [clip, t0] = document.documentElement.dataset.shown.split(' ');
-        return JSON.stringify(peek(planKey(clip, Number(t0), {samples: 3, seed: 42}))); }"""
+        return JSON.stringify(peek(planKey(clip, Number(t0), {samples: 3, seed: 42, max_tokens: 8}))); }"""
     )
     found = json.loads(reply)
-    planner = Planner.of(*load_checkpoint(place / "tiny", dtype=torch.float32))
+    planner = Planner.of(*load_checkpoint(place / "tiny", dtype=torch.float32), fast=True)
     with open_source(place / "clips") as source:
         sample = source.clip(found["clip_id"]).sample(found["t0_us"], need_future=False)
-    assert torch.equal(torch.tensor(found["plans"][0]["xyz"]), planner.plan(sample.observation, samples=3, seed=42).xyz)
+    assert torch.equal(torch.tensor(found["plans"][0]["xyz"]), planner.plan(sample.observation, samples=3, seed=42, max_tokens=8).xyz)

@@ -231,7 +231,7 @@ def moment(t0_us: int):
 
 def test_equal_requests_are_planned_at_once_and_others_in_turn():
     slow = Slow()
-    queue = Queue(slow, Limits(batch=3))
+    queue = Queue(lambda: slow, Limits(batch=3))
     jobs = [queue.plan(moment(0), PlanOptions(seed=9))]
     while queue.waiting:
         time.sleep(0.001)
@@ -244,7 +244,7 @@ def test_equal_requests_are_planned_at_once_and_others_in_turn():
 
 def test_one_bad_request_of_several_fails_alone():
     slow = Slow()
-    queue = Queue(slow, Limits())
+    queue = Queue(lambda: slow, Limits())
     first = queue.plan(moment(0), PlanOptions(seed=9))
     while queue.waiting:
         time.sleep(0.001)
@@ -258,7 +258,7 @@ def test_one_bad_request_of_several_fails_alone():
 
 def test_a_full_queue_says_when_to_come_again_and_forgets_who_left():
     slow = Slow()
-    queue = Queue(slow, Limits(waiting=2))
+    queue = Queue(lambda: slow, Limits(waiting=2))
     queue.plan(moment(0), PlanOptions(seed=9))
     while queue.waiting:
         time.sleep(0.001)
@@ -274,7 +274,7 @@ def test_a_full_queue_says_when_to_come_again_and_forgets_who_left():
 
 def test_who_waited_too_long_is_told_so():
     slow = Slow()
-    queue = Queue(slow, Limits(wait_s=0.05))
+    queue = Queue(lambda: slow, Limits(wait_s=0.05))
     queue.plan(moment(0), PlanOptions(seed=9))
     while queue.waiting:
         time.sleep(0.001)

@@ -50,9 +50,11 @@ def maybe_text(given: str | None) -> str | None:
 
 def maybe_precision(given: str | None) -> str | None:
     """The name of a precision, "auto", or nothing."""
+    if given is None:
+        return None
     from alpamayo_r1.core.precision import NAMES
 
-    if given is not None and given not in NAMES:
+    if given not in NAMES:
         raise typer.BadParameter(f"{given!r} was given, expected one of {', '.join(NAMES)}")
     return given
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import secrets
 import threading
+import warnings
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alpamayo_r1.cli.options import Checkpoint, Data, Device, Fast, Memory, Precision, maybe_text, place, text, whole
 from alpamayo_r1.cli.progress import Meter, metered
+from alpamayo_r1.core.notes import NoteWarning
+
+if TYPE_CHECKING:
+    from alpamayo_r1.serve.door import Door
 
 Host = Annotated[str, typer.Option(callback=text, help="Address to listen on; any but this machine's own needs a token.")]
 Port = Annotated[int, whole(0, 65535, "Port to listen on; 0: a free one.")]
@@ -84,7 +90,7 @@ def start(
     *,
     browse: bool,
 ) -> None:
-    """Loads, listens, and serves until interrupted.
+    """Listens, and serves until interrupted; clips are opened and the model is loaded meanwhile.
 
     Raises:
         ValueError: the extra is not installed, or what was given does not fit. OSError: the address is taken.
@@ -93,22 +99,37 @@ def start(
     if missing:
         raise ValueError(f"serving needs {', '.join(missing)}: pip install 'alpamayo-r1[serve]'")
 
-    from alpamayo_r1.data.source import open_source
-    from alpamayo_r1.planner import load
-    from alpamayo_r1.serve.app import make_app
-    from alpamayo_r1.serve.evaluations import Evaluations
+    from alpamayo_r1.core.config import read_config
+    from alpamayo_r1.core.hub import checkpoint_folder
+    from alpamayo_r1.serve.evaluations import check_evaluations
     from alpamayo_r1.serve.guard import is_loopback
-    from alpamayo_r1.serve.queue import Limits
     from alpamayo_r1.serve.run import listening, run
 
-    Evaluations(evaluations)  # raises before the model is loaded
+    check_evaluations(evaluations)
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
-    with open_source(data) as source, listening(host, port) as at:
-        with metered(Meter(f"loading {checkpoint}", None, "")):
-            planner = load(checkpoint, **asdict(machine))
-        limits = Limits(waiting=waiting)
-        app = make_app(planner, source, name=shown(checkpoint), token=token, limits=limits, evaluations=evaluations)
+    with ExitStack() as opened, listening(host, port) as at:
+        config = read_config(checkpoint_folder(checkpoint))
+
+        def build(door: Door) -> None:
+            from alpamayo_r1.data.source import open_source
+            from alpamayo_r1.planner import load, pick_device
+            from alpamayo_r1.serve.app import make_app
+            from alpamayo_r1.serve.model import Model
+            from alpamayo_r1.serve.queue import Limits
+
+            source = opened.enter_context(open_source(data))
+            model, limits = Model(config, pick_device(machine.device)), Limits(waiting=waiting)
+            app = make_app(model, source, name=shown(checkpoint), token=token, limits=limits, evaluations=evaluations)
+            door.open(app, app.state.service.close)
+            try:
+                with metered(Meter(f"loading {checkpoint}", None, "")):
+                    model.put(load(checkpoint, **asdict(machine)))
+            except BaseException as error:
+                model.fail(error)
+                raise
+            warnings.filterwarnings("ignore", category=NoteWarning)  # from here on plans carry their notes
+
         shown_host = f"[{host}]" if ":" in host else host
         url = f"http://{shown_host}:{at.getsockname()[1]}/" + ("" if token is None else f"#token={token}")
 
@@ -119,7 +140,7 @@ def start(
 
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-        run(app, at, ready)
+        run(build, token, at, ready)
 
 
 def shown(checkpoint: str) -> str:

@@ -15,6 +15,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+BODY = 160 * 2**20
+"""Bytes of a request at most."""
+
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -125,12 +128,14 @@ async def drain(receive: Receive, most: int) -> None:
         more = message["type"] == "http.request" and message.get("more_body", False)
 
 
-async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:
-    """Answers with an error; a WebSocket is closed before it opens."""
+async def refuse(scope: Scope, send: Send, status: int, text: str, retry_after: int | None = None) -> None:
+    """Answers with an error; a WebSocket is closed before it opens. retry_after: seconds."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": text[:120]})
         return
-    body = json.dumps({"error": {"type": "PermissionError" if status in (401, 403) else "ValueError", "text": text}}).encode()
+    kind = {401: "PermissionError", 403: "PermissionError", 503: "Busy"}.get(status, "ValueError")
+    body = json.dumps({"error": {"type": kind, "text": text}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    headers += [] if retry_after is None else [(b"retry-after", str(retry_after).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -18,6 +18,7 @@ from typing import Any
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import Observation, Plan
 from alpamayo_r1.planner import Planner
+from alpamayo_r1.serve.guard import BODY
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,19 @@ class Limits:
     """What the service takes on.
 
     batch: plans made at once. waiting: requests that wait for the planner at most. wait_s: seconds that one waits at most. body: bytes of a
-    request at most. samples, max_tokens, steps: of one request at most. streams: open at once at most. pictures: bytes of samples of clips
-    that are kept.
+    request at most. samples, max_tokens, steps: of one request at most. streams: open at once at most, each closed after
+    idle_s seconds of silence. pictures: bytes of samples of clips that are kept.
     """
 
     batch: int = 4
     waiting: int = 16
     wait_s: float = 30.0
-    body: int = 160 * 2**20
+    body: int = BODY
     samples: int = 64
     max_tokens: int = 1024
     steps: int = 100
     streams: int = 8
+    idle_s: float = 600.0
     pictures: int = 256 * 2**20
 
 
@@ -57,19 +59,23 @@ class Job:
     call: Callable[[], Any] | None = None
     observation: Observation | None = None
     options: PlanOptions | None = None
+    planner: Callable[[], Planner] | None = None
 
     def goes_with(self, other: Job) -> bool:
-        """Whether two plans may be made at once: same options, and pictures of one shape."""
+        """Whether two plans may be made at once: by one planner, same options, and pictures of one shape."""
         if self.observation is None or other.observation is None:
             return False
         one, two = self.observation.frames, other.observation.frames
-        return getattr(one, "shape", None) == getattr(two, "shape", None) and self.options == other.options
+        return getattr(one, "shape", None) == getattr(two, "shape", None) and (self.options, self.planner) == (other.options, other.planner)
 
 
 class Queue:
-    """The requests to one planner, in turn. Close it: its thread then ends."""
+    """The requests to one model, in turn. Close it: its thread then ends.
 
-    def __init__(self, planner: Planner, limits: Limits):
+    planner: what gives the planner, and waits where it is still loading.
+    """
+
+    def __init__(self, planner: Callable[[], Planner], limits: Limits):
         self.planner, self.limits = planner, limits
         self._jobs: deque[Job] = deque()
         self._there = threading.Condition()
@@ -78,11 +84,12 @@ class Queue:
         self._thread = threading.Thread(target=self._work, name="planner", daemon=True)
         self._thread.start()
 
-    def plan(self, observation: Observation, options: PlanOptions) -> Future[Plan]:
-        """A plan to come. Raises Busy."""
-        alone = options.noise is not None
-        call = (lambda: self.planner.plan(observation, options)) if alone else None
-        return self._add(Job(time.monotonic(), call=call, observation=None if alone else observation, options=options))
+    def plan(self, observation: Observation, options: PlanOptions, planner: Callable[[], Planner] | None = None) -> Future[Plan]:
+        """A plan to come, by the queue's planner or by another one that shares its model. Raises Busy."""
+        which = planner or self.planner
+        if options.noise is not None:
+            return self._add(Job(time.monotonic(), call=lambda: which().plan(observation, options)))
+        return self._add(Job(time.monotonic(), observation=observation, options=options, planner=which))
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """What a function gives, called in turn by the planner's thread. Raises Busy."""
@@ -155,7 +162,8 @@ class Queue:
         """Sets the results of jobs that may be done at once; where that fails, each is done alone, so that one's mistake stays its own."""
         if len(batch) > 1:
             try:
-                plans = self.planner.plans([job.observation for job in batch if job.observation is not None], batch[0].options)
+                assert batch[0].planner is not None
+                plans = batch[0].planner().plans([job.observation for job in batch if job.observation is not None], batch[0].options)
             except Exception:
                 plans = []
             for job, plan in zip(batch, plans):
@@ -166,7 +174,7 @@ class Queue:
                 if job.call is not None:
                     job.result.set_result(job.call())
                 else:
-                    assert job.observation is not None
-                    job.result.set_result(self.planner.plan(job.observation, job.options))
+                    assert job.observation is not None and job.planner is not None
+                    job.result.set_result(job.planner().plan(job.observation, job.options))
             except BaseException as error:
                 job.result.set_exception(error)

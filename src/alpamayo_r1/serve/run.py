@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import h11
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from alpamayo_r1.core.notes import NoteWarning
+from alpamayo_r1.serve.door import Door
+from alpamayo_r1.serve.guard import BODY, App
 
 CLOSING = 5
 """Seconds that requests have to end in when the service stops."""
 
+HEAD_S = 30
+"""Seconds in which the head of a connection's first request must come."""
 
 KEPT_OPEN = 75
 """Seconds that an idle connection stays open: longer than any Retry-After."""
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 whose answer to what is no HTTP is an error as everywhere."""
+    """HTTP/1.1 whose answer to what is no HTTP is an error as everywhere, and which waits for a request's head no longer than HEAD_S."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to wait."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEAD_S, self._close_unless_asked)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the wait."""
+        self._late.cancel()
+        super().connection_lost(exc)
+
+    def _close_unless_asked(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answers bytes that are no request."""
@@ -63,15 +79,26 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
-def server(app: FastAPI, ready: Callable[[], None]) -> Server:
-    """The server of an application; `run(sockets=[...])` serves until `should_exit` is set."""
-    warnings.filterwarnings("ignore", category=NoteWarning)  # plans carry their notes
+def server(app: App, ready: Callable[[], None], body: int = BODY) -> Server:
+    """The server of an application; `run(sockets=[...])` serves until `should_exit` is set. body: bytes of a message at most."""
     settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "on", "ws": "websockets-sansio"}
     settings |= {"timeout_graceful_shutdown": CLOSING, "timeout_keep_alive": KEPT_OPEN, "backlog": 512}
-    config = uvicorn.Config(app, http=Protocol, ws_max_size=app.state.service.limits.body, **settings)
-    return Server(config, ready)
+    return Server(uvicorn.Config(app, http=Protocol, ws_max_size=body, **settings), ready)  # type: ignore[arg-type]
 
 
-def run(app: FastAPI, at: socket.socket, ready: Callable[[], None]) -> None:
-    """Serves an application on a bound socket until it is interrupted."""
-    server(app, ready).run(sockets=[at])
+def run(build: Callable[[Door], None], token: str | None, at: socket.socket, ready: Callable[[], None]) -> None:
+    """Serves on a bound socket until it is interrupted: the page's files at once, everything else once a thread has built it.
+
+    build, token: as of `Door`. Raises what build raises.
+    """
+    door = Door(build, token)
+
+    def listens() -> None:
+        ready()
+        door.begin()
+
+    serving = server(door, listens)
+    door.failed = lambda: setattr(serving, "should_exit", True)
+    serving.run(sockets=[at])
+    if door.error is not None:
+        raise door.error

@@ -106,8 +106,12 @@ def scene_as_json(sample: Sample) -> dict[str, Any]:
     }
 
 
-def picture(observation: Observation, camera: str, frame: int, form: str) -> bytes:
-    """A camera's picture of frame 0 (oldest) to K - 1 (t0) as "jpeg" or, without loss, "png". Raises MissingCamera, ValueError."""
+def picture(observation: Observation, camera: str, frame: int, form: str, width: int | None = None) -> bytes:
+    """A camera's picture of frame 0 (oldest) to K - 1 (t0) as "jpeg" or, without loss, "png"; width: pixels across at most.
+
+    Raises:
+        MissingCamera, ValueError: what there is not.
+    """
     from PIL import Image
 
     if camera not in observation.cameras:
@@ -117,7 +121,10 @@ def picture(observation: Observation, camera: str, frame: int, form: str) -> byt
         raise ValueError(f"frame is {frame}, expected 0 (oldest) to {count - 1} (at t0)")
     pixels = observation.frames[observation.cameras.index(camera), frame].permute(1, 2, 0).contiguous().cpu().numpy()
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format=form, quality=88)
+    image = Image.fromarray(pixels)
+    if width is not None and width < image.width:
+        image = image.resize((width, max(1, round(width * image.height / image.width))), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    image.save(file, format=form, quality=88)
     return file.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -50,6 +50,12 @@ PlanOptionsJson = Annotated[dict[str, Any], WithJsonSchema(_options(PLAN_OPTIONS
 AskOptionsJson = Annotated[dict[str, Any], WithJsonSchema(_options(ASK_OPTIONS, AskOptions))]
 
 
+ENGINE: Any = Field(
+    False,
+    description="Whether the engine plans on a CPU too, which is sooner: the same words, and paths within 1e-5 m of those without it.",
+)
+
+
 class Body(BaseModel):
     """A body whose values are of the types that it names, and that holds nothing else."""
 
@@ -69,6 +75,15 @@ class PlanBody(Scene):
 
     options: PlanOptionsJson = Field(default_factory=dict, description="What is asked of the plan.")
     draw: bool = Field(False, description="Whether to send each sample's corridor on each camera's picture too.")
+    engine: bool = ENGINE
+
+
+class StreamBody(Body):
+    """The beginning of a stream."""
+
+    options: PlanOptionsJson = Field(default_factory=dict, description="What is asked of every plan.")
+    draws: Literal["kept", "fresh"] = Field("kept", description="'kept': all steps draw from one seed; 'fresh': another one for each.")
+    engine: bool = ENGINE
 
 
 class AskBody(Scene):

@@ -70,16 +70,16 @@ export const clip = (id) => keep(`clip ${id}`, () => get(`/api/clips/${encodeURI
 export const scene = (id, t0) => keep(`scene ${id} ${t0}`, () => get(`/api/clips/${encodeURIComponent(id)}/scene?t0_us=${t0}`));
 
 export const pictureKey = (id, t0, camera) => `picture ${id} ${t0} ${camera}`;
-export function picture(id, t0, camera) {
+export function picture(id, t0, camera, width) {
   return keep(pictureKey(id, t0, camera), async () => {
-    const answer = await ask(`/api/clips/${encodeURIComponent(id)}/frames/${camera}?t0_us=${t0}`);
+    const answer = await ask(`/api/clips/${encodeURIComponent(id)}/frames/${camera}?t0_us=${t0}&width=${width}`);
     return createImageBitmap(await answer.blob());
   });
 }
 
 export const planKey = (id, t0, options) => `plan ${id} ${t0} ${JSON.stringify(options)}`;
 export function plan(id, t0, options) {
-  return keep(planKey(id, t0, options), () => post("/api/plan", { clip_id: id, t0_us: t0, options, draw: true }));
+  return keep(planKey(id, t0, options), () => post("/api/plan", { clip_id: id, t0_us: t0, options, draw: true, engine: true }));
 }
 
 /** A stream of plans: `step` gives the reply for t0, the same that `plan` would give. */
@@ -94,7 +94,7 @@ export class Stream {
     this.ready = new Promise((resolve, reject) => {
       this.socket.onopen = resolve;
       this.socket.onerror = () => reject(new Refused(0, "gone", "The service opens no stream.", 0));
-    }).then(() => this.exchange({ options, draws: "kept" }));
+    }).then(() => this.exchange({ options, draws: "kept", engine: true }));
     this.ready.catch(() => {});
   }
 

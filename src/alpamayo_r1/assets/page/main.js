@@ -10,7 +10,15 @@ const STEP = 100_000;
 
 const state = { about: null, clips: [], clip: null, range: null, t0: 5_100_000, reason: "", navigation: "", guidance: 1, lit: null, pinned: {}, playing: false, drive: null };
 
-const settings = () => ({ samples: clamp(Number($("samples").value) || 1, 1, 16), seed: clamp(Math.floor(Number($("seed").value)) || 0, 0, 2 ** 31 - 1) });
+const MOST_TOKENS = 256;
+
+/** What is asked of every plan; fewer tokens than usual where the service gives no more. */
+function settings() {
+  const { samples, max_tokens } = state.about?.limits ?? { samples: 16, max_tokens: MOST_TOKENS };
+  const found = { samples: clamp(Number($("samples").value) || 1, 1, Math.min(16, samples)), seed: clamp(Math.floor(Number($("seed").value)) || 0, 0, 2 ** 31 - 1) };
+  return max_tokens < MOST_TOKENS ? { ...found, max_tokens } : found;
+}
+
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const seconds = (us) => `${(us / 1e6).toFixed(1)} s`;
 
@@ -48,7 +56,9 @@ function render() {
   draw.curve($("speed"), scene, paths, draw.speed, "m/s", 2);
   draw.curve($("curvature"), scene, paths, draw.curvature, "1/m", 0.02);
   describe(scene, now);
-  document.documentElement.dataset.shown = scene && now.every((one) => one.reply) ? `${clip} ${t0}` : "";
+  const pictured = scene?.cameras.every((camera) => api.peek(api.pictureKey(clip, t0, camera)));
+  document.documentElement.dataset.pictured = pictured ? `${clip} ${t0}` : "";
+  document.documentElement.dataset.shown = pictured && now.every((one) => one.reply) ? `${clip} ${t0}` : "";
 }
 
 function litOf(kind, count) {
@@ -67,7 +77,7 @@ function cameras(scene, paths, beside) {
   const place = $("cameras");
   const names = scene?.cameras ?? [];
   if (!names.length) return;
-  const large = names.includes(FRONT) ? FRONT : names[0];
+  const large = largeOf(names);
   const wanted = [
     { camera: large, kind: beside ? "free" : null, large: true },
     ...(beside ? [{ camera: large, kind: "other", large: true }] : []),
@@ -137,7 +147,7 @@ function column({ kind, title, reply }, scene) {
   if (!reply) {
     const note = document.createElement("p");
     note.className = "note";
-    note.textContent = "planning …";
+    note.textContent = state.about?.ready ? "planning …" : "The model is being loaded. Its plans come as soon as it is there.";
     found.append(note);
     return found;
   }
@@ -210,54 +220,71 @@ function describe(scene, now) {
 
 // ------------------------------------------------------------------------------------------------------------------ what is asked
 
-let wanted = 0;
-let busy = false;
-
-/** Gets what is missing for the moment that is shown; while that runs, later wishes replace each other. */
-async function refresh() {
-  render();
-  wanted += 1;
-  if (busy || state.playing) return;
-  busy = true;
-  try {
-    for (let mine = 0; mine !== wanted; ) {
-      mine = wanted;
-      await fill(() => mine === wanted);
+/** Calls what it is given for the newest wish, one at a time: wishes that come meanwhile replace each other. */
+function newest(what) {
+  let wanted = 0;
+  let busy = false;
+  return async () => {
+    wanted += 1;
+    if (busy) return;
+    busy = true;
+    try {
+      for (let mine = 0; mine !== wanted; ) {
+        mine = wanted;
+        await what(() => mine === wanted);
+      }
+    } finally {
+      busy = false;
     }
-  } finally {
-    busy = false;
+  };
+}
+
+const look = newest(() => patiently(lookAt));
+const think = newest((current) => patiently(() => planFor(current)));
+
+/** Gets what is missing for the moment that is shown: its pictures, and beside them the plans. */
+function refresh() {
+  render();
+  if (state.playing || state.drive || !state.clip) return;
+  look();
+  think();
+}
+
+/** Does something, again while the service is busy; says what went wrong otherwise. */
+async function patiently(what) {
+  for (;;) {
+    try {
+      return await what();
+    } catch (error) {
+      if (!(error instanceof api.Refused)) throw error;
+      if (!error.again) {
+        tell("");
+        return warn(error.message);
+      }
+      tell(`busy, again in ${error.again} s`);
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.again));
+    }
   }
 }
 
-async function fill(current) {
-  if (state.drive) return;
+async function lookAt() {
+  await read(state.clip, state.t0);
+  render();
+}
+
+async function planFor(current) {
   const { clip, t0 } = state;
   const began = performance.now();
-  try {
-    tell("reading …", 150);
-    const scene = await api.scene(clip, t0).promise;
-    if (!current()) return;
-    await Promise.all(scene.cameras.map((camera) => api.picture(clip, t0, camera).promise));
+  for (const { options } of variants()) {
+    if (!current() || state.playing || state.drive) return;
+    tell(state.about.ready ? "planning …" : "loading the model …", 150);
+    await api.plan(clip, t0, options).promise;
+    state.about.ready = true;
     render();
-    for (const { options } of variants()) {
-      if (!current()) return;
-      tell("planning …", 150);
-      await api.plan(clip, t0, options).promise;
-      render();
-    }
-    warn("");
-    tell(`${Math.round(performance.now() - began)} ms`);
-  } catch (error) {
-    if (error.status === 503 || error.again) {
-      tell(`busy, again in ${error.again || 1} s`);
-      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.again || 1)));
-      wanted += 1;
-      return;
-    }
-    tell("");
-    warn(error.message);
-    if (!(error instanceof api.Refused)) throw error;
   }
+  if (!current()) return;
+  warn("");
+  tell(`planned in ${Math.round(performance.now() - began)} ms`);
 }
 
 let telling = 0;
@@ -285,7 +312,7 @@ async function choose(id, t0) {
     $("clip").value = state.clip;
     state.pinned = {};
     remember();
-    await refresh();
+    refresh();
   } catch (error) {
     warn(error.message);
     if (!(error instanceof api.Refused)) throw error;
@@ -320,25 +347,33 @@ async function play() {
   state.playing = true;
   const streams = variants().map(({ options }) => new api.Stream(options));
   playButton(true);
-  const { clip } = state;
-  if (state.t0 + STEP > state.range.last) state.t0 = state.range.first;
-  const times = [];
+  const { clip, range } = state;
+  if (state.t0 + STEP > range.last) state.t0 = range.first;
+  const shown = [performance.now()];
+  /** A moment to come: its plans are asked for at once, and the pictures of the next one are read meanwhile. */
+  const ask = (t0) => {
+    const plans = streams.map((stream) => api.peek(api.planKey(clip, t0, stream.options)) ?? stream.step(clip, t0));
+    const pictures = read(clip, t0);
+    if (t0 + STEP <= range.last) read(clip, t0 + STEP).catch(() => {});
+    const coming = { t0, plans: Promise.all(plans), pictures };
+    [coming.plans, pictures].forEach((promise) => promise.catch(() => {}));
+    return coming;
+  };
   try {
-    while (!run.over && state.t0 + STEP <= state.range.last) {
-      const began = performance.now();
-      const next = state.t0 + STEP;
-      if (next + STEP <= state.range.last) read(clip, next + STEP).catch(() => {});
-      const steps = streams.map((stream) => api.peek(api.planKey(clip, next, stream.options)) ?? stream.step(clip, next));
-      await Promise.all([read(clip, next), ...steps]);
+    for (let coming = ask(state.t0 + STEP); coming && !run.over; ) {
+      const { t0, plans, pictures } = coming;
+      await plans;
       if (run.over) break;
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, 100 - (performance.now() - began))));
+      coming = t0 + STEP <= range.last ? ask(t0 + STEP) : null;
+      await pictures;
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, 100 - (performance.now() - shown.at(-1)))));
       if (run.over) break;
-      state.t0 = next;
+      state.t0 = t0;
       render();
-      times.push(performance.now() - began);
-      const mean = times.slice(-10).reduce((a, b) => a + b, 0) / Math.min(10, times.length);
-      tell(`${(1000 / mean).toFixed(1)} per second`);
-      document.documentElement.dataset.played = String(times.length);
+      shown.push(performance.now());
+      const few = shown.slice(-11);
+      tell(`${((1000 * (few.length - 1)) / (few.at(-1) - few[0])).toFixed(1)} per second`);
+      document.documentElement.dataset.played = String(shown.length - 1);
     }
   } catch (error) {
     warn(error.message);
@@ -361,7 +396,7 @@ async function startDrive(event) {
   $("drive").close();
   stop();
   endDrive();
-  const begin = { seed: Math.floor(Number($("drive-seed").value)) || 0, family: $("family").value || null, seconds: 20, options: { samples: 1, seed: settings().seed } };
+  const begin = { seed: Math.floor(Number($("drive-seed").value)) || 0, family: $("family").value || null, seconds: 20, options: { ...settings(), samples: 1 } };
   const socket = new api.Drive(begin);
   try {
     tell("setting the scene …");
@@ -424,8 +459,12 @@ function playButton(on) {
 
 async function read(clip, t0) {
   const scene = await api.scene(clip, t0).promise;
-  await Promise.all(scene.cameras.map((camera) => api.picture(clip, t0, camera).promise));
+  await Promise.all(scene.cameras.map((camera) => api.picture(clip, t0, camera, widthOf(scene.cameras, camera)).promise));
 }
+
+const largeOf = (cameras) => (cameras.includes(FRONT) ? FRONT : cameras[0]);
+/** Pixels across that a picture is sent with: no more than is seen of it. */
+const widthOf = (cameras, camera) => (camera === largeOf(cameras) ? 1280 : 640);
 
 // ------------------------------------------------------------------------------------------------------------------ what is typed
 
@@ -497,7 +536,7 @@ async function question(event) {
   line(text, "mine");
   $("question").value = "";
   try {
-    const { answers } = await api.post("/api/ask", { clip_id: state.clip, t0_us: state.t0, question: text, options: { seed: settings().seed } });
+    const { answers } = await api.post("/api/ask", { clip_id: state.clip, t0_us: state.t0, question: text, options: { ...settings(), samples: 1 } });
     line(`${answers[0].answers[0].trim() || "(no words)"}${answers[0].ended[0] ? "" : " … (cut off)"}`, "answer");
   } catch (error) {
     line(error.message, "note");
@@ -557,9 +596,9 @@ async function begin() {
   setTheme(localStorage.getItem("theme") ?? "auto");
   listen();
   try {
-    state.about = await api.get("/api/service");
-    const [{ clips }, families] = await Promise.all([api.get("/api/clips?count=1000"), api.get("/api/families")]);
-    state.clips = clips;
+    tell("starting …");
+    const [about, { clips }, families] = await Promise.all(["/api/service", "/api/clips?count=1000", "/api/families"].map(api.get));
+    Object.assign(state, { about, clips });
     $("family").replaceChildren(new Option("as the seed says", ""), ...families.map((name) => new Option(name.replaceAll("_", " "), name)));
   } catch (error) {
     warn(error.message);

@@ -286,11 +286,8 @@ def wrong_slot(monkeypatch):
 
     def slip(stream):
         if stream._coming is not None:
-            stream._coming = stream._coming[0], stream._scene.numbers[:3]
-        count = ahead(stream)
-        if stream._ahead is not None:
-            stream._ahead = replace(stream._ahead, numbers=stream._scene.numbers[1:4])
-        return count
+            stream._coming = replace(stream._coming, pictures=stream._step.pictures[:3])
+        return ahead(stream)
 
     monkeypatch.setattr(module.Stream, "read_ahead", slip)
 

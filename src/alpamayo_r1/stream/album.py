@@ -87,7 +87,8 @@ class Album:
         free: list[torch.Tensor] = []
         while len(self._pictures) > room:
             _, picture = self._pictures.popitem(last=False)
-            free += [picture.pixels] if picture.kept else []
+            idle = picture.kept and picture.features is not None and picture.pixels.device.type == "cpu"  # else it may yet be read
+            free += [picture.pixels] if idle else []
         for picture in self._pictures.values():
             if picture.kept:
                 continue

@@ -1,6 +1,6 @@
 """A stream of plans: each equal to a fresh plan of the same observation in every bit, and sooner.
 
-    recognise pictures -> see the new ones -> read the prompt, its beginning read ahead -> words by the last step's -> flow
+    take: recognise pictures | read: see the new ones, read the prompt, its beginning ahead | speak: words by the last step's, flow
 
 What is kept between steps is a function of what it was made from alone: a picture's features of its bytes, keys and values of the first
 tokens of their ids and pictures. So a step that comes late, twice, out of order or never needs no care, and nothing has to be told.
@@ -8,7 +8,8 @@ tokens of their ids and pictures. So a step that comes late, twice, out of order
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -29,11 +30,13 @@ from alpamayo_r1.core.types import FRAMES, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.stream.album import Album, Picture
+from alpamayo_r1.stream.flight import Flight, nothing
 from alpamayo_r1.stream.window import STEP_US, Window
 
 if TYPE_CHECKING:
     from alpamayo_r1.engine.engine import Engine
     from alpamayo_r1.engine.memory import Known
+    from alpamayo_r1.engine.reader import Reading
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,27 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A step that was taken: its scene, the pictures of it, and what is asked. copied: none of the caller's pixels are used any more."""
+
+    scene: Scene
+    pictures: tuple[Picture, ...]
+    options: PlanOptions
+    how: Request
+    clock: Clock | Stopwatch
+    copied: bool = False
+
+
+@dataclass(frozen=True)
+class Coming:
+    """What may be read ahead: the next prompt's layout, and its first pictures."""
+
+    prompt: Prompt
+    numbers: tuple[int, ...]
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
 class ReadAhead:
     """Keys and values of a prompt's first tokens, and what they are a function of: the ids and the pictures that stand there."""
 
@@ -80,12 +104,12 @@ class ReadAhead:
 
 
 class Stream:
-    """Plans along one drive, made by `planner.stream(...)`. Not for concurrent use.
+    """Plans along one drive, made by `planner.stream(...)`. Steps come from one thread.
 
     options: of every plan, its seed set. draws "kept": every step draws from the options' seed, so that words and noise change only where
     what is seen does; "fresh": step n (from 0) draws from seed + n. Each step's distribution is the model's either way.
 
-    seed: of the last plan. reused: what its step did not have to do again.
+    seed: of the step that came last. reused: what the step that was read last did not have to do again.
     """
 
     def __init__(
@@ -97,18 +121,20 @@ class Stream:
         self.options, self.seed, self.steps = options.updated({"seed": seed}), seed, 0
         self.reused = Reused()
         self._how: Request | None = None
+        self._flight = Flight(*threads_of(engine))
+        self._doubtful = False  # whether a step failed on its way
         self._album, self._window = Album(), Window()
         self.last_words: tuple[tuple[int, ...], ...] = ()
-        self._scene: Scene | None = None
+        self._step: Step | None = None
         self._ahead: ReadAhead | None = None
-        self._coming: tuple[Prompt, tuple[int, ...]] | None = None  # what may be read ahead: the next prompt's layout, its first pictures
+        self._coming: Coming | None = None
         self._keys: Known | None = None
 
     def forget(self) -> None:
         """Begins anew: what was kept is let go."""
         self._album.clear()
         self._window.clear()
-        self.last_words, self._scene, self._ahead, self._coming, self._keys = (), None, None, None, None
+        self.last_words, self._step, self._ahead, self._coming, self._keys = (), None, None, None, None
 
     @overload
     def step(self, seen: Observation, /, **changes: Unpack[PlanKeywords]) -> Plan: ...
@@ -135,27 +161,69 @@ class Stream:
         Raises:
             ValueError, TypeError: as `planner.plan`; pictures of more than one size; a live step without history or t0.
         """
-        options = self.options.updated(changes) if changes else self.options
-        if self.draws == "fresh" and "seed" not in changes:
-            assert self.options.seed is not None
-            options = options.updated({"seed": int(self.options.seed) + self.steps})
+        if self._flight.busy():
+            return self._submit(seen, history, t0_us, changes).result()
         try:
             with torch.autocast(self.model.device.type, enabled=False):
-                plan = self._step(seen, history, t0_us, options)
+                step = self._take(seen, history, t0_us, changes)
+                return self._speak(step, *self._read(step))
         except BaseException:
             self.forget()  # what was half done is not gone on with
             raise
-        assert options.seed is not None
-        self.last_words, self.seed, self.steps = plan.tokens, int(options.seed), self.steps + 1
-        return plan
+
+    @overload
+    def submit(self, seen: Observation, /, **changes: Unpack[PlanKeywords]) -> Future[Plan]: ...
+
+    @overload
+    def submit(self, seen: Mapping[str, Any], history: Trajectory, t0_us: int, /, **changes: Unpack[PlanKeywords]) -> Future[Plan]: ...
+
+    def submit(
+        self,
+        seen: Observation | Mapping[str, Any],
+        history: Trajectory | None = None,
+        t0_us: int | None = None,
+        /,
+        **changes: Unpack[PlanKeywords],
+    ) -> Future[Plan]:
+        """`step` for who does not wait: the plan to come, the same to the bit. Two devices read a step while they speak about the last.
+
+        Plans come in the order of their steps. At most AT_ONCE are on their way: a third call waits until the first of them is there. The
+        pictures are the caller's again when this returns. What is wrong with a step its future raises, and no other one.
+        """
+        return self._submit(seen, history, t0_us, changes)
+
+    def _submit(self, seen: Any, history: Trajectory | None, t0_us: int | None, changes: PlanKeywords) -> Future[Plan]:
+        self._flight.wait_for_room()
+        try:
+            step = self._take(seen, history, t0_us, changes)
+            self._keep_copies(step)
+            self._album.settle()
+        except Exception as problem:
+            self.forget()
+            failed: Future[Plan] = Future()
+            failed.set_exception(problem)
+            return failed
+        for device in {picture.pixels.device for picture in step.pictures if picture.pixels.is_cuda}:
+            torch.cuda.current_stream(device).synchronize()  # other threads' streams know nothing of this one's copies
+        step = replace(step, copied=True)
+        return self._flight.launch(lambda: self._read(step), lambda found: self._finish(step, found))
+
+    def _finish(self, step: Step, found: Callable[[], tuple[Prompt, Reading | None]]) -> Plan:
+        """Speaks about a step once it is read."""
+        try:
+            return self._speak(step, *found())
+        except BaseException:
+            self._doubtful = True
+            raise
 
     @property
     def observation(self) -> Observation | None:
-        """What the last step planned, its pictures copied; None before the first."""
-        if self._scene is None:
+        """What the step that came last planned, its pictures copied; None before the first."""
+        if self._step is None:
             return None
-        frames = torch.stack([self._album[number].pixels for number in self._scene.numbers])
-        return replace(self._scene.blank, frames=frames.unflatten(0, self._scene.blank.frames.shape[:2]))
+        blank = self._step.scene.blank
+        frames = torch.stack([picture.pixels for picture in self._step.pictures])
+        return replace(blank, frames=frames.unflatten(0, blank.frames.shape[:2]))
 
     def read_ahead(self) -> int:
         """Reads what is known of the next step's prompt: how many tokens. On a GPU every step does so itself, while nobody waits.
@@ -163,54 +231,92 @@ class Stream:
         On the CPU call it where a loop waits for its next pictures. Nothing is read by the specification, after a step whose pictures were
         all new, or twice.
         """
-        if self._coming is None or self.engine is None:
+        return self._flight.in_turn(self._read_ahead)
+
+    def _read_ahead(self) -> int:
+        coming, self._coming = self._coming, None
+        if coming is None or self.engine is None:
             return 0
-        (prompt, numbers), self._coming, self._ahead = self._coming, None, None
-        count = self.engine.reader.early(prompt)
-        if self._keys is None or self._keys.count != count:
-            self._keys = self.engine.reader.keys_for(count)
-        self.engine.reader.read_ahead(prompt, self._features(numbers), self._keys)
-        self._ahead = ReadAhead(prompt.ids[:count], numbers, self._keys)
+        self._ahead, reader = None, self.engine.reader
+        count, keys = reader.early(coming.prompt), self._keys
+        if keys is None or keys.count != count:
+            keys = self._keys = reader.keys_for(count)
+        reader.read_ahead(coming.prompt, features_of(coming.pictures), keys)
+        self._ahead = ReadAhead(coming.prompt.ids[:count], coming.numbers, keys)
         return count
 
-    def _step(self, seen: Observation | Mapping[str, Any], history: Trajectory | None, t0_us: int | None, options: PlanOptions) -> Plan:
+    def _take(self, seen: Any, history: Trajectory | None, t0_us: int | None, changes: PlanKeywords) -> Step:
+        """A step as it came: checked, its pictures recognised."""
+        if self._doubtful:
+            self._doubtful = False
+            self.forget()
+        options = self.options.updated(changes) if changes else self.options
+        if self.draws == "fresh" and "seed" not in changes:
+            assert self.options.seed is not None
+            options = options.updated({"seed": int(self.options.seed) + self.steps})
         clock = Clock(self.model.device) if self.engine is None else Stopwatch(self.model.device)
         with clock("preprocess"):
             scene = self._whole(seen) if isinstance(seen, Observation) else self._newest(seen, history, t0_us)
             self._album.touch(scene.numbers)
             how = self._request(options)
-            unseen = [one for one in map(self._album.__getitem__, dict.fromkeys(scene.numbers)) if one.features is None]
-        self._scene, self.reused = scene, Reused(len(set(scene.numbers)) - len(unseen))
+        step = Step(scene, tuple(map(self._album.__getitem__, scene.numbers)), options, how, clock)
+        assert options.seed is not None
+        self._step, self.seed, self.steps = step, int(options.seed), self.steps + 1
+        return step
+
+    def _keep_copies(self, step: Step) -> None:
+        """Begins to copy the pictures of a step; half as many again, which may come back, stay in the album too."""
+        self._album.keep(len(step.pictures) * 3 // 2)
+
+    def _read(self, step: Step) -> tuple[Prompt, Reading | None]:
+        """The prompt of a step, its pictures seen; read, or about to be, where there is an engine."""
+        numbers, clock = step.scene.numbers, step.clock
+        unseen = [one for one in dict(zip(numbers, step.pictures, strict=True)).values() if one.features is None]
+        self.reused = Reused(len(set(numbers)) - len(unseen))
         self._see(unseen, clock)
-        self._album.keep(len(scene.numbers) * 3 // 2)  # and half as many pictures as this step's, which may come back
-        prompt = self._prompt(scene, options)  # while the device sees
-        if isinstance(clock, Stopwatch):
-            return self._plan_by_engine(scene, prompt, how, clock)
-        tokens, *deep = (torch.cat(features) for features in zip(*self._features(scene.numbers), strict=True))
-        plan = plan_prompt(self.model, self.vocabulary, prompt, scene.blank.history, how, clock, (tokens, deep))
-        self._album.settle()
+        if not step.copied:
+            self._keep_copies(step)
+        prompt = self._prompt(step.scene, step.options)  # while the device sees
+        if self.engine is None or not isinstance(clock, Stopwatch):
+            return prompt, None
+        reader, before = self.engine.reader, self._ahead
+        count = reader.early(prompt)
+        keys = before.keys if before is not None and before.fits(prompt, numbers, count) else None
+        self.reused = replace(self.reused, tokens=count if keys else 0)
+        reading = reader.read(prompt, clock, reader.joined(features_of(step.pictures), clock), keys)
+        follows = count > 0 and self.reused.pictures > 0 and step.scene.each >= FRAMES
+        self._coming = Coming(prompt, numbers[1:FRAMES], step.pictures[1:FRAMES]) if follows else None
+        if reader.apart:
+            self._read_ahead()
+        return prompt, reading
+
+    def _speak(self, step: Step, prompt: Prompt, reading: Reading | None) -> Plan:
+        """The plan of a step that was read."""
+        history, how, clock = step.scene.blank.history, step.how, step.clock
+        if reading is None or self.engine is None or not isinstance(clock, Stopwatch):
+            assert isinstance(clock, Clock)
+            tokens, *deep = (torch.cat(features) for features in zip(*features_of(step.pictures), strict=True))
+            plan = plan_prompt(self.model, self.vocabulary, prompt, history, how, clock, (tokens, deep))
+            self._let_go(step)
+        else:
+            from alpamayo_r1.engine.reader import Ahead
+
+            def then() -> None:
+                if self.model.device.type == "cuda":
+                    self._read_ahead()
+                self._let_go(step)
+
+            last = self.last_words if len(self.last_words) == how.samples else ()
+            alone = self.engine.reader.apart
+            ahead = Ahead(reading, last, (lambda: self._let_go(step)) if alone else then)
+            plan = self.engine.plan_prompts([prompt], [history], how, clock, ahead)[0]
+        self.last_words = plan.tokens
         return plan
 
-    def _plan_by_engine(self, scene: Scene, prompt: Prompt, how: Request, clock: Stopwatch) -> Plan:
-        from alpamayo_r1.engine.reader import Ahead
-
-        assert self.engine is not None
-        count, before = self.engine.reader.early(prompt), self._ahead
-        keys = before.keys if before is not None and before.fits(prompt, scene.numbers, count) else None
-        self.reused = replace(self.reused, tokens=count if keys else 0)
-        follows = count > 0 and self.reused.pictures > 0 and scene.each >= FRAMES
-        self._coming = (prompt, scene.numbers[1:FRAMES]) if follows else None
-
-        def then() -> None:
-            if self.model.device.type == "cuda":
-                self.read_ahead()
+    def _let_go(self, step: Step) -> None:
+        """Waits until none of the caller's pixels are used any more."""
+        if not step.copied:
             self._album.settle()
-
-        last = self.last_words if len(self.last_words) == how.samples else ()
-        reader = self.engine.reader
-        reading = reader.read(prompt, clock, reader.joined(self._features(scene.numbers), clock), keys)
-        ahead = Ahead(reading, last, then)
-        return self.engine.plan_prompts([prompt], [scene.blank.history], how, clock, ahead)[0]
 
     def _whole(self, observation: Observation) -> Scene:
         """The scene of an observation, its pictures recognised."""
@@ -274,9 +380,17 @@ class Stream:
                 tokens, deep = self.model.encode(patches.to(self.model.device), (grid,))
                 one.features = (tokens, *deep)
 
-    def _features(self, numbers: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
-        """The features of each picture, which were seen: image tokens, then each DeepStack layer's."""
-        return [features for number in numbers if (features := self._album[number].features) is not None]
+
+def threads_of(engine: Engine | None) -> list[Callable[[], None]]:
+    """What the threads of a stream begin with: one, or one that reads and one that speaks where the engine does so on two devices."""
+    if engine is None:
+        return [nothing]
+    return [engine.reader.lane.settle, engine.lane.settle] if engine.reader.apart else [engine.lane.settle]
+
+
+def features_of(pictures: Sequence[Picture]) -> list[tuple[torch.Tensor, ...]]:
+    """The features of each picture, which were seen: image tokens, then each DeepStack layer's."""
+    return [picture.features for picture in pictures if picture.features is not None]
 
 
 def check_newest(pictures: Any, history: Any, t0_us: Any) -> list[torch.Tensor]:

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from alpamayo_r1.cli.__main__ import app
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.hub import SMALL
 from alpamayo_r1.core.options import PlanOptions
@@ -17,6 +19,7 @@ from alpamayo_r1.drive.run import Config, drive, driven
 from alpamayo_r1.drive.score import contacts, judge, off_road, on_the_wrong_side
 from alpamayo_r1.drive.simulation import FIRST, Setting, Simulation
 from alpamayo_r1.planner import Planner
+from alpamayo_r1.testing import tiny_checkpoint
 from alpamayo_r1.world.families import EGO_FRONT
 from alpamayo_r1.world.simulate import simulate
 
@@ -133,3 +136,32 @@ def test_the_summary_counts_incidents_and_resamples_scenes():
     assert bad and found["km_between_incidents"] == pytest.approx(sum(r["metres"] for r in rows) / 1000 / bad, rel=1e-2)
     score = found["figures"]["score"]
     assert score["scenes"] == 12 and score["low"] < score["mean"] < score["high"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_drive_is_recorded_moment_by_moment(tmp_path):
+    pytest.importorskip("rerun", reason="needs the extra rerun")
+    from alpamayo_r1.predict.rerun import recorded
+
+    planner = Planner.of(*load_checkpoint(tiny_checkpoint(tmp_path / "tiny"), dtype=torch.float32))
+    setting = replace(SHORT, seconds=1.0)
+    config = Config(SEEDS[:1], "model", str(tmp_path / "tiny"), None, setting, PlanOptions(seed=1, max_tokens=2, steps=1))
+    moments = []
+    with recorded(tmp_path / "a.rrd") as recorder:
+
+        def both(sample, plan):
+            moments.append(sample.observation.t0_us)
+            recorder.add(sample, plan)
+
+        assert len(list(drive(config, planner, tmp_path / "out", record=both))) == 1
+    assert moments == [moments[0], moments[0] + 500_000] and (tmp_path / "a.rrd").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="holds this drive already"):
+        list(drive(config, planner, tmp_path / "out", record=both))
+    for other in (replace(config, seeds=SEEDS), replace(config, driver="lane")):
+        with pytest.raises(ValueError, match="a recording holds one scene that a model drives"):
+            list(drive(other, planner, tmp_path / "other", record=both))
+
+
+def test_a_drive_refuses_a_recording_before_it_begins(tmp_path):
+    done = CliRunner().invoke(app, ["drive", "--out", str(tmp_path / "out"), "--rerun", str(tmp_path / "a.txt")])
+    assert done.exit_code == 2 and "expected a name that ends in .rrd" in done.output and not (tmp_path / "out").exists()

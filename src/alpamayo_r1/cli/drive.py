@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from alpamayo_r1.cli.make import MAX_SCENE_SEED
-from alpamayo_r1.cli.options import Batch, Checkpoint, Device, Fast, OutFolder, Seed, maybe_text, number, text, whole
+from alpamayo_r1.cli.options import Batch, Checkpoint, Device, Fast, OutFolder, Rerun, Seed, maybe_text, number, text, whole
 from alpamayo_r1.cli.progress import Meter, metered
 
 
@@ -29,6 +29,7 @@ def drive(
     seed: Seed = 42,
     batch: Batch = 1,
     film: Annotated[bool | None, typer.Option(help="A film of each drive (default: of up to 4 scenes).")] = None,
+    rerun: Rerun = None,
     device: Device = "auto",
     fast: Fast = None,
 ) -> None:
@@ -41,18 +42,20 @@ def drive(
     from alpamayo_r1.drive.run import drive as run_drives
     from alpamayo_r1.drive.simulation import Setting
     from alpamayo_r1.planner import load
+    from alpamayo_r1.predict.rerun import check_rerun, recorded
     from alpamayo_r1.world.clips import check_size
 
     check_size(width, height)
+    check_rerun(rerun)
     setting = Setting(seconds, replan, delay, tracking, others, width, height)
     seeds = tuple(range(first_seed, first_seed + scenes))
     config = Config(seeds, driver, checkpoint, family, setting, PlanOptions(seed=seed))
     writable_folder(out)
     planner = None if driver in CONTROLS else load(checkpoint, device=device, fast=fast)
     films = driver not in CONTROLS and (scenes <= 4 if film is None else film)
-    with metered(Meter("driving", scenes, "scenes")) as meter:
+    with metered(Meter("driving", scenes, "scenes")) as meter, recorded(rerun) as recorder:
         rows, total = [], 0.0
-        for row in run_drives(config, planner, out, batch=batch, films=films):
+        for row in run_drives(config, planner, out, batch=batch, films=films, record=recorder and recorder.add):
             rows.append(row)
             total += row["score"]
             meter.advance(note=f"score {total / len(rows):.3f}")

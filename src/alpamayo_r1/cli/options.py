@@ -156,7 +156,8 @@ Clip = Annotated[
 OutFolder = Annotated[Path, typer.Option(parser=folder_to_write, metavar="FOLDER", help="Folder to write to.")]
 OutFigures = Annotated[Path | None, typer.Option(parser=file_to_write, metavar="FILE", help="JSON file to write the figures to.")]
 Rerun = Annotated[
-    Path | None, typer.Option(parser=file_to_write, metavar="FILE", help="Recording (.rrd) of one clip to write for the Rerun viewer.")
+    Path | None,
+    typer.Option(parser=file_to_write, metavar="FILE", help="Recording (.rrd) of one clip or scene for the Rerun viewer."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

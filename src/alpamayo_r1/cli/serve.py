@@ -113,13 +113,13 @@ def start(
 
         def build(door: Door) -> None:
             from alpamayo_r1.data.source import open_source
-            from alpamayo_r1.planner import load, pick_device
+            from alpamayo_r1.planner import load, pick_devices
             from alpamayo_r1.serve.app import make_app
             from alpamayo_r1.serve.model import Model
             from alpamayo_r1.serve.queue import Limits
 
             source = opened.enter_context(open_source(data))
-            model, limits = Model(config, pick_device(machine.device)), Limits(waiting=waiting)
+            model, limits = Model(config, pick_devices(machine.device)[0]), Limits(waiting=waiting)
             app = make_app(model, source, name=shown(checkpoint), token=token, limits=limits, evaluations=evaluations)
             door.open(app, app.state.service.close)
             try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from alpamayo_r1.core.files import only_writer, own_folder, remove_unfinished, write_text
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.types import DT
+from alpamayo_r1.core.types import DT, Plan, Sample
 from alpamayo_r1.draw import page
 from alpamayo_r1.drive.drivers import CONTROLS, MODELS, Driver, Intent
 from alpamayo_r1.drive.score import deeds, judge, plan_deviation
@@ -33,6 +33,9 @@ from alpamayo_r1.planner import Planner
 from alpamayo_r1.predict.film import movie, pixels
 from alpamayo_r1.predict.record import result
 from alpamayo_r1.world.families import FAMILIES
+
+Record = Callable[[Sample, Plan], None]
+"""What is told of a moment and its plan."""
 
 VERSION = 1
 """Of the rows: raised where equal settings would give other figures."""
@@ -80,19 +83,33 @@ def driver_of(config: Config, planner: Planner | None) -> Driver:
     return MODELS[config.driver](planner, config.plan)
 
 
-def drive(config: Config, planner: Planner | None, out: Path, *, batch: int = 1, films: bool = False) -> Iterator[dict[str, Any]]:
+def drive(
+    config: Config, planner: Planner | None, out: Path, *, batch: int = 1, films: bool = False, record: Record | None = None
+) -> Iterator[dict[str, Any]]:
     """Drives every scene that has no row yet, `batch` at once, and yields each row when it is on the disk; the rows that were there first.
 
+    record: called with each moment that a model plans, and its plan; of one scene.
+
     Raises:
-        ValueError: the folder holds other drives, is written by another process, or has links in it.
+        ValueError: the folder holds other drives, is written by another process, or has links in it; a recording of several scenes, of a
+            driver without a model, or of a drive that the folder holds already.
     """
+    if record is not None and (len(config.seeds) > 1 or config.driver in CONTROLS):
+        what = f"{len(config.seeds)} scenes" if len(config.seeds) > 1 else f"the driver {config.driver}, which plans without a model"
+        raise ValueError(f"a recording holds one scene that a model drives, but there are {what}: drive one scene by model or silent")
     identity = config.identity()
     with only_writer(out, "drive"):
-        yield from _drive(config, identity, planner, out, batch, films)
+        yield from _drive(config, identity, planner, out, batch, films, record)
 
 
 def _drive(
-    config: Config, identity: Mapping[str, Any], planner: Planner | None, out: Path, batch: int, films: bool
+    config: Config,
+    identity: Mapping[str, Any],
+    planner: Planner | None,
+    out: Path,
+    batch: int,
+    films: bool,
+    record: Record | None,
 ) -> Iterator[dict[str, Any]]:
     stored, rows, digest = out / "config.json", own_folder(out / "rows"), evaluation_digest(identity)
     if stored.exists():
@@ -106,13 +123,15 @@ def _drive(
         write_text(stored, json.dumps(dict(identity), indent=1) + "\n")
     remove_unfinished(rows)
     found = {index: row for index in range(len(config.seeds)) if (row := read_row(rows, index, digest)) is not None}
+    if record is not None and found:
+        raise ValueError(f"{out} holds this drive already, and it is not driven again: give another --out to record it")
     yield from found.values()
     missing = [index for index in range(len(config.seeds)) if index not in found]
     for first in range(0, len(missing), batch):
         some = missing[first : first + batch]
         seeds = [config.seeds[index] for index in some]
         folder = own_folder(out / "films") if films and config.driver in MODELS else None
-        for index, row in zip(some, driven(config, planner, seeds, folder), strict=True):
+        for index, row in zip(some, driven(config, planner, seeds, folder, record), strict=True):
             write_text(rows / f"{index:06d}.json", json.dumps(sealed(row, index, digest)) + "\n")
             yield row
 
@@ -133,8 +152,10 @@ def read_row(rows: Path, index: int, digest: str) -> dict[str, Any] | None:
     return row if stored == sealed(row, index, digest) else None
 
 
-def driven(config: Config, planner: Planner | None, seeds: Sequence[int], films: Path | None = None) -> list[dict[str, Any]]:
-    """The rows of some scenes, driven at once. films: a folder for a film of each."""
+def driven(
+    config: Config, planner: Planner | None, seeds: Sequence[int], films: Path | None = None, record: Record | None = None
+) -> list[dict[str, Any]]:
+    """The rows of some scenes, driven at once. films: a folder for a film of each. record: as in `drive`, of the first scene."""
     setting = config.setting
     device = torch.device("cpu") if planner is None else planner.model.device
     families = None if config.family is None else [config.family] * len(seeds)
@@ -149,6 +170,8 @@ def driven(config: Config, planner: Planner | None, seeds: Sequence[int], films:
                 intent = choose(simulation)
                 for row, add in enumerate(reels):
                     add(shot(simulation, intent, row))
+                if record is not None:
+                    record(simulation.sample(0, intent.observations[0]), intent.plans[0])
                 intents.append((n, replace(intent, plans=(), observations=())))  # pictures of all steps would fill the memory
             ready = [(at, intent) for at, intent in intents if at + late <= n]
             at, reference = (ready[-1][0], ready[-1][1].reference) if ready else (FIRST, recorded)

@@ -55,7 +55,7 @@ def again(script: Script, family: np.ndarray, now: float, draw: np.random.Genera
 
 def futures(stage: Stage, script: Script, step: int) -> torch.Tensor:
     """The expert's paths (B, 64, 2) from a step on, in its frame there."""
-    played = staged(script, stage.start, stage.s.shape[1])
+    played = staged(script, stage.start, stage.way, stage.s.shape[1])
     poses, _, _ = drive(Expert(script, stage.start, np.zeros(len(stage.start), np.int64)), *played.lead(), step + 65)
     pose = torch.from_numpy(poses[:, step:])
     xyz = torch.cat([pose[..., :2], torch.zeros_like(pose[..., :1])], -1)

@@ -73,4 +73,6 @@ def toy_scene(batch: int = 1, steps: int = 140, speed: float = 8.0, sky: float =
         prop_pose=many(torch.tensor([p[3] for p in PROPS], dtype=torch.float32)),
         light=many(torch.full((steps,), int(Light.RED))),
         sun=torch.tensor([[2.1, 0.8]]).expand(batch, 2).clone(), sky=torch.full((batch,), sky),
+        night=torch.zeros(batch), route=torch.zeros(batch, dtype=torch.int64),
+        limit_from=torch.full((batch,), torch.inf), limit=torch.full((batch,), torch.inf),
     )  # fmt: skip

@@ -32,7 +32,7 @@ from alpamayo_r1.evaluate.protocol import evaluation_digest, fingerprint
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.predict.film import movie, pixels
 from alpamayo_r1.predict.record import result
-from alpamayo_r1.world.families import FAMILIES
+from alpamayo_r1.world.richer import ALL_FAMILIES
 
 Record = Callable[[Sample, Plan], None]
 """What is told of a moment and its plan."""
@@ -60,8 +60,8 @@ class Config:
         known = (*MODELS, *CONTROLS)
         if self.driver not in known:
             raise ValueError(f"driver is {self.driver!r}, expected one of {', '.join(known)}")
-        if self.family is not None and self.family not in FAMILIES:
-            raise ValueError(f"family is {self.family!r}, expected one of {', '.join(FAMILIES)}")
+        if self.family is not None and self.family not in ALL_FAMILIES:
+            raise ValueError(f"family is {self.family!r}, expected one of {', '.join(ALL_FAMILIES)}")
         if not self.seeds or self.plan.seed is None:
             raise ValueError("a drive needs at least one scene, and a plan that draws from a seed")
 

@@ -21,7 +21,7 @@ from alpamayo_r1.core.types import DT, F, H, Trajectory
 from alpamayo_r1.drive.tracking import Reference
 from alpamayo_r1.metrics.consistency import verdict
 from alpamayo_r1.world.families import EGO_CENTRE, EGO_FRONT, EGO_LENGTH, EGO_WIDTH
-from alpamayo_r1.world.scene import Kind, Light, SceneBatch
+from alpamayo_r1.world.scene import Kind, Light, Road, SceneBatch
 from alpamayo_r1.world.simulate import boxes_meet
 
 SHRINK = 0.98
@@ -86,8 +86,18 @@ def contacts(scene: SceneBatch, first: int) -> list[Contact | None]:
     return found
 
 
+CORNER, BESIDE = 5.0, 0.35
+"""Radius of a crossing's paved corners, and how far the asphalt goes on beside the lanes, metres: as `world.ground` paints them."""
+
+
+def on_crossing(road: Road, s: torch.Tensor) -> torch.Tensor:
+    """bool (B, ...): places along the road s (B, ...) between the crossing road's edges."""
+    shape = (-1, *[1] * (s.ndim - 1))
+    return (s - road.crossing.view(shape)).abs() < road.crossing_half_width.view(shape)
+
+
 def off_road(scene: SceneBatch, first: int) -> torch.Tensor:
-    """bool (B, T - first): a corner of the ego's box is beyond the road's edges, and not on a crossing road."""
+    """bool (B, T - first): a corner of the ego's box is beyond the road's edges, and not on a crossing road or one of its rounded corners."""
     pose, road = scene.ego[:, first:], scene.road
     corners = []
     for ahead in (EGO_FRONT, EGO_FRONT - EGO_LENGTH):
@@ -96,14 +106,16 @@ def off_road(scene: SceneBatch, first: int) -> torch.Tensor:
             corners.append(middle(pose, ahead) + aside * torch.stack([-yaw.sin(), yaw.cos()], -1))
     s, d = road.frenet(torch.stack(corners, 2)).unbind(-1)
     left, right = (edge[:, None, None] for edge in road.edges())
-    crossing = (s - road.crossing[:, None, None]).abs() < road.crossing_half_width[:, None, None]
-    return (((d > left) | (d < right)) & ~crossing).any(-1)
+    beside = torch.maximum(right - BESIDE - d, d - left - BESIDE)
+    before = (s - road.crossing[:, None, None]).abs() - road.crossing_half_width[:, None, None]
+    rounded = torch.hypot((CORNER - beside).clamp_min(0), (CORNER - before).clamp_min(0)) > CORNER
+    return (((d > left) | (d < right)) & ~on_crossing(road, s) & ~rounded).any(-1)
 
 
 def on_the_wrong_side(scene: SceneBatch, first: int) -> torch.Tensor:
-    """bool (B, T - first): the middle of the ego is in a lane of oncoming traffic."""
-    d = scene.road.frenet(middle(scene.ego[:, first:]))[..., 1]
-    return d > ((scene.road.left_lanes + 0.5) * scene.road.lane_width)[:, None]
+    """bool (B, T - first): the middle of the ego is in a lane of oncoming traffic, and not on a crossing road."""
+    s, d = scene.road.frenet(middle(scene.ego[:, first:])).unbind(-1)
+    return (d > ((scene.road.left_lanes + 0.5) * scene.road.lane_width)[:, None]) & ~on_crossing(scene.road, s)
 
 
 def lines_run(scene: SceneBatch, first: int) -> tuple[torch.Tensor, torch.Tensor]:

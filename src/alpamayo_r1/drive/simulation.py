@@ -13,7 +13,7 @@ from alpamayo_r1.drive.others import Others
 from alpamayo_r1.drive.tracking import Reference, follow
 from alpamayo_r1.drive.vehicle import Car
 from alpamayo_r1.world.around import surroundings
-from alpamayo_r1.world.expert import Expert, unicycle
+from alpamayo_r1.world.expert import unicycle
 from alpamayo_r1.world.render import render_at
 from alpamayo_r1.world.rig import RIG, VEHICLE, resized
 from alpamayo_r1.world.samples import clip_id, paths
@@ -100,7 +100,7 @@ class Simulation:
             **{name: getattr(self.recorded, name).clone() for name in ("ego", "speed", "track", "kind", "size", "colour")},
         )
         stage = set_stage(list(seeds), seconds, families)
-        self.expert = Expert(stage.script, stage.start, np.zeros(len(self.scene.seeds), np.int64))
+        self.expert = stage.expert(np.zeros(len(self.scene.seeds), np.int64))
         lead = stage.lead()
         for n in range(FIRST):  # what it remembers of the drive so far
             self.expert.act(n, *self._state(n), lead[0][:, n], lead[1][:, n])

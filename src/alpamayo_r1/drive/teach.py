@@ -20,14 +20,16 @@ from alpamayo_r1.core.types import DT
 from alpamayo_r1.core.types import H as HISTORY
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
-from alpamayo_r1.drive.score import judge
+from alpamayo_r1.drive.score import judge, on_crossing
 from alpamayo_r1.drive.simulation import FIRST, Eyes, Setting, Simulation
 from alpamayo_r1.drive.tracking import Reference
 from alpamayo_r1.train import loop
+from alpamayo_r1.train.following import paths_as_told
 from alpamayo_r1.train.loop import Rows, make_layout, rows_of
 from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, encoded
 from alpamayo_r1.train.validate import MAX_TOKENS, predict, read_scenes, show
 from alpamayo_r1.world.language import labels
+from alpamayo_r1.world.navigation import navigation
 from alpamayo_r1.world.samples import paths
 from alpamayo_r1.world.scene import SceneBatch
 from alpamayo_r1.world.simulate import collisions
@@ -52,8 +54,12 @@ class Learner:
 
     @torch.no_grad()
     def plan(self, simulation: Simulation, frames: torch.Tensor, seed: int) -> tuple[Reference, list[str]]:
-        """Where each ego means to be from now on, and its words. One sample, all scenes with one seed."""
-        seen = read_scenes(self.model, self.layout, show(self.model, self.layout, simulation.scene, simulation.now, frames))
+        """Where each ego means to be from now on, and its words. One sample, all scenes with one seed; a model that navigates is told the route."""
+        shown = show(self.model, self.layout, simulation.scene, simulation.now, frames)
+        if self.model.config.family.navigates:
+            words, xyz, yaw = paths_as_told(self.model, self.vocabulary, shown, navigation(simulation.scene, simulation.now, 0), seed=seed)
+            return simulation.to_world(xyz, yaw), words
+        seen = read_scenes(self.model, self.layout, shown)
         options = PlanOptions(samples=1, seed=seed, max_tokens=MAX_TOKENS)
         words, path = predict(self.model, self.vocabulary, self.layout, seen, options)
         return simulation.to_world(path.xyz[:, 0], yaw_of(path.rot[:, 0])), [said[0] for said in words]
@@ -123,7 +129,8 @@ class Lessons:
 def lost(scene: SceneBatch, step: int) -> torch.Tensor:
     """bool (B,): the rear axle is further than LOST beside the road. Nearer than that there is a way back to be learnt."""
     road = scene.road
-    d = road.frenet(scene.ego[:, step : step + 1, :2])[:, 0, 1]
+    s, d = road.frenet(scene.ego[:, step : step + 1, :2]).unbind(-1)
+    d = d[:, 0]
     left, right = road.edges()
     return (d > left + LOST) | (d < right - LOST)
 
@@ -135,9 +142,11 @@ def frozen(model: VLA) -> VLA:
     return copy.eval().requires_grad_(False)
 
 
-def driven_by(learner: Learner, seeds: Sequence[int], setting: Setting, seed: int = 42) -> list[dict[str, Any]]:
-    """What came of each scene when the learner drives all of them at once; see `score.judge`."""
-    sim, eyes = Simulation(seeds, setting), eyes_on(learner.model.device, len(seeds))
+def driven_by(
+    learner: Learner, seeds: Sequence[int], setting: Setting, seed: int = 42, families: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """What came of each scene when the learner drives all of them at once; see `score.judge`. families: a name per seed, or its own."""
+    sim, eyes = Simulation(seeds, setting, families), eyes_on(learner.model.device, len(seeds))
     every = round(setting.replan / DT)
     while sim.now < FIRST + setting.steps:
         reference, _ = learner.plan(sim, eyes.frames(sim), seed)

@@ -24,10 +24,11 @@ from torch import nn
 
 from alpamayo_r1.core.checkpoint import build_meta, load_model, save_checkpoint
 from alpamayo_r1.core.config import ActionConfig, ModelConfig, read_config
+from alpamayo_r1.core.family import ORDER
 from alpamayo_r1.core.files import write_text, written_whole
 from alpamayo_r1.core.flow import training_pair
 from alpamayo_r1.core.images import normalise, patchify, resize, target_size
-from alpamayo_r1.core.prompt import chat_text, images_text, plan_text, rope_positions
+from alpamayo_r1.core.prompt import chat_text, images_text, plan_text, question_text, rope_positions
 from alpamayo_r1.core.types import CAMERAS, FRAMES
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
 from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
@@ -86,23 +87,30 @@ class Layout:
     ids: torch.Tensor  # (T,)
     positions: torch.Tensor  # (3, T)
     next_position: int
-    history: slice  # where the history tokens stand
+    history: slice  # where the history tokens stand; nowhere in a question
     image: torch.Tensor  # (T,) bool
     size: tuple[int, int]  # height, width that the model sees
     grid: tuple[int, int]
 
 
-def make_layout(config: ModelConfig, vocabulary: Vocabulary) -> Layout:
-    """The prompt layout for 4 x 4 frames of RENDER_SIZE."""
+def make_layout(config: ModelConfig, vocabulary: Vocabulary, navigation: str | None = None, question: str | None = None) -> Layout:
+    """The prompt layout for 4 x 4 frames of RENDER_SIZE: to plan, with a navigation text or without, or to answer a question."""
     height, width = target_size(RENDER_SIZE[1], RENDER_SIZE[0], config.min_pixels, config.max_pixels)
     grid = (height // config.vision.patch, width // config.vision.patch)
     images = len(CAMERAS) * FRAMES
-    text = chat_text(images_text([grid[0] * grid[1] // 4] * images), plan_text(config.tokens.history_tokens))
+    family = config.family
+    headers = family.headers([ORDER.index(camera) for camera in CAMERAS for _ in range(FRAMES)]) if family.names is not None else ()
+    pictures = images_text([grid[0] * grid[1] // 4] * images, headers)
+    if question is not None:
+        text = chat_text(pictures, question_text(question), family.answering(), family)
+    else:
+        text = chat_text(pictures, plan_text(config.tokens.history_tokens, family, navigation), family.planning, family)
     ids = torch.tensor(vocabulary.encode(text))
     image_id = vocabulary.id(config.image_token)
     positions, following = rope_positions(ids, [grid] * images, image_id)
-    first = int((ids == vocabulary.ids["traj_history"]).nonzero()[0])
-    return Layout(ids, positions, following, slice(first, first + config.tokens.history_tokens), ids == image_id, (height, width), grid)
+    places = (ids == vocabulary.ids["traj_history"]).nonzero()[:, 0].tolist()
+    history = slice(places[0], places[0] + len(places)) if places else slice(0, 0)
+    return Layout(ids, positions, following, history, ids == image_id, (height, width), grid)
 
 
 def fresh_model(config: ModelConfig, device: torch.device, seed: int) -> VLA:
@@ -156,22 +164,25 @@ class Losses(nn.Module):
         counted = (torch.arange(said, device=ids.device) < length[:, None]) & natural[:, None]
         nll = nnf.cross_entropy(logits.float().flatten(0, 1), words.flatten(), reduction="none").view_as(words)
         language = (nll * counted).sum() / counted.sum().clamp_min(1)
-        error = self.flow_error(kv, prompt + length, length, action, noise, t)
+        error = self.flow_error(kv, prompt + length, self.layout.next_position + length, action, noise, t)
         path = path_error(error, first_speed(future, self.model.config.action), self.model.config.action)
         guess = self.readout(hidden[:, prompt - 1].float()).view(rows, -1, 2)
         off = nnf.smooth_l1_loss(guess, future[:, list(READOUT), :2] / 10, reduction="none", beta=0.1).mean((1, 2))
         readout = (off * natural).sum() / natural.sum().clamp_min(1)
         return language, error.square().mean(), path, readout
 
-    def flow_error(self, kv, seen, length, action, noise, t):
-        """The flow's error [B, K, 64, 2]: K draws per row side by side, each seeing the row's prompt and words and itself."""
+    def flow_error(self, kv, seen, first, action, noise, t):
+        """The flow's error [B, K, 64, 2]: K draws per row side by side, each seeing the row's prompt and words and itself.
+
+        seen, first [B]: how many keys a row has of prompt and words, and the position that comes after them.
+        """
         rows, k, steps = noise.shape[:3]
         x, velocity = training_pair(action[:, None], noise, t[..., None, None])
         embeds = self.model.action_in_proj(x.flatten(1, 2), t[..., None].expand(-1, -1, steps).flatten(1))
         keys = torch.arange(kv[0][0].shape[2], device=x.device)
         past = (keys < seen[:, None])[:, None, None].expand(-1, -1, k * steps, -1)
         own = torch.block_diag(*[torch.ones(steps, steps, dtype=torch.bool, device=x.device)] * k).expand(rows, 1, -1, -1)
-        place = self.layout.next_position + length[:, None] + torch.arange(steps, device=x.device).repeat(k)
+        place = first[:, None] + torch.arange(steps, device=x.device).repeat(k)
         hidden, _ = self.model.expert(embeds, place.expand(3, -1, -1), past=kv, mask=torch.cat([past, own.bool()], -1))
         return (self.model.action_out_proj(hidden).float() - velocity.flatten(1, 2)).view_as(noise)
 
@@ -208,7 +219,7 @@ class Rows:
 
     def map(self, f) -> Rows:
         """f on every tensor."""
-        return Rows(*(f(getattr(self, name)) for name in Rows.__dataclass_fields__))
+        return type(self)(*(f(getattr(self, name)) for name in self.__dataclass_fields__))
 
 
 def render_rows(chunk: Chunk, layout: Layout, device: torch.device) -> Rows:
@@ -239,7 +250,7 @@ class Pool:
         if self.rows is None:
             self.rows = new.map(lambda x: torch.empty(self.size, *x.shape[1:], dtype=x.dtype, device=x.device))
         at = (torch.arange(count, device=new.length.device) + self.written) % self.size
-        for name in Rows.__dataclass_fields__:
+        for name in new.__dataclass_fields__:
             getattr(self.rows, name)[at] = getattr(new, name)
         self.written += count
 
@@ -285,7 +296,7 @@ def split_rows(chunk: Chunk, count: int) -> Iterator[Chunk]:
     """A chunk in pieces of `count` rows."""
     for first in range(0, len(chunk.length) - count + 1, count):
         rows = slice(first, first + count)
-        yield Chunk(*(getattr(chunk, name)[rows] for name in Chunk.__dataclass_fields__))
+        yield type(chunk)(*(getattr(chunk, name)[rows] for name in chunk.__dataclass_fields__))
 
 
 def make_optimiser(losses: Losses, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
@@ -362,7 +373,7 @@ def train(
         write_skeleton(out, preset)
     group.agree(0.0, device)
     shape = read_config(out)
-    vocabulary = load_vocabulary(out / shape.vlm, shape.tokens)
+    vocabulary = load_vocabulary(out / shape.vlm, shape.tokens, shape.family)
     layout = make_layout(shape, vocabulary)
     losses = Losses(fresh_model(shape, device, config.seed), layout, config.draws)
     step, seed = 0, stream.first_seed

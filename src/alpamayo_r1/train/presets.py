@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alpamayo_r1.core.family import R1, SPECIAL
+from alpamayo_r1.core.family import ALPAMAYO_15, R1, Family
 from alpamayo_r1.core.files import write_text
 
 QWEN_SPECIAL = (
@@ -42,9 +42,10 @@ class Preset:
     min_pixels: int
     max_pixels: int
     words: int  # size of the base vocabulary
+    family: Family = R1
 
 
-PRESETS = {
+_R1 = {
     "small": Preset(
         text={"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 1024},
         expert={"hidden_size": 192, "num_attention_heads": 6, "intermediate_size": 512},
@@ -66,10 +67,11 @@ PRESETS = {
         words=560,
     ),
 }
-"""`small` is the bundled model: 128 x 224 pixels a frame, 28 tokens an image. `tiny` is for tests of the training loop."""
+
+PRESETS = _R1 | {f"{name}-1.5": replace(preset, words=760, family=ALPAMAYO_15) for name, preset in _R1.items()}
+"""`small` and `small-1.5` are the bundled models: 128 x 224 pixels a frame, 28 tokens an image. The tiny ones are for tests of the training."""
 
 ACTION_SPACE = {
-    "_target_": "alpamayo_r1.action_space.UnicycleAccelCurvatureActionSpace",
     "accel_bounds": [-9.8, 9.8],
     "accel_mean": -0.15,
     "accel_std": 1.05,
@@ -97,11 +99,20 @@ def build_backend(corpus: Iterable[str], words: int):
     return backend
 
 
-def corpus() -> list[str]:
-    """Everything that the small model reads or says, sentences also in mid-sentence form."""
-    from alpamayo_r1.world.language import TEXTS
+def corpus(family: Family = R1) -> list[str]:
+    """Everything that a model of a family reads or says, sentences also in mid-sentence form. Of numbers all digits, each by itself."""
+    from alpamayo_r1.world.language import RICHER_TEXTS, TEXTS
+    from alpamayo_r1.world.navigation import texts
+    from alpamayo_r1.world.questions import ANSWERS, QUESTIONS
 
-    return [*TEXTS, *(f" {text}" for text in TEXTS), R1.system, R1.task, "system\n", "user\n", "assistant\n"]
+    said = [*TEXTS]
+    more: list[str] = []
+    if family.question is not None:
+        answers = [answer for some in ANSWERS.values() for answer in some]
+        said += [*RICHER_TEXTS, *texts(range(2, 10)), *QUESTIONS, *answers]
+        often = [*family.headers(range(len(family.cameras))), *family.headers([0] * 4), family.system, family.task]
+        more = 40 * often + list("0123456789")  # what stands in every prompt shall be short
+    return [*said, *(f" {text}" for text in said), family.system, family.task, "system\n", "user\n", "assistant\n", *more]
 
 
 def vlm_config(preset: Preset, ids: Mapping[str, int]) -> dict[str, Any]:
@@ -148,11 +159,14 @@ def vlm_config(preset: Preset, ids: Mapping[str, int]) -> dict[str, Any]:
 
 def released_config(preset: Preset, base: int) -> dict[str, Any]:
     """The checkpoint's config.json in the released schema; `base` tokens stand before <i0>."""
-    first_special = base + TRAJECTORY_TOKENS
-    names = [name for name in SPECIAL if name != "image_pad"]
+    family, first_special = preset.family, base + TRAJECTORY_TOKENS
+    names = [name for name in family.special if name != "image_pad"]
     ids = {name: first_special + i for i, name in enumerate(names)}
-    targets = "alpamayo_r1."
+    targets = family.package
+    action_space = {"_target_": targets + "action_space.UnicycleAccelCurvatureActionSpace", **ACTION_SPACE}
+    headers = {} if family.names is None else {"include_camera_ids": True, "include_frame_nums": True, "padding_side": "left"}
     return {
+        **headers,
         "action_in_proj_cfg": {
             "_target_": targets + "models.action_in_proj.PerWaypointActionInProjV2",
             "hidden_size": preset.action_hidden,
@@ -161,9 +175,9 @@ def released_config(preset: Preset, base: int) -> dict[str, Any]:
             "num_fourier_feats": 20,
         },
         "action_out_proj_cfg": {"_target_": "torch.nn.Linear"},
-        "action_space_cfg": ACTION_SPACE,
+        "action_space_cfg": action_space,
         "add_special_tokens": True,
-        "architectures": ["AlpamayoR1"],
+        "architectures": [family.architecture],
         "attn_implementation": "sdpa",
         "diffusion_cfg": {"_target_": targets + "diffusion.flow_matching.FlowMatching", "num_inference_steps": 10},
         "dtype": "bfloat16",
@@ -174,7 +188,7 @@ def released_config(preset: Preset, base: int) -> dict[str, Any]:
         "max_pixels": preset.max_pixels,
         "min_pixels": preset.min_pixels,
         "model_dtype": "bfloat16",
-        "model_type": "alpamayo_r1",
+        "model_type": family.model_type,
         "tokens_per_future_traj": 128,
         "tokens_per_history_traj": 48,
         "traj_token_ids": {
@@ -185,7 +199,7 @@ def released_config(preset: Preset, base: int) -> dict[str, Any]:
         "traj_tokenizer_cfg": {
             "_recursive_": False,
             "_target_": targets + "action_space.DiscreteTrajectoryTokenizer",
-            "action_space_cfg": ACTION_SPACE,
+            "action_space_cfg": action_space,
             "dims_max": [10, 10],
             "dims_min": [-10, -10],
             "num_bins": 3000,
@@ -201,7 +215,7 @@ def released_config(preset: Preset, base: int) -> dict[str, Any]:
 def write_vlm_folder(folder: Path, preset: Preset) -> int:
     """Writes Qwen3-VL's config, tokenizer and processor files; returns the number of base tokens."""
     folder.mkdir(parents=True, exist_ok=True)
-    backend = build_backend(corpus(), preset.words)
+    backend = build_backend(corpus(preset.family), preset.words)
     ids = {token: number for token, number in backend.get_vocab(with_added_tokens=True).items() if token in QWEN_SPECIAL}
     full = backend.get_vocab(with_added_tokens=False)
     base = len(full) + len(QWEN_SPECIAL)

@@ -77,23 +77,26 @@ def make_chunk(
     vocabulary: Vocabulary,
     words: int,
     silent: bool = False,
+    families: Sequence[str] | None = None,
 ) -> Chunk:
     """Simulates the seeds and encodes words and actions at `step`.
 
     directed (B,): who then drives against its label. pushed (B,): who was pushed off its way until then, unless that ends in a collision.
-    silent: nobody says anything.
+    silent: nobody says anything. families: a name per scene, or None for the seed's own.
     """
     seconds = max(step, T0_STEP) / 10 + 0.1
-    scene = simulate(seeds, seconds=seconds, pushed=pushed, pushed_until=step)
+    scene = simulate(seeds, seconds=seconds, families=families, pushed=pushed, pushed_until=step)
     hit = pushed & collisions(scene)[:, : step + FUTURE + 1].any(1).numpy()
     if hit.any():
         pushed = pushed & ~hit
-        scene = simulate(seeds, seconds=seconds, pushed=pushed, pushed_until=step)
+        scene = simulate(seeds, seconds=seconds, families=families, pushed=pushed, pushed_until=step)
     made = labels(scene, step)
     texts = [label.text for label in made]
     if directed.any():
         orders = [order(label, int(seed)) if d else None for label, seed, d in zip(made, seeds, directed, strict=True)]
-        scene = simulate(seeds, seconds=seconds, directive=orders, directed_from=step, pushed=pushed, pushed_until=step)
+        scene = simulate(
+            seeds, seconds=seconds, families=families, directive=orders, directed_from=step, pushed=pushed, pushed_until=step
+        )
         texts = [directive_text(o, scene, row, step) if o else text for row, (o, text) in enumerate(zip(orders, texts, strict=True))]
     at = paths(scene, torch.full((len(seeds),), step))
     texts = [""] * len(texts) if silent else texts
@@ -120,8 +123,9 @@ def encoded(
 
 def joined(parts: Sequence[Chunk]) -> Chunk:
     """Chunks as one."""
-    rest = [name for name in Chunk.__dataclass_fields__ if name != "scene"]
-    return Chunk(concatenate([part.scene for part in parts]), *(torch.cat([getattr(part, name) for part in parts]) for name in rest))
+    kind = type(parts[0])
+    rest = [name for name in kind.__dataclass_fields__ if name != "scene"]
+    return kind(concatenate([part.scene for part in parts]), *(torch.cat([getattr(part, name) for part in parts]) for name in rest))
 
 
 def order(label: Label, seed: int) -> str:
@@ -141,7 +145,7 @@ class Stream(IterableDataset):
 
         from alpamayo_r1.core.vocab import load_vocabulary
 
-        vocabulary = load_vocabulary(Path(self.folder) / self.config.vlm, self.config.tokens)
+        vocabulary = load_vocabulary(Path(self.folder) / self.config.vlm, self.config.tokens, self.config.family)
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         number, stride = self.rank * workers + worker, self.world * workers
@@ -153,12 +157,20 @@ class Stream(IterableDataset):
                 step = int(draw.integers(MOMENTS[0], MOMENTS[1] + 1)) if draw.random() < s.other_t0 else T0_STEP
                 seeds = np.arange(start, min(start + s.group, first + s.chunk))
                 directed, pushed = draw.random((2, len(seeds))) < np.array([[0.0 if s.silent else s.directed], [s.pushed]])
-                parts.append(make_chunk(seeds, step, directed, pushed, self.config, vocabulary, s.words, s.silent))
+                parts.append(self.make(seeds, step, directed, pushed, vocabulary))
             yield joined(parts)
             number += stride
+
+    def make(self, seeds: np.ndarray, step: int, directed: np.ndarray, pushed: np.ndarray, vocabulary: Vocabulary) -> Chunk:
+        """The rows of some seeds at one moment."""
+        return make_chunk(seeds, step, directed, pushed, self.config, vocabulary, self.stream.words, self.stream.silent)
 
 
 def chunks(stream: StreamConfig, config: ModelConfig, folder: str, workers: int, rank: int = 0, world: int = 1) -> Iterator[Chunk]:
     """The stream of one of `world` training processes through its `workers` processes (0: in this one)."""
-    source = Stream(stream, config, folder, rank, world)
+    return through(Stream(stream, config, folder, rank, world), workers)
+
+
+def through(source: Stream, workers: int) -> Iterator[Chunk]:
+    """A stream through so many processes (0: in this one)."""
     return iter(DataLoader(source, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None))

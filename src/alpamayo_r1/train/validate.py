@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from alpamayo_r1.core.images import normalise, patchify, resize
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.plan import Start, denoise, reason, roll_out, start_of, velocity_after
+from alpamayo_r1.core.plan import Reasoning, Start, Velocity, denoise, guide, reason, roll_out, start_of, velocity_after
 from alpamayo_r1.core.request import Request, force, prepare
 from alpamayo_r1.core.sampling import Draws
 from alpamayo_r1.core.types import CAMERAS, FRAMES, Trajectory
@@ -56,9 +56,11 @@ class Shown:
     patches: torch.Tensor
 
 
-def show_scenes(model: VLA, layout: Layout, seeds: Sequence[int], at_step: int, **options) -> Shown:
+def show_scenes(
+    model: VLA, layout: Layout, seeds: Sequence[int], at_step: int, families: Sequence[str] | None = None, **options
+) -> Shown:
     """Simulates and renders scenes at a step of their clock, ten per second, where the model is. Options: render's."""
-    scene = simulate(torch.tensor(list(seeds)), seconds=max(at_step, T0_STEP) / 10 + 0.1)
+    scene = simulate(torch.tensor(list(seeds)), seconds=max(at_step, T0_STEP) / 10 + 0.1, families=families)
     step = torch.full((len(seeds),), at_step)
     frames = render(scene.to(model.device), step.to(model.device), width=PICTURE_SIZE[0], height=PICTURE_SIZE[1], **options)
     return show(model, layout, scene, at_step, frames)
@@ -83,11 +85,17 @@ def read_scenes(model: VLA, layout: Layout, shown: Shown) -> Seen:
 
 
 def predict(
-    model: VLA, vocabulary: Vocabulary, layout: Layout, seen: Seen, options: PlanOptions, texts: Sequence[str] | None = None
+    model: VLA,
+    vocabulary: Vocabulary,
+    layout: Layout,
+    seen: Seen,
+    options: PlanOptions,
+    texts: Sequence[str] | None = None,
+    unguided: Callable[[Reasoning], Velocity] | None = None,
 ) -> tuple[list[list[str]], Trajectory]:
     """Words [B][S] and paths [B, S, 64] of B scenes read by `read_scenes`, each with the same draws.
 
-    texts: said instead, one per scene.
+    texts: said instead, one per scene. unguided: the velocity without navigation after what was said, for options.guidance.
     """
     scenes, samples = len(seen.labels), options.samples
     kv = [(k.repeat_interleave(samples, 0), v.repeat_interleave(samples, 0)) for k, v in seen.kv]
@@ -96,7 +104,10 @@ def predict(
     if texts is not None:
         how = replace(how, forced=force(vocabulary, texts, how.turn, "reasoning=", options.max_tokens).repeat_interleave(samples, 0))
     said, kv = reason(model, vocabulary, logits, kv, layout.next_position, how)
-    actions = denoise(model, velocity_after(model, kv, len(layout.ids), layout.next_position, said), how)
+    velocity = velocity_after(model, kv, len(layout.ids), layout.next_position, said)
+    if unguided is not None and how.guidance is not None:
+        velocity = guide(velocity, unguided(said), how.guidance)
+    actions = denoise(model, velocity, how)
     start = start_of(Trajectory(seen.at.history_xyz, seen.at.history_rot), model.config.action)
     start = Start(start.speed.repeat_interleave(samples), start.height.repeat_interleave(samples))
     path = roll_out(model, start, actions)

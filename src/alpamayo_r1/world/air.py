@@ -14,29 +14,31 @@ from alpamayo_r1.world.view import turned
 
 @dataclass(frozen=True)
 class Air:
-    """Light of the pictures, each (I,) unless said: sun direction in the world, strength of the sun, of the sky, overcast 0..1."""
+    """Light of the pictures, each (I,) unless said: sun direction in the world, strength of the sun, of the sky, overcast 0..1, night 0..1."""
 
     sun: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     direct: torch.Tensor
     ambient: torch.Tensor
     overcast: torch.Tensor
+    night: torch.Tensor
 
     def rows(self, shape: Sequence[int], index: torch.Tensor | None = None) -> Air:
         """The same light viewed as `shape` (with -1 for the pictures), or picked by picture index."""
         view = (lambda t: t.view(shape)) if index is None else (lambda t: t[index])
-        return Air(tuple(map(view, self.sun)), view(self.direct), view(self.ambient), view(self.overcast))
+        return Air(tuple(map(view, self.sun)), view(self.direct), view(self.ambient), view(self.overcast), view(self.night))
 
 
 def air_over(scene: SceneBatch, count: int) -> Air:
     """The air of `count` pictures of every scene."""
     azimuth, elevation = (v.repeat_interleave(count) for v in scene.sun.unbind(-1))
-    overcast = scene.sky.repeat_interleave(count)
+    overcast, night = scene.sky.repeat_interleave(count), scene.night.repeat_interleave(count)
     sun = (azimuth.cos() * elevation.cos(), azimuth.sin() * elevation.cos(), elevation.sin())
-    return Air(sun, 0.62 * (1 - 0.9 * overcast), 0.55 + 0.33 * overcast, overcast)
+    direct, ambient = 0.62 * (1 - 0.9 * overcast), 0.55 + 0.33 * overcast
+    return Air(sun, direct * (1 - night), ambient * (1 - 0.5 * night), overcast, night)
 
 
 def _horizon(air: Air) -> Colour:
-    return mix((0.80, 0.87, 0.94), (0.82, 0.83, 0.84), air.overcast)
+    return mix(mix((0.80, 0.87, 0.94), (0.82, 0.83, 0.84), air.overcast), (0.10, 0.11, 0.15), air.night)
 
 
 def hazed(colour: Colour, distance, air: Air) -> Colour:
@@ -54,7 +56,9 @@ def sky_seen(look, ego, air: Air, pixel: torch.Tensor) -> Colour:
     facing = dot(direction, air.sun).clamp_min(0)
     glow = (0.18 * facing**8 + 0.55 * facing**160 + 2.0 * ramp(facing, 0.9990, 0.9996)) * (1 - 0.85 * air.overcast)
     colour = mix(colour, (1.0, 0.97, 0.88), glow.clamp_max(1))
-    return mix(colour, mix((0.50, 0.60, 0.57), (0.60, 0.64, 0.64), air.overcast), _woods(*direction, pixel))
+    colour = mix(colour, (0.03, 0.04, 0.08), air.night)
+    woods = mix(mix((0.50, 0.60, 0.57), (0.60, 0.64, 0.64), air.overcast), (0.05, 0.06, 0.07), air.night)
+    return mix(colour, woods, _woods(*direction, pixel))
 
 
 def _clouds(direction, up, air: Air) -> torch.Tensor:

@@ -13,13 +13,16 @@ import numpy as np
 
 from alpamayo_r1.world import families as fam
 from alpamayo_r1.world.families import Script, allowed_speed, ease
-from alpamayo_r1.world.scene import DT
+from alpamayo_r1.world.scene import DT, Kind, Route
 
 DIRECTIVES = ("stop", "proceed", "nudge_left", "nudge_right", "keep_speed")
 """What a driver may be told to do from a step on, instead of what is right."""
 
 DIRECTED_BRAKE, DIRECTED_SWERVE, DIRECTED_HOLD = 2.5, 1.5, 15.0
 """m/s^2 of a directed stop; metres to the side and metres held of a directed nudge."""
+
+GAP, CONFLICT = 7.0, 5.0
+"""Seconds that a left turn needs before the next oncoming vehicle; metres of the crossing's centre to either side that both drive over."""
 
 _FREE_GAIN, _LOOK = 0.8, 0.4  # 1/s towards the target speed; s over which a constraint is met
 _START_ACCELERATION, _FIRM, _HARDEST = 1.8, 3.0, 6.0  # m/s^2; braking is firm at most unless more is needed
@@ -143,7 +146,8 @@ def _project(script: Script, start: np.ndarray, piece: np.ndarray, x, y, theta) 
 
 def _wanted(script: Script, t: float, s, v, waited, lead_s, lead_speed) -> np.ndarray:
     """The least acceleration any constraint asks for: target speed, lead, line to stop at, curve."""
-    wanted = _free(v, script.target)
+    wanted = _free(v, np.where(s >= script.limit_from, script.limit, script.target))
+    wanted = np.minimum(wanted, np.where(s < script.limit_from, _keep(script.limit_from - s, script.limit, fam.STOP_SOFTNESS, v), np.inf))
     nose = s + fam.EGO_FRONT
 
     gap = lead_s - script.size[:, fam.LEAD, 0] / 2 - nose
@@ -158,11 +162,34 @@ def _wanted(script: Script, t: float, s, v, waited, lead_s, lead_speed) -> np.nd
     yields = _keep(script.crosswalk - 1.5 - fam.LINE_GAP - nose, 0.0, fam.STOP_SOFTNESS, v)
     wanted = np.minimum(wanted, np.where((t < script.walker_clear) & (nose < script.crosswalk - 1.5), yields, np.inf))
 
+    gives = gives_way(script.route, script.stop_line - nose, v, *coming(script, t), script.crossing)
+    wanted = np.minimum(wanted, np.where(gives, line, np.inf))
+
     bend = np.abs(script.curvature)
     limit = np.sqrt(fam.LATERAL_ACCELERATION / np.maximum(bend, 1e-4))
     end = np.concatenate([script.piece[:, 1:], np.full((len(v), 1), np.inf)], 1)
     slow = _keep(np.maximum(script.piece - s[:, None], v[:, None] * _LOOK), limit, fam.STOP_SOFTNESS, v[:, None])
     return np.minimum(wanted, np.where(s[:, None] < end, slow, np.inf).min(1))
+
+
+def coming(script: Script, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """s, speed along the road and length (B, 2) of the oncoming vehicles at time t, as their script has them; at infinity where none is."""
+    slots, m = [fam.ONCOMING, fam.ONCOMING_2], script.motion
+    there = script.kind[:, slots] != Kind.NONE
+    s = np.where(there, m.s[:, slots] + m.v[:, slots] * (t - fam.T0), np.inf)
+    return s, m.v[:, slots], script.size[:, slots, 0]
+
+
+def gives_way(route, to_line, v, s, speed, length, crossing, gap: float = GAP, conflict: float = CONFLICT) -> np.ndarray:
+    """bool (B,): who is to turn left waits before the line, `to_line` metres ahead of its nose, for oncoming traffic (B, 2).
+
+    A vehicle matters that would be at the junction within `gap` seconds and has not left it; who can't stop any more goes on.
+    """
+    drives = speed < -0.5
+    pace = np.where(drives, -speed, 1.0)
+    before = s + length / 2 > crossing[:, None] - conflict
+    soon = (s - length / 2 - crossing[:, None] - conflict) < gap * pace
+    return (route == Route.LEFT) & (to_line > v * v / (2 * _FIRM)) & (drives & before & soon).any(1)
 
 
 def _free(v, target) -> np.ndarray:

@@ -6,14 +6,14 @@ an undisturbed scene passes s = 0 at t0 = 5.1 s. Nothing is decided by chance af
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from alpamayo_r1.world.scene import Kind
+from alpamayo_r1.world.scene import Kind, Route
 
 T0_STEP = 51
 T0 = 5.1
@@ -157,6 +157,13 @@ class Script:
     flow_left: np.ndarray  # bool: other traffic may use the lanes to the left, right, oncoming
     flow_right: np.ndarray
     flow_oncoming: np.ndarray
+    strolls: np.ndarray  # bool: somebody may walk along the pavement
+    route: np.ndarray  # where the driver is to go at the junction: Route
+    way_piece: np.ndarray  # (B, PIECES) the driver's way: as `piece` and `curvature`, but for a turn that leaves the road
+    way_curvature: np.ndarray
+    limit_from: np.ndarray  # s from which a speed limit holds, inf there is none
+    limit: np.ndarray  # m/s
+    night: np.ndarray  # 0 day .. 1 night
     kind: np.ndarray  # (B, ACTORS)
     size: np.ndarray  # (B, ACTORS, 3)
     motion: Motion
@@ -165,6 +172,10 @@ class Script:
     def swerve_length(self) -> np.ndarray:
         """Metres over which a swerve builds up."""
         return SWERVE_TIME * self.target
+
+    def way(self) -> Script:
+        """What the driver keeps to: the script with its own way for the road."""
+        return replace(self, piece=self.way_piece, curvature=self.way_curvature)
 
     def right_edge(self) -> np.ndarray:
         """d of the road's right edge (negative)."""
@@ -179,7 +190,7 @@ class Script:
         if np.size(rows) == 0:
             return
         self.kind[rows, slot] = kind
-        self.size[rows, slot] = _SIZE_TABLE[self.kind[rows, slot]]
+        self.size[rows, slot] = SIZE_TABLE[self.kind[rows, slot]]
         values = {"s": s, "d": d, "v_end": motion.get("v", 0.0), "d_end": d, **motion}
         for name, value in values.items():
             getattr(self.motion, name)[rows, slot] = value
@@ -192,9 +203,9 @@ class Script:
         self.start[rows] = -self.target[rows] * T0
 
 
-_SIZE_TABLE = np.zeros((len(Kind), 3))
+SIZE_TABLE = np.zeros((len(Kind), 3))
 for _kind, _size in SIZES.items():
-    _SIZE_TABLE[_kind] = _size
+    SIZE_TABLE[_kind] = _size
 
 
 def allowed_speed(distance, end_speed, softness):
@@ -217,7 +228,7 @@ def braking_distance(speed, end_speed, softness=STOP_SOFTNESS):
     return ((speed + softness) ** 2 - (end_speed + softness) ** 2) / (2 * BRAKE)
 
 
-def _approach(script: Script, rows, distance, end_speed) -> None:
+def approach(script: Script, rows, distance, end_speed) -> None:
     """Starts the ego so that at t0 it passes s = 0, `distance` before the place at which `end_speed` is due."""
     c, cruise = STOP_SOFTNESS, script.target[rows]
     speed = np.minimum(allowed_speed(distance, end_speed, c), cruise)
@@ -262,6 +273,13 @@ def blank(draw: Draw) -> Script:
         flow_left=full(True, dtype=bool),
         flow_right=full(True, dtype=bool),
         flow_oncoming=full(True, dtype=bool),
+        strolls=full(True, dtype=bool),
+        route=full(int(Route.NONE), dtype=np.int64),
+        way_piece=full(np.nan, PIECES),
+        way_curvature=full(0.0, PIECES),
+        limit_from=full(np.inf),
+        limit=full(np.inf),
+        night=full(0.0),
         kind=full(int(Kind.NONE), ACTORS, dtype=np.int64),
         size=full(0.0, ACTORS, 3),
         motion=motion,
@@ -306,14 +324,14 @@ def _stop_distance(script: Script, rows, draw: Draw, slowest: float, seconds: fl
     return draw.uniform("distance", braking_distance(slowest * cruise, 0.0), braking_distance(cruise, 0.0) + seconds * cruise)
 
 
-def _vehicle(draw: Draw, name: str, count: int | None = None):
+def vehicle(draw: Draw, name: str, count: int | None = None):
     return np.array([Kind.CAR, Kind.CAR, Kind.CAR, Kind.VAN, Kind.TRUCK])[draw.integer(name, 5, count)]
 
 
 def _lead(script: Script, rows, draw: Draw, gap, **motion) -> None:
     """A vehicle in the ego's lane, its rear bumper `gap` metres before the ego's front bumper at t0."""
-    kind = _vehicle(draw, "lead")
-    script.put(rows, LEAD, kind, EGO_FRONT + gap + _SIZE_TABLE[kind, 0] / 2, 0.0, **motion)
+    kind = vehicle(draw, "lead")
+    script.put(rows, LEAD, kind, EGO_FRONT + gap + SIZE_TABLE[kind, 0] / 2, 0.0, **motion)
     script.lead_from[rows] = -np.inf
 
 
@@ -350,10 +368,10 @@ def lead_brakes(script: Script, rows, draw: Draw) -> None:
 def red_light(script: Script, rows, draw: Draw) -> None:
     """Approaching a light that stays red; others wait there, one crosses."""
     distance = _stop_distance(script, rows, draw, 0.35, 2.0)
-    _approach(script, rows, distance, 0.0)
+    approach(script, rows, distance, 0.0)
     _junction(script, rows, draw, distance + EGO_FRONT + LINE_GAP)
     script.green_from[rows] = np.inf
-    _others_wait(script, rows, draw, np.inf)
+    others_wait(script, rows, draw, np.inf)
     to, speed, some = 80.0, 8.0, draw.chance("crosses", 0.6)
     reached = draw.uniform("cross_at", -40.0, -10.0)
     script.put(
@@ -375,10 +393,10 @@ def green_light(script: Script, rows, draw: Draw) -> None:
     _junction(script, rows, draw, np.full(len(rows), EGO_FRONT) + draw.uniform("short", 0.5, 1.0))
     script.start[rows] = script.start_speed[rows] = 0.0
     script.green_from[rows] = T0 - draw.uniform("since", 0.2, 0.9)
-    _others_wait(script, rows, draw, script.green_from[rows] + 0.7)
+    others_wait(script, rows, draw, script.green_from[rows] + 0.7)
 
 
-def _others_wait(script: Script, rows, draw: Draw, go) -> None:
+def others_wait(script: Script, rows, draw: Draw, go) -> None:
     """Vehicles at the same light in the next lanes and from ahead; they pull away at time `go`."""
     script.flow_left[rows] = script.flow_right[rows] = script.flow_oncoming[rows] = False
     go = np.broadcast_to(go, rows.shape)
@@ -397,7 +415,7 @@ def _others_wait(script: Script, rows, draw: Draw, go) -> None:
 def stop_sign(script: Script, rows, draw: Draw) -> None:
     """Approaching a stop sign."""
     distance = _stop_distance(script, rows, draw, 0.35, 2.0)
-    _approach(script, rows, distance, 0.0)
+    approach(script, rows, distance, 0.0)
     _junction(script, rows, draw, distance + EGO_FRONT + LINE_GAP)
     script.stop_sign[rows] = True
     script.flow_left[rows] = script.flow_right[rows] = script.flow_oncoming[rows] = False
@@ -406,7 +424,7 @@ def stop_sign(script: Script, rows, draw: Draw) -> None:
 def pedestrian(script: Script, rows, draw: Draw) -> None:
     """Somebody on a crosswalk, or about to step on it, walks across the ego's lane."""
     distance = _stop_distance(script, rows, draw, 0.5, 0.8)
-    _approach(script, rows, distance, 0.0)
+    approach(script, rows, distance, 0.0)
     crosswalk = distance + EGO_FRONT + LINE_GAP + 1.5
     script.crosswalk[rows] = crosswalk
     _straighten(script, rows, crosswalk + 30.0)
@@ -438,7 +456,7 @@ def curve(script: Script, rows, draw: Draw) -> None:
     slow = script.target[rows] * draw.uniform("slow", np.where(lanes == 1, 0.6, 0.5), 0.75)
     radius = slow**2 / LATERAL_ACCELERATION
     distance = np.clip(draw.uniform("distance", 15.0, braking_distance(script.target[rows], slow) + 2.0 * script.target[rows]), 15.0, 60.0)
-    _approach(script, rows, distance, slow)
+    approach(script, rows, distance, slow)
     script.piece[rows, 0] = -200.0
     script.piece[rows, 1] = -60.0
     script.piece[rows, 2] = distance
@@ -448,7 +466,7 @@ def curve(script: Script, rows, draw: Draw) -> None:
     script.curvature[rows, 3] = 0.0
 
 
-def _obstacles(script: Script, rows, side: float, first, last, edge) -> None:
+def obstacles(script: Script, rows, side: float, first, last, edge) -> None:
     """A swerve away from obstacles on `side` (1 left) between s = first and last, their edge `edge` m from the lane's centre."""
     length = script.swerve_length[rows]
     begin, back = first - EGO_FRONT - 0.7 - length, last + EGO_LENGTH - EGO_FRONT + 0.7
@@ -472,7 +490,7 @@ def _cones(script: Script, rows, draw: Draw, side: float) -> None:
         some = count > j
         taper = 0.6 if j == 0 else 0.0
         script.put(rows[some], STANDING + j, Kind.CONE, (first + 4.0 * j)[some], side * (edge + 0.2 + taper)[some])
-    _obstacles(script, rows, side, first - 0.2, first + 4.0 * (count - 1) + 0.2, edge)
+    obstacles(script, rows, side, first - 0.2, first + 4.0 * (count - 1) + 0.2, edge)
 
 
 def nudge_left(script: Script, rows, draw: Draw) -> None:
@@ -498,7 +516,7 @@ def parked_car(script: Script, rows, draw: Draw) -> None:
     length, width, _ = SIZES[Kind.CAR]
     script.put(rows, STANDING, Kind.CAR, first, -(edge + width / 2))
     script.put(rows[two], STANDING + 1, Kind.CAR, (first + 6.5)[two], -(edge + width / 2)[two])
-    _obstacles(script, rows, -1.0, first - length / 2, first + np.where(two, 6.5, 0.0) + length / 2, edge)
+    obstacles(script, rows, -1.0, first - length / 2, first + np.where(two, 6.5, 0.0) + length / 2, edge)
 
 
 def cut_in(script: Script, rows, draw: Draw) -> None:
@@ -510,7 +528,7 @@ def cut_in(script: Script, rows, draw: Draw) -> None:
     speed = script.target[rows] * draw.uniform("speed", 0.65, 0.85)
     kind = np.array([Kind.CAR, Kind.CAR, Kind.VAN])[draw.integer("cutter", 3)]
     shift = T0 - LANE_CHANGE * draw.uniform("progress", 0.38, 0.58)
-    s = EGO_FRONT + draw.uniform("gap", 9.0, 19.0) + _SIZE_TABLE[kind, 0] / 2
+    s = EGO_FRONT + draw.uniform("gap", 9.0, 19.0) + SIZE_TABLE[kind, 0] / 2
     script.put(rows, LEAD, kind, s, side * script.lane_width[rows], v=speed, d_end=0.0, t_shift=shift, shift_time=LANE_CHANGE)
     script.lead_from[rows] = shift + 0.3 * LANE_CHANGE
     script.flow_left[rows], script.flow_right[rows] = side < 0, side > 0
@@ -548,16 +566,16 @@ def _flow(script: Script, draw: Draw) -> None:
         here = draw[some]
         d = way * width[some] * (1 + here.integer("lane_" + name, lanes[some]))
         speed = script.target[some] * here.uniform("speed_" + name, 0.85, 1.1)
-        script.put(some, slot, _vehicle(here, "kind_" + name), here.uniform("at_" + name, -30.0, 50.0), d, v=speed)
+        script.put(some, slot, vehicle(here, "kind_" + name), here.uniform("at_" + name, -30.0, 50.0), d, v=speed)
     away = draw.uniform("at_oncoming", 10.0, 60.0)
     for slot, ahead in ((ONCOMING, 0.0), (ONCOMING_2, draw.uniform("then", 25.0, 60.0))):
         some = np.flatnonzero((script.oncoming > 0) & script.flow_oncoming & draw.chance(f"flow_{slot}", 0.75))
         here = draw[some]
         d = (script.left[some] + 1 + here.integer("lane_oncoming", script.oncoming[some])) * width[some]
         script.put(
-            some, slot, _vehicle(here, f"kind_{slot}"), (away + ahead)[some], d, v=-here.uniform("speed_oncoming", 7.0, 12.0), yaw=np.pi
+            some, slot, vehicle(here, f"kind_{slot}"), (away + ahead)[some], d, v=-here.uniform("speed_oncoming", 7.0, 12.0), yaw=np.pi
         )
-    some = np.flatnonzero(draw.chance("strolls", 0.5))
+    some = np.flatnonzero(draw.chance("strolls", 0.5) & script.strolls)
     here, left = draw[some], draw.chance("stroll_left", 0.5)[some]
     d = np.where(left, script.left_edge()[some] + 3.2, script.right_edge()[some] - 3.4)
     back = here.chance("stroll_back", 0.5)
@@ -572,7 +590,10 @@ def _flow(script: Script, draw: Draw) -> None:
         script.put(some, slot, Kind.CAR, s[some], script.right_edge()[some] - 1.7)
 
 
-_WRITERS: tuple[Callable[[Script, np.ndarray, Draw], None], ...] = (
+Writer = Callable[[Script, np.ndarray, Draw], None]
+"""Writes one family's part of a script into some of its rows, which have these draws."""
+
+WRITERS: tuple[Writer, ...] = (
     cruise,
     follow,
     lead_brakes,
@@ -589,7 +610,7 @@ _WRITERS: tuple[Callable[[Script, np.ndarray, Draw], None], ...] = (
     pull_away,
 )
 
-FAMILIES = tuple(write.__name__ for write in _WRITERS)
+FAMILIES = tuple(write.__name__ for write in WRITERS)
 """The names of the families."""
 
 
@@ -598,13 +619,15 @@ def family_of(seeds: np.ndarray) -> np.ndarray:
     return Draw.of(seeds).integer("family", len(FAMILIES))
 
 
-def write_script(seeds: np.ndarray, family: np.ndarray) -> Script:
-    """The scripts of these seeds, int64 (B,), each of its family (index into FAMILIES)."""
+def write_script(seeds: np.ndarray, family: np.ndarray, writers: Sequence[Writer] = WRITERS) -> Script:
+    """The scripts of these seeds, int64 (B,), each of its family (index into the writers)."""
     draw = Draw.of(seeds)
     script = blank(draw)
-    for index, write in enumerate(_WRITERS):
+    for index, write in enumerate(writers):
         rows = np.flatnonzero(family == index)
         if len(rows):
             write(script, rows, draw[rows])
     _flow(script, draw)
+    along = np.isnan(script.way_piece[:, 0])
+    script.way_piece[along], script.way_curvature[along] = script.piece[along], script.curvature[along]
     return script

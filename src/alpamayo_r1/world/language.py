@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from alpamayo_r1.world import families as fam
+from alpamayo_r1.world.expert import gives_way
 from alpamayo_r1.world.families import Draw, braking_distance
-from alpamayo_r1.world.scene import DT, Kind, Light, SceneBatch
+from alpamayo_r1.world.scene import DT, Kind, Light, Route, SceneBatch
 
 DECISIONS = (
     "keep_speed",
@@ -165,12 +166,68 @@ PHRASES: dict[tuple[str, str], tuple[str, ...]] = {
 }
 """The phrasings of every (decision, cause); "{side}" is left or right."""
 
+RICHER_PHRASES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("turn_left", "route"): (
+        "Turn left at the junction since the route goes left",
+        "Turn left to follow the route",
+        "Turn left at the junction as the navigation says",
+        "Turn left because the route leads to the left here",
+    ),
+    ("turn_right", "route"): (
+        "Turn right at the junction since the route goes right",
+        "Turn right to follow the route",
+        "Turn right at the junction as the navigation says",
+        "Turn right because the route leads to the right here",
+    ),
+    ("go_straight", "route"): (
+        "Continue straight through the junction since the route goes on ahead",
+        "Continue straight to follow the route",
+        "Continue straight at the junction as the navigation says",
+        "Continue straight because the route leads on ahead here",
+    ),
+    ("yield", "oncoming_vehicle"): (
+        "Yield to the oncoming vehicle before the left turn",
+        "Yield since an oncoming vehicle has the right of way",
+        "Give way to the oncoming vehicle before the turn to the left",
+        "Give way because an oncoming vehicle comes close",
+    ),
+    ("merge_left", "lane_closed"): (
+        "Merge to the left since cones close the lane ahead",
+        "Merge to the left because the lane ends at the cones",
+        "Merge to the left as construction cones block the whole lane",
+        "Merge to the left to leave the lane that the cones close",
+    ),
+    ("slow_down", "speed_limit"): (
+        "Slow down since the sign allows less speed",
+        "Slow down to keep to the speed limit ahead",
+        "Slow down because of the speed limit sign",
+        "Slow down as the sign ahead limits the speed",
+    ),
+    ("keep_speed", "speed_limit"): (
+        "Keep a low speed since the limit asks for it",
+        "Keep a low speed to stay within the speed limit",
+        "Keep a low speed because the speed is limited here",
+        "Keep a low speed as the sign asked for it",
+    ),
+}
+"""The same of what happens in the world's richer families alone."""
+
 SIDES = ("left", "right")
 
-_MEANING = {phrase.format(side=side): key for key, phrases in PHRASES.items() for phrase in phrases for side in SIDES}
 
-TEXTS = tuple(_MEANING)
-"""Every sentence there is (a tokenizer may learn its vocabulary from them)."""
+def _meanings(phrases: dict[tuple[str, str], tuple[str, ...]]) -> dict[str, tuple[str, str]]:
+    """Sentence -> what it means."""
+    return {phrase.format(side=side): key for key, some in phrases.items() for phrase in some for side in SIDES}
+
+
+TEXTS = tuple(_meanings(PHRASES))
+"""Every sentence of the families that the small model drives (a tokenizer may learn its vocabulary from them)."""
+
+RICHER_TEXTS = tuple(_meanings(RICHER_PHRASES))
+"""The further sentences of the richer world."""
+
+_ALL_PHRASES = PHRASES | RICHER_PHRASES
+_MEANING = _meanings(_ALL_PHRASES)
 
 _OPPOSITE = {
     "keep_speed": "stop",
@@ -183,6 +240,10 @@ _OPPOSITE = {
     "yield": "proceed",
     "nudge_left": "nudge_right",
     "nudge_right": "nudge_left",
+    "turn_left": "stop",
+    "turn_right": "stop",
+    "go_straight": "stop",
+    "merge_left": "stop",
 }
 
 _SAYS = {
@@ -217,7 +278,7 @@ def labels(scene: SceneBatch, step: int) -> list[Label]:
     local = _to_ego(scene, step, at)
     made = []
     for row, (what, why) in enumerate(zip(decision, cause)):
-        phrases = PHRASES[what, why]
+        phrases = _ALL_PHRASES[what, why]
         text = phrases[int(pick[row]) % len(phrases)].format(side=SIDES[int(side[row] < 0)])
         place = None if np.isnan(local[row, 0]) else (float(local[row, 0]), float(local[row, 1]))
         made.append(Label(what, why, text, scene.family[row], place))
@@ -302,6 +363,8 @@ def _govern(scene: SceneBatch, step: int) -> tuple[np.ndarray, ...]:
     choice.say(signed & ahead & ~served & rest, "remain_stopped", "stop_sign", at=signal_at)
     choice.say(signed & ahead & ~served, "stop", "stop_sign", at=signal_at)
 
+    _govern_route(scene, step, choice, s, v, nose, near, place, rate)
+
     walker = place[:, fam.WALKER]
     walker_side = np.sign(road.frenet(scene.track[:, fam.WALKER, :1, :2])[:, 0, 1].numpy())
     clearing = -walker_side * walker[:, 1] < half + fam.CLEAR_MARGIN
@@ -314,8 +377,15 @@ def _govern(scene: SceneBatch, step: int) -> tuple[np.ndarray, ...]:
     choice.say(close & (v < 4.0) & (lead_speed > v + 0.5), "start", "lead_pulling_away", at=lead_at)
     choice.say(close, "keep_distance", "lead_vehicle", at=lead_at)
 
+    closing = (kind == Kind.CONE) & (np.abs(place[..., 1]) < 0.25)
+    closed, closed_at = closing.any(1), place[rows, closing.argmax(1), 0]
+    to_merge = closed_at - nose
+    merging = closed & (to_merge > -2.0) & (to_merge < (fam.SWERVE_TIME + 3.0) * target + 12.0)
+    choice.say(merging, "merge_left", "lane_closed", at=xy[rows, closing.argmax(1)])
+
     for sort, cause in (((Kind.CONE,), "cones"), ((Kind.CAR, Kind.VAN), "parked_vehicle")):
         obstacle, found = _obstacle(sort, kind, size, place, s, target)
+        found &= ~closed
         at = xy[rows, obstacle]
         choice.say(found & (place[rows, obstacle, 1] < 0), "nudge_left", cause, side=-1.0, at=at)
         choice.say(found, "nudge_right", cause, side=1.0, at=at)
@@ -324,12 +394,37 @@ def _govern(scene: SceneBatch, step: int) -> tuple[np.ndarray, ...]:
     choice.say(inside & (v < limit + 0.5), "keep_speed", "curve", side=way)
     choice.say(distance < braking_distance(target, limit) + 2.5 * target, "slow_down", "curve", side=way)
 
+    limit_at, allowed = scene.limit_from.double().numpy(), scene.limit.double().numpy()
+    choice.say((s >= limit_at) & (v < allowed + 0.5), "keep_speed", "speed_limit")
+    choice.say(limit_at - s < braking_distance(target, np.minimum(allowed, target)) + 2.5 * target, "slow_down", "speed_limit")
+
     just_passed = np.abs(line) < 10.0
     choice.say(lit & green & just_passed & (v < 0.6 * target), "start", "green_light", at=signal_at)
     choice.say(signed & served & just_passed & (v < 0.6 * target), "start", "stop_sign", at=signal_at)
     choice.say(v < 0.8 * target, "accelerate", "clear_road")
     choice.say(np.full(len(rows), True), "keep_speed", "clear_road")
     return choice.decision, choice.cause, choice.side, choice.at
+
+
+def _govern_route(scene: SceneBatch, step: int, choice: _Choice, s, v, nose, near, place, rate) -> None:
+    """What the route asks for at a junction, from when it is near until the turn is done; before a left turn who comes towards it goes first."""
+    road, route = scene.road, scene.route.numpy()
+    crossing, line = road.crossing.double().numpy(), road.stop_line.double().numpy()
+    slots = [fam.ONCOMING, fam.ONCOMING_2]
+    there = scene.kind[:, slots].numpy() != Kind.NONE
+    coming = np.where(there, place[:, slots, 0], np.inf), rate[:, slots, 0], scene.size[:, slots, 0].double().numpy()
+    gives = gives_way(route, line - nose, v, *coming, crossing)
+    choice.say(gives & (line - nose < near), "yield", "oncoming_vehicle")
+    turned = turned_since_road(scene, step)
+    for way, decision in ((Route.LEFT, "turn_left"), (Route.RIGHT, "turn_right"), (Route.STRAIGHT, "go_straight")):
+        over = turned > 1.4 if way != Route.STRAIGHT else s > crossing
+        choice.say((route == way) & (line - nose < near) & ~over, decision, "route")
+
+
+def turned_since_road(scene: SceneBatch, step: int) -> np.ndarray:
+    """Radians (B,) that the ego's heading is off the road's last piece before a junction, either way."""
+    off = (scene.ego[:, step, 2] - scene.road.start[:, 2, 2]).double().numpy()
+    return np.abs((off + np.pi) % (2 * np.pi) - np.pi)
 
 
 def _lead(kind, size, place, rate, half, nose) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ class Paint(IntEnum):
     FOLIAGE = 6
     CONE = 7
     CARGO = 8
+    LIMIT = 9
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ PARTS: dict[Kind, tuple[Part, ...]] = {
     Kind.STOP_SIGN: (
         _round((0, 0, -0.1), (0.045, 0.045, -0.1), (0, 0, 0.5), (0, 0, 0.5), form=CYLINDER, **_STEEL),
         _box((0.07, 0, -0.42), (0.015, 0.42, 0.42), (0, 0, 1), form=(0, 0, 0, 0.594), paint=Paint.SIGN, tint=0.0, colour=(0.6, 0.6, 0.6)),
+    ),
+    Kind.LIMIT_SIGN: (
+        _round((0, 0, -0.1), (0.045, 0.045, -0.1), (0, 0, 0.5), (0, 0, 0.5), form=CYLINDER, **_STEEL),
+        _box((0.07, 0, -0.42), (0.015, 0.42, 0.42), (0, 0, 1), paint=Paint.LIMIT),
     ),
     Kind.TREE: (
         _round(O, (0.17, 0.17, 0), (0, 0, 0.27), (0, 0, 0.27), form=_cone(0.6), tint=0.0, colour=(0.34, 0.27, 0.21)),

@@ -133,8 +133,8 @@ def things_at(scene: SceneBatch, steps: torch.Tensor) -> Things:
 
 def _shadows(scene: SceneBatch, kind, size, pose) -> torch.Tensor:
     """Rounded rectangles on the ground swept along the sun's direction by height / tan(elevation)."""
-    is_ = {k: kind == k for k in (Kind.TREE, Kind.TRAFFIC_LIGHT, Kind.STOP_SIGN, Kind.LAMP)}
-    thin = is_[Kind.TRAFFIC_LIGHT] | is_[Kind.STOP_SIGN] | is_[Kind.LAMP]
+    is_ = {k: kind == k for k in (Kind.TREE, Kind.TRAFFIC_LIGHT, Kind.STOP_SIGN, Kind.LIMIT_SIGN, Kind.LAMP)}
+    thin = is_[Kind.TRAFFIC_LIGHT] | is_[Kind.STOP_SIGN] | is_[Kind.LIMIT_SIGN] | is_[Kind.LAMP]
     foot = torch.where(thin[..., None], torch.full_like(size, 0.18), size) / 2
     azimuth, elevation = scene.sun.unbind(-1)
     reach = (size[..., 2] / elevation.clamp_min(0.2).tan()[:, None]).clamp_max(25.0)

@@ -28,6 +28,16 @@ class Kind(IntEnum):
     BUILDING = 9
     LAMP = 10
     BUSH = 11
+    LIMIT_SIGN = 12
+
+
+class Route(IntEnum):
+    """Where a driver is to go at the junction ahead."""
+
+    NONE = 0
+    LEFT = 1
+    STRAIGHT = 2
+    RIGHT = 3
 
 
 class Light(IntEnum):
@@ -120,6 +130,10 @@ class SceneBatch:
     light: torch.Tensor  # (B, T) Light, the state of every TRAFFIC_LIGHT prop of the scene
     sun: torch.Tensor  # (B, 2) azimuth and elevation, radians, world frame
     sky: torch.Tensor  # (B,) 0 clear .. 1 overcast
+    night: torch.Tensor  # (B,) 0 day .. 1 night
+    route: torch.Tensor  # (B,) Route
+    limit_from: torch.Tensor  # (B,) s from which a speed limit holds, inf there is none
+    limit: torch.Tensor  # (B,) m/s
 
     def to(self, device: torch.device | str) -> SceneBatch:
         """The same scenes on another device."""

@@ -10,7 +10,7 @@ import torch
 from alpamayo_r1.world.air import Air, hazed
 from alpamayo_r1.world.intersect import local_ray
 from alpamayo_r1.world.parts import Paint
-from alpamayo_r1.world.texture import Colour, dot, lettering, mix, noise, scale, wave
+from alpamayo_r1.world.texture import Colour, dot, lettering, mix, noise, number_on, scale, wave
 
 
 class _Faces(NamedTuple):
@@ -189,6 +189,18 @@ def _stop_sign(hit: _Hit, look: _Look) -> _Look:
     return look._replace(colour=mix(look.colour, sign, here.float()), emit=look.emit + here * 0.35)
 
 
+def _limit_sign(hit: _Hit, look: _Look) -> _Look:
+    """A number in a red ring. own: the allowed speed in m/s / 100, as red."""
+    _, y, z = hit.point
+    out = torch.hypot(y, z)
+    face = mix((0.96, 0.96, 0.96), (0.06, 0.06, 0.06), number_on(y, z, hit.own[0] > 0.07).float())
+    face = mix(face, (0.80, 0.06, 0.08), (out > 0.31).float())
+    here = hit.painted(Paint.LIMIT)
+    sign = mix((0.62, 0.62, 0.62), face, hit.face.front.float())
+    there = 1 - (here & (out > 0.42)).float()
+    return _Look(mix(look.colour, sign, here.float()), look.emit + (here & hit.face.front) * 0.35, look.shine, look.opacity * there)
+
+
 def _foliage(hit: _Hit, look: _Look) -> _Look:
     """Mottled leaves, frayed at the silhouette. aux tells one crown's pattern from another's."""
     (x, y, z), (hx, hy, hz), here = hit.point, hit.half, hit.painted(Paint.FOLIAGE)
@@ -206,4 +218,4 @@ def _traffic_cone(hit: _Hit, look: _Look) -> _Look:
     return look._replace(colour=mix(look.colour, cone, hit.painted(Paint.CONE).float()))
 
 
-_MATERIALS = (_body, _cabin, _cargo, _windows, _traffic_light, _stop_sign, _foliage, _traffic_cone)
+_MATERIALS = (_body, _cabin, _cargo, _windows, _traffic_light, _stop_sign, _limit_sign, _foliage, _traffic_cone)

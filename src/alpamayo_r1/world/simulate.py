@@ -11,7 +11,8 @@ import torch
 
 from alpamayo_r1.world import families as fam
 from alpamayo_r1.world.expert import DIRECTIVES, Expert, Pushes, drive
-from alpamayo_r1.world.families import FAMILIES, Draw, Motion, Script, ease
+from alpamayo_r1.world.families import Draw, Motion, Script, ease
+from alpamayo_r1.world.richer import ALL_FAMILIES, ALL_WRITERS
 from alpamayo_r1.world.scene import DT, Kind, Light, Road, SceneBatch
 
 FUTURE = 64
@@ -53,16 +54,22 @@ def simulate(
 
 @dataclass(frozen=True)
 class Stage:
-    """B scenes before anybody drives: the script, where its road pieces begin, and how the A actors that may move do so over T steps."""
+    """B scenes before anybody drives: the script, where its road pieces and the driver's way begin, and how the A actors that may move do so
+    over T steps."""
 
     script: Script
     start: np.ndarray  # (B, P, 3) x, y, heading
+    way: np.ndarray  # (B, P, 3) the same of the driver's way
     scene: np.ndarray  # (A,) whose actor
     slot: np.ndarray  # (A,) which of its actors
     s: np.ndarray  # (A, T) along the road, as d beside it
     d: np.ndarray
     speed: np.ndarray  # (A, T) along the road, as sideways across it
     sideways: np.ndarray
+
+    def expert(self, orders: np.ndarray, ordered: int = fam.T0_STEP) -> Expert:
+        """The drivers of these scenes; see Expert."""
+        return Expert(self.script.way(), self.way, orders, ordered)
 
     def lead(self) -> tuple[np.ndarray, np.ndarray]:
         """s and speed (B, T) of the vehicle in slot LEAD; zeros where there is none."""
@@ -85,18 +92,19 @@ def _families(seeds: Sequence[int] | np.ndarray | torch.Tensor, families: Sequen
     """Index of each scene's family (B,)."""
     if families is None:
         return fam.family_of(np.asarray(seeds, np.int64))
-    return np.array([FAMILIES.index(name) for name in families], np.int64)
+    return np.array([ALL_FAMILIES.index(name) for name in families], np.int64)
 
 
 def _stage(seeds: np.ndarray, family: np.ndarray, steps: int) -> Stage:
-    script = fam.write_script(seeds, family)
-    return staged(script, _lay(script, Draw.of(seeds)), steps)
+    script = fam.write_script(seeds, family, ALL_WRITERS)
+    draw = Draw.of(seeds)
+    return staged(script, _lay(script, draw), _lay(script.way(), draw), steps)
 
 
-def staged(script: Script, start: np.ndarray, steps: int) -> Stage:
-    """The stage of a script whose road pieces begin at `start` (B, P, 3)."""
+def staged(script: Script, start: np.ndarray, way: np.ndarray, steps: int) -> Stage:
+    """The stage of a script whose road pieces begin at `start` (B, P, 3), the driver's way at `way`."""
     (scene, slot), *motion = _move(script, np.arange(steps) * DT)
-    return Stage(script, start, scene, slot, *motion)
+    return Stage(script, start, way, scene, slot, *motion)
 
 
 def _play(
@@ -106,12 +114,12 @@ def _play(
     script = stage.script
     road = _road(script, stage.start)
     ego, ego_speed, action = drive(
-        Expert(script, stage.start, orders, ordered), *stage.lead(), steps, pushes_of(draw, pushed, pushed_until, steps)
+        stage.expert(orders, ordered), *stage.lead(), steps, pushes_of(draw, pushed, pushed_until, steps)
     )
     prop_kind, prop_size, prop_pose, prop_colour = _plant(script, draw, road)
     return SceneBatch(
         seeds=torch.from_numpy(seeds),
-        family=tuple(FAMILIES[i] for i in family),
+        family=tuple(ALL_FAMILIES[i] for i in family),
         road=road,
         ego=_f32(ego),
         speed=_f32(ego_speed),
@@ -128,6 +136,10 @@ def _play(
         light=_light(script, steps),
         sun=_f32(np.stack([draw.uniform("azimuth", -np.pi, np.pi), draw.uniform("elevation", 0.35, 1.2)], -1)),
         sky=_f32(draw.uniform("sky")),
+        night=_f32(script.night),
+        route=torch.from_numpy(script.route),
+        limit_from=_f32(script.limit_from),
+        limit=_f32(script.limit),
     )
 
 
@@ -322,14 +334,20 @@ def _signals(script: Script) -> tuple[np.ndarray, ...]:
     kind = np.zeros((count, slots), np.int64)
     kind[lit, :3] = Kind.TRAFFIC_LIGHT
     kind[script.stop_sign, 0] = Kind.STOP_SIGN
+    limited = np.isfinite(script.limit_from)
+    kind[limited, 3] = Kind.LIMIT_SIGN
     s = np.zeros((count, slots))
     d = np.zeros((count, slots))
     s[:, :3] = np.nan_to_num(np.stack([script.stop_line + 1.0, beyond, beyond], -1))
     d[:, :3] = np.stack([right, right, left], -1)
+    s[limited, 3], d[limited, 3] = script.limit_from[limited], right[limited]
     size = np.zeros((count, slots, 3))
     size[lit, :3] = np.array([[0.4, 0.4, 3.6], [0.4, 0.4, 5.0], [0.4, 0.4, 5.0]])
     size[script.stop_sign, 0] = 0.1, 0.8, 2.6
-    return kind, size, s, d, np.full((count, slots), np.pi), np.full((count, slots, 3), 0.25)
+    size[limited, 3] = 0.1, 0.8, 2.4
+    colour = np.full((count, slots, 3), 0.25)
+    colour[limited, 3, 0] = script.limit[limited] / 100  # the sign's face is painted by it
+    return kind, size, s, d, np.full((count, slots), np.pi), colour
 
 
 def _scenery(script: Script, draw: Draw) -> tuple[np.ndarray, ...]:

@@ -68,6 +68,13 @@ def _letters() -> torch.Tensor:
     return torch.tensor([[c == "1" for c in row] for row in rows])
 
 
+def _numbers() -> torch.Tensor:
+    """20 and 30 as 7 x 11 bitmaps, row 0 on top."""
+    rows = ("01110.01110", "10001.10001", "00001.10001", "00110.10001", "01000.10001", "10000.10001", "11111.01110")
+    others = ("01110.01110", "10001.10001", "00001.10001", "00110.10001", "00001.10001", "10001.10001", "01110.01110")
+    return torch.tensor([[[c == "1" for c in row] for row in number] for number in (rows, others)])
+
+
 _TABLES: dict[tuple[str, str], torch.Tensor] = {}
 """(name, device type) -> the look-up tables, filled by `ready` outside of what torch.compile traces."""
 
@@ -76,6 +83,7 @@ def ready(device: torch.device) -> None:
     """Fills the look-up tables of a device; to be called before anything is painted there."""
     if ("noise", device.type) not in _TABLES:
         _TABLES["noise", device.type], _TABLES["letters", device.type] = _noise_table().to(device), _letters().to(device)
+        _TABLES["numbers", device.type] = _numbers().to(device)
 
 
 def noise(x, y, cell: float) -> torch.Tensor:
@@ -101,3 +109,10 @@ def lettering(y, z) -> torch.Tensor:
     column, row = ((y + 0.30) / 0.60 * 23).floor().long(), ((0.13 - z) / 0.26 * 7).floor().long()
     inside = (column >= 0) & (column < 23) & (row >= 0) & (row < 7)
     return _TABLES["letters", y.device.type][row.clamp(0, 6), column.clamp(0, 22)] & inside
+
+
+def number_on(y, z, number) -> torch.Tensor:
+    """Whether the point (y to the reader's right, z up, metres from the sign's centre) lies on the number 20 (0) or 30 (1)."""
+    column, row = ((y + 0.26) / 0.52 * 11).floor().long(), ((0.19 - z) / 0.38 * 7).floor().long()
+    inside = (column >= 0) & (column < 11) & (row >= 0) & (row < 7)
+    return _TABLES["numbers", y.device.type][number.long().clamp(0, 1), row.clamp(0, 6), column.clamp(0, 10)] & inside

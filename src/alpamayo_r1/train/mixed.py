@@ -1,0 +1,232 @@
+"""The training of the bundled Alpamayo 1.5: rows that plan with navigation, rows that plan without, and rows that answer.
+
+loss = cross-entropy of the words (natural plans, all answers) + flow and path error of the actions and the read-out (plans); see `loop`
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as nnf
+from torch import nn
+
+from alpamayo_r1.core.checkpoint import load_checkpoint
+from alpamayo_r1.core.config import ModelConfig, read_config
+from alpamayo_r1.core.images import normalise, patchify
+from alpamayo_r1.core.types import CAMERAS, FRAMES
+from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
+from alpamayo_r1.train.loop import (
+    PATH,
+    READOUT,
+    Group,
+    Layout,
+    Losses,
+    Pool,
+    Rows,
+    TrainConfig,
+    finish,
+    first_speed,
+    fresh_model,
+    go_on,
+    jitter,
+    make_layout,
+    make_optimiser,
+    path_error,
+    render_rows,
+    schedule,
+    split_rows,
+)
+from alpamayo_r1.train.presets import write_skeleton
+from alpamayo_r1.train.stream import StreamConfig, through
+from alpamayo_r1.train.texts import ASKED, PLANS, Heads, MixedChunk, MixedStream, make_heads
+
+PLANNED = 0.7
+"""Share of a batch that plans; the rest answers."""
+
+
+@dataclass(frozen=True)
+class MixedRows(Rows):
+    """Rendered scenes with all their texts; see MixedChunk."""
+
+    head: torch.Tensor
+    tail: torch.Tensor
+    prompt: torch.Tensor
+    said: torch.Tensor
+
+
+class MixedLosses(Losses):
+    """The losses over rows of which the first `plans` plan and the others answer."""
+
+    def __init__(self, model: VLA, layout: Layout, heads: Heads, plans: int, draws: int, words: int):
+        super().__init__(model, layout, draws)
+        self.heads, self.plans, self.words = heads, plans, words
+
+    def forward(self, patches, head, tail, prompt, said, natural, action, future, noise, t):
+        """All rows of one batch: head, prompt, said (B,), tail (B, L); natural, action, future, noise, t of the plans (P, ...)."""
+        plans, rows = self.plans, torch.arange(len(head), device=head.device)[:, None]
+        hidden, kv = self.read_rows(patches, head, tail)
+        start = self.heads.length[head] + prompt  # of the first word
+        at = torch.arange(self.words, device=head.device)
+        logits = self.model.logits(hidden[rows, start[:, None] - 1 + at])
+        target = tail.gather(1, (prompt[:, None] + at).clamp_max(tail.shape[1] - 1))
+        nll = nnf.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+        counted = at < said[:, None]
+        spoken, answered = counted[:plans] & natural[:, None], counted[plans:]
+        language = (nll[:plans] * spoken).sum() / spoken.sum().clamp_min(1)
+        answers = (nll[plans:] * answered).sum() / answered.sum().clamp_min(1)
+        begun, length = start[:plans], said[:plans]
+        first = self.heads.following[head[:plans]] + prompt[:plans] + length
+        error = self.flow_error([(k[:plans], v[:plans]) for k, v in kv], begun + length, first, action, noise, t)
+        path = path_error(error, first_speed(future, self.model.config.action), self.model.config.action)
+        guess = self.readout(hidden[rows[:plans, 0], begun - 1].float()).view(plans, -1, 2)
+        off = nnf.smooth_l1_loss(guess, future[:, list(READOUT), :2] / 10, reduction="none", beta=0.1).mean((1, 2))
+        readout = (off * natural).sum() / natural.sum().clamp_min(1)
+        return language, answers, error.square().mean(), path, readout
+
+    def read_rows(self, patches, head, tail):
+        """Hidden states and keys and values of [head | tail | padding]. All pictures are seen; a row's head says which it has."""
+        heads, count = self.heads, len(head)
+        at, begin = torch.arange(heads.ids.shape[1] + tail.shape[1], device=head.device)[None], heads.length[head][:, None]
+        before, behind = at < begin, (at - begin).clamp(0, tail.shape[1] - 1)
+
+        def of_head(table: torch.Tensor) -> torch.Tensor:
+            return nnf.pad(table, (0, tail.shape[1]))[head]
+
+        ids = torch.where(before, of_head(heads.ids), tail.gather(1, behind))
+        positions = torch.where(before[:, None], of_head(heads.positions), (heads.following[head][:, None] + at - begin)[:, None])
+        source = torch.where(before, of_head(heads.source), -1)
+        there = (source >= 0)[..., None]
+        grids = [self.layout.grid] * (count * len(CAMERAS) * FRAMES)
+        features, deep = self.model.encode(patches, grids)
+
+        def spread(values: torch.Tensor) -> torch.Tensor:
+            values = values.view(count, -1, values.shape[-1])
+            return values.gather(1, source.clamp_min(0)[..., None].expand(-1, -1, values.shape[-1]))
+
+        x = self.model.language.embed_tokens(ids)
+        x = torch.where(there, spread(features).to(x.dtype), x)
+        deepstack = [torch.where(there, spread(d).to(x.dtype), torch.zeros_like(x)) for d in deep]
+        return self.model.language(x, positions.transpose(0, 1), causal=True, deepstack=deepstack)
+
+
+def mixed_arguments(rows: MixedRows, plans: int, config: ModelConfig, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """Rows as the arguments of MixedLosses.forward, but for noise and t: the first `plans` plan, the others answer, each by one of its texts."""
+    count, device = len(rows.length), rows.length.device
+    patches = patchify(jitter(normalise(rows.frames.flatten(0, 1)), count, generator), config.vision)
+    which = torch.cat(
+        [
+            torch.randint(PLANS, (plans,), generator=generator, device=device),
+            PLANS + torch.randint(ASKED, (count - plans,), generator=generator, device=device),
+        ]
+    )
+    row = torch.arange(count, device=device)
+    head, tail, prompt, said = (getattr(rows, name)[row, which].long() for name in ("head", "tail", "prompt", "said"))
+    return patches, head, tail, prompt, said, rows.natural[:plans], rows.action[:plans], rows.future[:plans]
+
+
+def begin_from(model: VLA, vocabulary: QwenVocabulary, start: Path) -> None:
+    """Gives a model the weights of another of its size, the words by their text: a new word starts as the mean of its old pieces."""
+    older, words = load_checkpoint(start, dtype=torch.float32)
+    state, pieces = older.state_dict(), pieces_of(vocabulary, words)
+    for name in ("vlm.model.language_model.embed_tokens.weight", "vlm.lm_head.weight"):
+        table = state[name]
+        state[name] = torch.stack([table[ids].mean(0) for ids in pieces])
+    model.load_state_dict(state)
+
+
+def pieces_of(vocabulary: QwenVocabulary, older: QwenVocabulary) -> list[list[int]]:
+    """For every token of a vocabulary the ids that stand for it in an older one: its own, or those of its text."""
+    known = older.backend.get_vocab(with_added_tokens=True)
+    tokens = [vocabulary.backend.id_to_token(number) for number in range(len(vocabulary))]
+    return [[known[t]] if t in known else older.encode(vocabulary.decode([number])) for number, t in enumerate(tokens)]
+
+
+def train_mixed(
+    out: Path, preset: str, config: TrainConfig, stream: StreamConfig, device: torch.device, start: Path | None, resume: Path | None = None
+) -> None:
+    """Trains a preset of Alpamayo 1.5 and writes `out` as `loop.train` does.
+
+    start: a checkpoint of its size to begin with, of any family and vocabulary. resume: a state.pt to go on from instead.
+    """
+    began = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    write_skeleton(out, preset)
+    shape = read_config(out)
+    vocabulary = load_vocabulary(out / shape.vlm, shape.tokens, shape.family)
+    layout = make_layout(shape, vocabulary)
+    heads = make_heads(shape, vocabulary, layout.grid).to(device)
+    plans = round(PLANNED * config.batch)
+    model = fresh_model(shape, device, config.seed)
+    if start is not None and resume is None:
+        begin_from(model, vocabulary, start)
+    losses = MixedLosses(model, layout, heads, plans, config.draws, stream.words)
+    nn.init.zeros_(losses.readout.weight)
+    step, seed = (0, stream.first_seed) if resume is None else go_on(losses, resume, stream.first_seed)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    if config.compile and device.type == "cuda":
+        for block in (*model.vision.blocks, *model.language.layers, *model.expert.layers):
+            block.compile(dynamic=False)
+    optimiser, group = make_optimiser(losses, config, device), Group()
+    generator = torch.Generator(device=device).manual_seed(config.seed + step)
+    source = through(MixedStream(replace(stream, first_seed=seed), shape, str(out), 0, 1), config.workers)
+    pieces = (part for chunk in source for part in split_rows(chunk, config.fresh))
+    pool, first_step, saved = Pool(config.pool), step, 0.0
+    names = ("language", "answers", "flow", "path_m2", "readout", "gradient")
+    with (out / "train.jsonl").open("a", encoding="utf-8", newline="\n") as log:
+        for number in range(config.max_rounds):
+            elapsed = time.monotonic() - began
+            share = max(elapsed / (60 * config.minutes), number / config.max_rounds)
+            if share >= 1:
+                break
+            piece = next(pieces)
+            waited = time.monotonic() - began - elapsed
+            pool.add(mixed_rows(piece, layout, device))
+            sums, rate, steps = torch.zeros(len(names), device=device), 0.0, config.reuse * config.fresh // config.batch
+            for _ in range(steps):
+                rate = config.rate * schedule(step - first_step, share, config)
+                for one in optimiser.param_groups:
+                    one["lr"] = rate
+                sums += learn_mixed(losses, pool.draw(config.batch, generator), optimiser, group, generator)
+                step += 1
+            seed += config.fresh
+            line = {"step": step} | dict(zip(names, (sums / steps).tolist(), strict=True))
+            line |= {"rate": rate, "wait_s": waited, "seconds": time.monotonic() - began}
+            log.write(json.dumps({key: round(value, 5) for key, value in line.items()}) + "\n")
+            log.flush()
+            if number % 10 == 0:
+                print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), flush=True)
+            if line["seconds"] - saved > config.save_every:
+                finish(out, losses, config, stream, step, seed, line["seconds"], group)
+                saved = line["seconds"]
+    finish(out, losses, config, stream, step, seed, time.monotonic() - began, group)
+
+
+def mixed_rows(chunk: MixedChunk, layout: Layout, device: torch.device) -> MixedRows:
+    """Renders the scenes of a chunk and brings all of it to the device."""
+    plain = render_rows(chunk, layout, device)
+    shared = (getattr(plain, name) for name in Rows.__dataclass_fields__)
+    return MixedRows(*shared, *(getattr(chunk, name).to(device) for name in ("head", "tail", "prompt", "said")))
+
+
+def learn_mixed(
+    losses: MixedLosses, rows: MixedRows, optimiser: torch.optim.Optimizer, group: Group, generator: torch.Generator
+) -> torch.Tensor:
+    """One optimiser step on the rows; the five losses and the gradient's norm before clipping at 1, f32[6]."""
+    parameters, device, plans = list(losses.parameters()), generator.device, losses.plans
+    given = mixed_arguments(rows, plans, losses.model.config, generator)
+    noise = torch.randn(plans, losses.draws, 64, 2, device=device, generator=generator)
+    t = torch.rand(plans, losses.draws, device=device, generator=generator)
+    with torch.autocast(device.type, torch.bfloat16):
+        language, answers, flow, path, readout = losses(*given, noise, t)
+        loss = language + answers + flow + PATH * path + readout
+    loss.backward()
+    group.share(parameters)
+    norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return torch.stack([language.detach(), answers.detach(), flow.detach(), path.detach(), readout.detach(), norm])

@@ -96,7 +96,9 @@ def table(found: dict[str, Any]) -> str:
     if "small" in found:
         lines.append("open loop: the model it began with -> this one")
         for t0, after in found["open"].items():
-            lines.append(f"  {t0!s:<6}" + "".join(f"{key:>12}{found['small'][t0][key]:>8.3f} ->{value:>7.3f}" for key, value in after.items()))
+            lines.append(
+                f"  {t0!s:<6}" + "".join(f"{key:>12}{found['small'][t0][key]:>8.3f} ->{value:>7.3f}" for key, value in after.items())
+            )
     for name, row in found.get("closed", {}).items():
         lines.append(f"  closed loop {name:<20}" + "".join(f"{key:>20} {value:>7.3f}" for key, value in row.items()))
     return "\n".join(lines)

@@ -14,9 +14,9 @@ from alpamayo_r1.core.config import read_config
 from alpamayo_r1.core.family import ALPAMAYO_15
 from alpamayo_r1.core.prompt import build_prompt, build_question
 from alpamayo_r1.core.types import CAMERAS
-from alpamayo_r1.core.vocab import load_vocabulary, spoken
-from alpamayo_r1.train.loop import Pool, fresh_model, make_layout, render_rows
-from alpamayo_r1.train.mixed import MixedLosses, begin_from, mixed_arguments, mixed_rows, pieces_of
+from alpamayo_r1.core.vocab import load_vocabulary
+from alpamayo_r1.train.loop import Pool, fresh_model, make_layout
+from alpamayo_r1.train.mixed import MixedLosses, mixed_arguments, mixed_rows
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import StreamConfig
 from alpamayo_r1.train.texts import ASKED, PLANS, SUBSETS, Tails, make_heads, make_mixed

@@ -86,8 +86,8 @@ def contacts(scene: SceneBatch, first: int) -> list[Contact | None]:
     return found
 
 
-CORNER, BESIDE = 5.0, 0.35
-"""Radius of a crossing's paved corners, and how far the asphalt goes on beside the lanes, metres: as `world.ground` paints them."""
+CORNER = 5.0
+"""Radius of a crossing's rounded corners, metres: as `world.ground` paints them."""
 
 
 def on_crossing(road: Road, s: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,7 @@ def on_crossing(road: Road, s: torch.Tensor) -> torch.Tensor:
 
 
 def off_road(scene: SceneBatch, first: int) -> torch.Tensor:
-    """bool (B, T - first): a corner of the ego's box is beyond the road's edges, and not on a crossing road or one of its rounded corners."""
+    """bool (B, T - first): a corner of the ego's box is beyond the road's edges, not on a crossing road or its rounded corners."""
     pose, road = scene.ego[:, first:], scene.road
     corners = []
     for ahead in (EGO_FRONT, EGO_FRONT - EGO_LENGTH):
@@ -106,7 +106,7 @@ def off_road(scene: SceneBatch, first: int) -> torch.Tensor:
             corners.append(middle(pose, ahead) + aside * torch.stack([-yaw.sin(), yaw.cos()], -1))
     s, d = road.frenet(torch.stack(corners, 2)).unbind(-1)
     left, right = (edge[:, None, None] for edge in road.edges())
-    beside = torch.maximum(right - BESIDE - d, d - left - BESIDE)
+    beside = torch.maximum(right - d, d - left)
     before = (s - road.crossing[:, None, None]).abs() - road.crossing_half_width[:, None, None]
     rounded = torch.hypot((CORNER - beside).clamp_min(0), (CORNER - before).clamp_min(0)) > CORNER
     return (((d > left) | (d < right)) & ~on_crossing(road, s) & ~rounded).any(-1)

@@ -54,7 +54,7 @@ class Learner:
 
     @torch.no_grad()
     def plan(self, simulation: Simulation, frames: torch.Tensor, seed: int) -> tuple[Reference, list[str]]:
-        """Where each ego means to be from now on, and its words. One sample, all scenes with one seed; a model that navigates is told the route."""
+        """Where each ego means to be from now on, and its words. One sample, one seed; the route is told if it can be."""
         shown = show(self.model, self.layout, simulation.scene, simulation.now, frames)
         if self.model.config.family.navigates:
             words, xyz, yaw = paths_as_told(self.model, self.vocabulary, shown, navigation(simulation.scene, simulation.now, 0), seed=seed)
@@ -129,10 +129,9 @@ class Lessons:
 def lost(scene: SceneBatch, step: int) -> torch.Tensor:
     """bool (B,): the rear axle is further than LOST beside the road. Nearer than that there is a way back to be learnt."""
     road = scene.road
-    s, d = road.frenet(scene.ego[:, step : step + 1, :2]).unbind(-1)
-    d = d[:, 0]
+    s, d = road.frenet(scene.ego[:, step, :2][:, None])[:, 0].unbind(-1)
     left, right = road.edges()
-    return (d > left + LOST) | (d < right - LOST)
+    return ((d > left + LOST) | (d < right - LOST)) & ~on_crossing(road, s)
 
 
 def frozen(model: VLA) -> VLA:

@@ -49,7 +49,9 @@ def picked(shown: Shown, rows: Sequence[int]) -> Shown:
     return Shown(shown.scene, shown.step, paths, [shown.labels[i] for i in rows], patches)
 
 
-def read_as(model: VLA, vocabulary: Vocabulary, shown: Shown, layouts: Sequence[Layout]) -> Iterator[tuple[list[int], Layout, Seen, torch.Tensor]]:
+def read_as(
+    model: VLA, vocabulary: Vocabulary, shown: Shown, layouts: Sequence[Layout]
+) -> Iterator[tuple[list[int], Layout, Seen, torch.Tensor]]:
     """Reads each scene by its own layout, those of one length together: rows, a layout of that length, what was read, and its ids."""
     by_length: dict[int, list[int]] = {}
     for row, layout in enumerate(layouts):
@@ -66,7 +68,9 @@ def read_as(model: VLA, vocabulary: Vocabulary, shown: Shown, layouts: Sequence[
         yield rows, layout, Seen(part.scene, part.step, part.at, part.labels, kv, model.logits(hidden[:, -1])), ids
 
 
-def without(model: VLA, vocabulary: Vocabulary, layout: Layout, plain: Layout, seen: Seen, ids: torch.Tensor) -> Callable[[Reasoning], Velocity]:
+def without(
+    model: VLA, vocabulary: Vocabulary, layout: Layout, plain: Layout, seen: Seen, ids: torch.Tensor
+) -> Callable[[Reasoning], Velocity]:
     """What gives the velocity as if there were no navigation text; see `plan.velocity_without_navigation`. One sample per scene."""
     start = int((layout.ids == vocabulary.ids["route_start"]).nonzero()[0])
     stop = int((layout.ids == vocabulary.ids["route_end"]).nonzero()[0]) + 1
@@ -159,14 +163,22 @@ def validate_routes(model: VLA, vocabulary: Vocabulary, scenes: int = 128, guida
         for i, route in enumerate(routes):
             if route == Route.STRAIGHT and metres[i] < 3:
                 continue
-            row: dict[str, Any] = {"route": route.name.lower(), "step": step, "seed": seeds[i], "said": found["words"][i] == shown.labels[i].text}
+            row: dict[str, Any] = {
+                "route": route.name.lower(),
+                "step": step,
+                "seed": seeds[i],
+                "said": found["words"][i] == shown.labels[i].text,
+            }
             if route == Route.STRAIGHT or abs(truth[i]) > SURE:
                 row |= {name: taken(route, found[name][i], float(truth[i])) for name in ("told", "told_guided")}
             if route != Route.STRAIGHT and abs(would[i]) > SURE and abs(truth[i]) < 1.4:
                 row |= {name: taken(other[route], found[name][i], float(would[i])) for name in ("swapped", "swapped_guided")}
             rows.append(row)
     return {"rows": rows} | {
-        name: {route: share([row[name] for row in rows if name in row and route in (row["route"], "all")]) for route in ("all", "left", "right", "straight")}
+        name: {
+            route: share([row[name] for row in rows if name in row and route in (row["route"], "all")])
+            for route in ("all", "left", "right", "straight")
+        }
         for name in ("told", "told_guided", "swapped", "swapped_guided")
     }
 
@@ -190,13 +202,23 @@ def answers(model: VLA, vocabulary: Vocabulary, shown: Shown, asked: Sequence[st
 
 
 def validate_answers(
-    model: VLA, vocabulary: Vocabulary, scenes: int = 256, most: int = 96, steps: Sequence[int] = (40, 51, 75), batch: int = 128, **options: Any
+    model: VLA,
+    vocabulary: Vocabulary,
+    scenes: int = 256,
+    most: int = 96,
+    steps: Sequence[int] = (40, 51, 75),
+    batch: int = 128,
+    **options: Any,
 ) -> dict[str, Any]:
     """Share of right answers by kind of question, at most `most` of each, its answers as evenly as they come. Options: render's."""
     layout = make_layout(model.config, vocabulary)
     right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     wrong: Counter[tuple[str, str, str]] = Counter()
-    limit = {(kind, answer): most // (2 * len(steps)) if i == 0 and len(ANSWERS[kind]) > 2 else most // len(steps) for kind in KINDS for i, answer in enumerate(ANSWERS[kind])}
+    limit = {
+        (kind, answer): most // (2 * len(steps)) if i == 0 and len(ANSWERS[kind]) > 2 else most // len(steps)
+        for kind in KINDS
+        for i, answer in enumerate(ANSWERS[kind])
+    }
     for number, step in enumerate(steps):
         left = dict(limit)
         for first in range(0, scenes, batch):

@@ -146,13 +146,32 @@ def embed_numbers(model: VLA, config: ModelConfig) -> None:
         model.language.embed_tokens.weight[first : first + bins] = mixed
 
 
-class Losses(nn.Module):
-    """The model with the throw-away read-out; forward gives the four losses."""
+class FlowLosses(nn.Module):
+    """The model with the throw-away read-out, and the error of its flow."""
 
     def __init__(self, model: VLA, layout: Layout, draws: int):
         super().__init__()
         self.model, self.layout, self.draws = model, layout, draws
         self.readout = nn.Linear(model.config.text.hidden, 2 * len(READOUT)).to(model.device)
+
+    def flow_error(self, kv, seen, first, action, noise, t):
+        """The flow's error [B, K, 64, 2]: K draws per row side by side, each seeing the row's prompt and words and itself.
+
+        seen, first [B]: how many keys a row has of prompt and words, and the position that comes after them.
+        """
+        rows, k, steps = noise.shape[:3]
+        x, velocity = training_pair(action[:, None], noise, t[..., None, None])
+        embeds = self.model.action_in_proj(x.flatten(1, 2), t[..., None].expand(-1, -1, steps).flatten(1))
+        keys = torch.arange(kv[0][0].shape[2], device=x.device)
+        past = (keys < seen[:, None])[:, None, None].expand(-1, -1, k * steps, -1)
+        own = torch.block_diag(*[torch.ones(steps, steps, dtype=torch.bool, device=x.device)] * k).expand(rows, 1, -1, -1)
+        place = first[:, None] + torch.arange(steps, device=x.device).repeat(k)
+        hidden, _ = self.model.expert(embeds, place.expand(3, -1, -1), past=kv, mask=torch.cat([past, own.bool()], -1))
+        return (self.model.action_out_proj(hidden).float() - velocity.flatten(1, 2)).view_as(noise)
+
+
+class Losses(FlowLosses):
+    """The model with its read-out; forward gives the four losses."""
 
     def forward(self, patches, ids, positions, image, words, length, natural, action, future, noise, t):
         """All rows of one batch; see Chunk. noise [B, K, 64, 2], t [B, K]."""
@@ -170,21 +189,6 @@ class Losses(nn.Module):
         off = nnf.smooth_l1_loss(guess, future[:, list(READOUT), :2] / 10, reduction="none", beta=0.1).mean((1, 2))
         readout = (off * natural).sum() / natural.sum().clamp_min(1)
         return language, error.square().mean(), path, readout
-
-    def flow_error(self, kv, seen, first, action, noise, t):
-        """The flow's error [B, K, 64, 2]: K draws per row side by side, each seeing the row's prompt and words and itself.
-
-        seen, first [B]: how many keys a row has of prompt and words, and the position that comes after them.
-        """
-        rows, k, steps = noise.shape[:3]
-        x, velocity = training_pair(action[:, None], noise, t[..., None, None])
-        embeds = self.model.action_in_proj(x.flatten(1, 2), t[..., None].expand(-1, -1, steps).flatten(1))
-        keys = torch.arange(kv[0][0].shape[2], device=x.device)
-        past = (keys < seen[:, None])[:, None, None].expand(-1, -1, k * steps, -1)
-        own = torch.block_diag(*[torch.ones(steps, steps, dtype=torch.bool, device=x.device)] * k).expand(rows, 1, -1, -1)
-        place = first[:, None] + torch.arange(steps, device=x.device).repeat(k)
-        hidden, _ = self.model.expert(embeds, place.expand(3, -1, -1), past=kv, mask=torch.cat([past, own.bool()], -1))
-        return (self.model.action_out_proj(hidden).float() - velocity.flatten(1, 2)).view_as(noise)
 
 
 def first_speed(future: torch.Tensor, action: ActionConfig) -> torch.Tensor:

@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as nnf
@@ -23,9 +24,9 @@ from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
 from alpamayo_r1.train.loop import (
     PATH,
     READOUT,
+    FlowLosses,
     Group,
     Layout,
-    Losses,
     Pool,
     Rows,
     TrainConfig,
@@ -59,7 +60,7 @@ class MixedRows(Rows):
     said: torch.Tensor
 
 
-class MixedLosses(Losses):
+class MixedLosses(FlowLosses):
     """The losses over rows of which the first `plans` plan and the others answer."""
 
     def __init__(self, model: VLA, layout: Layout, heads: Heads, plans: int, draws: int, words: int):
@@ -115,7 +116,7 @@ class MixedLosses(Losses):
 
 
 def mixed_arguments(rows: MixedRows, plans: int, config: ModelConfig, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Rows as the arguments of MixedLosses.forward, but for noise and t: the first `plans` plan, the others answer, each by one of its texts."""
+    """Rows as the arguments of MixedLosses.forward, but for noise and t: the first `plans` plan, the others answer."""
     count, device = len(rows.length), rows.length.device
     patches = patchify(jitter(normalise(rows.frames.flatten(0, 1)), count, generator), config.vision)
     which = torch.cat(
@@ -174,7 +175,7 @@ def train_mixed(
     optimiser, group = make_optimiser(losses, config, device), Group()
     generator = torch.Generator(device=device).manual_seed(config.seed + step)
     source = through(MixedStream(replace(stream, first_seed=seed), shape, str(out), 0, 1), config.workers)
-    pieces = (part for chunk in source for part in split_rows(chunk, config.fresh))
+    pieces = (cast(MixedChunk, part) for chunk in source for part in split_rows(chunk, config.fresh))
     pool, first_step, saved = Pool(config.pool), step, 0.0
     names = ("language", "answers", "flow", "path_m2", "readout", "gradient")
     with (out / "train.jsonl").open("a", encoding="utf-8", newline="\n") as log:
@@ -191,7 +192,7 @@ def train_mixed(
                 rate = config.rate * schedule(step - first_step, share, config)
                 for one in optimiser.param_groups:
                     one["lr"] = rate
-                sums += learn_mixed(losses, pool.draw(config.batch, generator), optimiser, group, generator)
+                sums += learn_mixed(losses, cast(MixedRows, pool.draw(config.batch, generator)), optimiser, group, generator)
                 step += 1
             seed += config.fresh
             line = {"step": step} | dict(zip(names, (sums / steps).tolist(), strict=True))

@@ -69,7 +69,7 @@ _R1 = {
 }
 
 PRESETS = _R1 | {f"{name}-1.5": replace(preset, words=760, family=ALPAMAYO_15) for name, preset in _R1.items()}
-"""`small` and `small-1.5` are the bundled models: 128 x 224 pixels a frame, 28 tokens an image. The tiny ones are for tests of the training."""
+"""`small` and `small-1.5` are the bundled models: 128 x 224 pixels a frame, 28 tokens an image. The tiny ones are for tests."""
 
 ACTION_SPACE = {
     "accel_bounds": [-9.8, 9.8],

@@ -94,9 +94,7 @@ def make_chunk(
     texts = [label.text for label in made]
     if directed.any():
         orders = [order(label, int(seed)) if d else None for label, seed, d in zip(made, seeds, directed, strict=True)]
-        scene = simulate(
-            seeds, seconds=seconds, families=families, directive=orders, directed_from=step, pushed=pushed, pushed_until=step
-        )
+        scene = simulate(seeds, seconds=seconds, families=families, directive=orders, directed_from=step, pushed=pushed, pushed_until=step)
         texts = [directive_text(o, scene, row, step) if o else text for row, (o, text) in enumerate(zip(orders, texts, strict=True))]
     at = paths(scene, torch.full((len(seeds),), step))
     texts = [""] * len(texts) if silent else texts

@@ -170,8 +170,8 @@ def make_mixed(seeds: np.ndarray, step: int, directed: np.ndarray, pushed: np.nd
     each = PLANS + ASKED
     numbers = (torch.tensor(values).view(-1, each) for values in (heads, prompts, said))
     head, prompt, length = numbers
-    rest = (getattr(chunk, name) for name in Chunk.__dataclass_fields__)
-    return MixedChunk(*rest, head, tail.view(-1, each, TAIL), prompt, length)
+    rest = {name: getattr(chunk, name) for name in Chunk.__dataclass_fields__}
+    return MixedChunk(**rest, head=head, tail=tail.view(-1, each, TAIL), prompt=prompt, said=length)
 
 
 def drawn_questions(asked: Sequence[Question], draw: np.random.Generator) -> list[Question]:

@@ -56,9 +56,7 @@ class Shown:
     patches: torch.Tensor
 
 
-def show_scenes(
-    model: VLA, layout: Layout, seeds: Sequence[int], at_step: int, families: Sequence[str] | None = None, **options
-) -> Shown:
+def show_scenes(model: VLA, layout: Layout, seeds: Sequence[int], at_step: int, families: Sequence[str] | None = None, **options) -> Shown:
     """Simulates and renders scenes at a step of their clock, ten per second, where the model is. Options: render's."""
     scene = simulate(torch.tensor(list(seeds)), seconds=max(at_step, T0_STEP) / 10 + 0.1, families=families)
     step = torch.full((len(seeds),), at_step)

@@ -14,7 +14,7 @@ from alpamayo_r1.world.view import turned
 
 @dataclass(frozen=True)
 class Air:
-    """Light of the pictures, each (I,) unless said: sun direction in the world, strength of the sun, of the sky, overcast 0..1, night 0..1."""
+    """Light of the pictures, each (I,) unless said: sun direction in the world, strength of sun and sky, overcast and night 0..1."""
 
     sun: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     direct: torch.Tensor

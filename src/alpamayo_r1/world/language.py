@@ -407,7 +407,7 @@ def _govern(scene: SceneBatch, step: int) -> tuple[np.ndarray, ...]:
 
 
 def _govern_route(scene: SceneBatch, step: int, choice: _Choice, s, v, nose, near, place, rate) -> None:
-    """What the route asks for at a junction, from when it is near until the turn is done; before a left turn who comes towards it goes first."""
+    """What the route asks for at a junction, until the turn is done; before a left turn oncoming traffic goes first."""
     road, route = scene.road, scene.route.numpy()
     crossing, line = road.crossing.double().numpy(), road.stop_line.double().numpy()
     slots = [fam.ONCOMING, fam.ONCOMING_2]

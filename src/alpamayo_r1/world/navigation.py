@@ -9,10 +9,20 @@ from alpamayo_r1.world.families import Draw
 from alpamayo_r1.world.language import turned_since_road
 from alpamayo_r1.world.scene import Route, SceneBatch
 
-TURN = ("Turn {side} in {metres}m", "In {metres}m, turn {side}", "Turn {side} at the junction in {metres}m", "Take the next {side} in {metres}m")
+TURN = (
+    "Turn {side} in {metres}m",
+    "In {metres}m, turn {side}",
+    "Turn {side} at the junction in {metres}m",
+    "Take the next {side} in {metres}m",
+)
 TURN_NOW = ("Turn {side} now", "Turn {side}", "Turn {side} now", "Turn {side} here")
 STRAIGHT = ("Continue straight", "Go straight on", "Continue on this road", "Continue straight ahead")
-STRAIGHT_AT = ("Continue straight", "Go straight on in {metres}m", "Go straight at the junction in {metres}m", "Continue straight in {metres}m")
+STRAIGHT_AT = (
+    "Continue straight",
+    "Go straight on in {metres}m",
+    "Go straight at the junction in {metres}m",
+    "Continue straight in {metres}m",
+)
 """Wordings of the same thing; the first of each is the plainest."""
 
 NOW, FARTHEST = 6, 200

@@ -34,7 +34,11 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "parked_side": ("The parked car is on the left.", "The parked car is on the right."),
     "ahead": ("Nothing is ahead.", "A car is ahead.", "A van is ahead.", "A truck is ahead.", "Cones are ahead.", "A parked car is ahead."),
     "left": ("Yes, the way is free.", "No, the light is red.", "No, an oncoming vehicle is coming."),
-    "pedestrian": ("No, nobody is crossing.", "Yes, a pedestrian is crossing from the left.", "Yes, a pedestrian is crossing from the right."),
+    "pedestrian": (
+        "No, nobody is crossing.",
+        "Yes, a pedestrian is crossing from the left.",
+        "Yes, a pedestrian is crossing from the right.",
+    ),
     "brakes": ("No, its brake lights are off.", "Yes, its brake lights are on."),
     "stop_sign": ("No, there is no stop sign.", "Yes, there is a stop sign."),
     "limit": ("There is no speed limit sign.", "The speed limit is 20.", "The speed limit is 30."),

@@ -54,8 +54,7 @@ def simulate(
 
 @dataclass(frozen=True)
 class Stage:
-    """B scenes before anybody drives: the script, where its road pieces and the driver's way begin, and how the A actors that may move do so
-    over T steps."""
+    """B scenes before anybody drives: the script, where the pieces of road and way begin, and how the A actors that may move do so."""
 
     script: Script
     start: np.ndarray  # (B, P, 3) x, y, heading
@@ -113,9 +112,7 @@ def _play(
     stage, draw = _stage(seeds, family, steps), Draw.of(seeds)
     script = stage.script
     road = _road(script, stage.start)
-    ego, ego_speed, action = drive(
-        stage.expert(orders, ordered), *stage.lead(), steps, pushes_of(draw, pushed, pushed_until, steps)
-    )
+    ego, ego_speed, action = drive(stage.expert(orders, ordered), *stage.lead(), steps, pushes_of(draw, pushed, pushed_until, steps))
     prop_kind, prop_size, prop_pose, prop_colour = _plant(script, draw, road)
     return SceneBatch(
         seeds=torch.from_numpy(seeds),

@@ -57,7 +57,7 @@ def teach(out: Path, start: Path, minutes: float, device: torch.device, tiny: bo
         config = TrainConfig(minutes=left, batch=4, fresh=4, reuse=1, pool=16, warmup=2, workers=0, max_rounds=2)
         stream = StreamConfig(chunk=4)
     name = "tiny-1.5" if tiny else "small-1.5"
-    train_mixed(out, name, config, stream, device, None if tiny else start, state if state.is_file() else None)
+    train_mixed(out, name, config, stream, device, state if state.is_file() else None if tiny else start)
 
 
 def open_loop(model: VLA, vocabulary: Vocabulary, scenes: int) -> dict[str, Any]:

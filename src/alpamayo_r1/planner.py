@@ -118,21 +118,44 @@ class Planner:
             return lambda observation, **changes: self.plan(observation, options, **changes)
         return self.stream(options).step
 
+    @overload
     def plans(
         self, observations: Sequence[Observation], options: PlanOptions | None = None, /, **changes: Unpack[PlanKeywords]
-    ) -> list[Plan]:
+    ) -> list[Plan]: ...
+
+    @overload
+    def plans(
+        self,
+        observations: Sequence[Observation],
+        options: PlanOptions | None = None,
+        /,
+        *,
+        navigation: list[str | None],
+        **changes: Unpack[ScenePlanKeywords],
+    ) -> list[Plan]: ...
+
+    def plans(self, observations: Sequence[Observation], options: PlanOptions | None = None, /, **changes: Any) -> list[Plan]:
         """A plan for each observation, all with one seed (None: one fresh seed for all); the engine takes them at once.
+
+        navigation: one text for all, or a list with one (None: without) for each observation.
 
         Raises:
             ValueError, TypeError: as `plan`.
         """
         if not isinstance(observations, Sequence):
             raise TypeError(f"observations are of type {type(observations).__name__}, expected a list of them")
-        options = seeded(PlanOptions.of(options, changes))
+        texts, own = changes.get("navigation"), PlanOptions.of(options, {})
+        if not isinstance(texts, list):
+            texts = [changes.get("navigation", own.navigation)] * len(observations)
+        if len(texts) != len(observations):
+            raise ValueError(f"navigation has {len(texts)} texts for {len(observations)} observations: give one text, or one for each")
+        weight = changes.get("guidance", own.guidance)
+        options = seeded(PlanOptions.of(options, {**changes, "navigation": None, "guidance": None}))
+        requests = [options.updated({"navigation": text, "guidance": weight}) for text in texts]
         with torch.autocast(self.model.device.type, enabled=False):
             if self.engine is not None:
-                return self.engine.plans(observations, options)
-            return [plan(self.model, self.vocabulary, observation, options) for observation in observations]
+                return self.engine.plans(observations, requests[0] if requests else options, texts)
+            return [plan(self.model, self.vocabulary, *one) for one in zip(observations, requests, strict=True)]
 
     @overload
     def ask(

@@ -107,9 +107,12 @@ def random_observation(seed: int, height: int = 1080, width: int = 1920) -> Obse
     return Observation(frames, CAMERAS, Trajectory(xyz, torch.eye(3).expand(H, 3, 3).clone()), 5_100_000)
 
 
-def tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """Writes a checkpoint of a few hundred thousand random weights in the released layout, tokenizer and all; returns its folder."""
-    write_skeleton(folder, "tiny")
+def tiny_checkpoint(folder: Path, seed: int = 0, preset: str = "tiny") -> Path:
+    """Writes a checkpoint of a few hundred thousand random weights in the released layout, tokenizer and all; returns its folder.
+
+    preset: "tiny" (R1) or "tiny-1.5".
+    """
+    write_skeleton(folder, preset)
     model = random_model(read_config(folder), "cpu", torch.float32, seed)
     save_checkpoint(folder, model, (folder / "config.json").read_text(encoding="utf-8"))
     return folder

@@ -22,6 +22,9 @@ def drive(
     replan: Annotated[float, number(0.1, 10, "Seconds between two plans, tenths.")] = 0.1,
     delay: Annotated[float, number(0, 10, "Seconds after which a plan can be followed, tenths.")] = 0.0,
     driver: Annotated[str, typer.Option(callback=text, help="model, silent (without its words), expert, lane, constant.")] = "model",
+    navigation: Annotated[
+        str | None, typer.Option(callback=maybe_text, help="route (as text at each plan; Alpamayo 1.5's default), none, or a text.")
+    ] = None,
     tracking: Annotated[str, typer.Option(callback=text, help="mpc, or perfect: the car is where the plan says.")] = "mpc",
     others: Annotated[str, typer.Option(callback=text, help="react to the ego, or replay.")] = "react",
     width: Annotated[int, whole(16, 3840, "Picture width (even).")] = 224,
@@ -49,7 +52,8 @@ def drive(
     check_rerun(rerun)
     setting = Setting(seconds, replan, delay, tracking, others, width, height)
     seeds = tuple(range(first_seed, first_seed + scenes))
-    config = Config(seeds, driver, checkpoint, family, setting, PlanOptions(seed=seed))
+    told = told_to(checkpoint, driver, navigation)
+    config = Config(seeds, driver, checkpoint, family, setting, PlanOptions(seed=seed), told)
     writable_folder(out)
     planner = None if driver in CONTROLS else load(checkpoint, device=device, fast=fast)
     films = driver not in CONTROLS and (scenes <= 4 if film is None else film)
@@ -61,3 +65,27 @@ def drive(
             meter.advance(note=f"score {total / len(rows):.3f}")
     typer.echo(table(write_report(out, rows, config.identity())))
     typer.echo(f"open {Path(out / 'report.html').resolve()}")
+
+
+def told_to(checkpoint: str, driver: str, navigation: str | None) -> str | None:
+    """What a driver is told: "route", a text, or None: nothing.
+
+    Raises:
+        ValueError: navigation for a driver or a checkpoint that knows none.
+    """
+    from alpamayo_r1.core.config import read_config
+    from alpamayo_r1.core.hub import checkpoint_folder
+    from alpamayo_r1.drive.drivers import CONTROLS, ROUTE
+
+    if navigation == "none":
+        return None
+    if driver in CONTROLS:
+        if navigation is not None:
+            raise ValueError(
+                f"--navigation is {navigation!r}, but the driver {driver} plans without a model and can't be told: leave it out"
+            )
+        return None
+    family = read_config(checkpoint_folder(checkpoint)).family
+    if navigation is not None:
+        family.needs_navigation("--navigation")
+    return navigation or (ROUTE if family.navigates else None)

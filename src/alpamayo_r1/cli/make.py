@@ -67,7 +67,7 @@ def check_room(width: int, height: int, seconds: float) -> None:
 
 def train(
     out: OutFolder,
-    preset: Annotated[str, typer.Option(callback=text, help="small (the bundled model) or tiny.")] = "small",
+    preset: Annotated[str, typer.Option(callback=text, help="small, small-1.5 (the bundled models), tiny or tiny-1.5.")] = "small",
     minutes: Annotated[float, number(0.01, 43_200, "Time budget; the learning rate reaches zero at its end.")] = 9.0,
     batch: Annotated[int, whole(1, 4096, "Scenes per step and process.")] = 64,
     rate: Annotated[float, number(0, 1, "Highest learning rate.")] = 1.5e-3,
@@ -86,13 +86,16 @@ def train(
     from alpamayo_r1.planner import pick_device
     from alpamayo_r1.train.loop import TrainConfig
     from alpamayo_r1.train.loop import train as run_training
+    from alpamayo_r1.train.mixed import train_mixed
+    from alpamayo_r1.train.presets import preset_named
     from alpamayo_r1.train.stream import StreamConfig
 
     config = TrainConfig(minutes=minutes, batch=batch, rate=rate, reuse=reuse, seed=seed, workers=workers, compile=compile)
+    mixed = preset_named(preset).family.navigates
     writable_folder(out)
     where = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ and device == "auto" else device)
     with metered(Clock("training", 60 * minutes, "s")):
-        run_training(out, preset, config, StreamConfig(first_seed=first_seed), where, resume)
+        (train_mixed if mixed else run_training)(out, preset, config, StreamConfig(first_seed=first_seed), where, resume)
 
 
 def validate(

@@ -18,6 +18,7 @@ from alpamayo_r1.metrics.baselines import constant_velocity
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.world.expert import unicycle
 from alpamayo_r1.world.families import EGO_FRONT, LEAD
+from alpamayo_r1.world.navigation import navigation
 from alpamayo_r1.world.scene import Kind
 
 
@@ -29,33 +30,43 @@ class Intent:
     words: tuple[str, ...] = ()
     plans: tuple[Plan, ...] = ()
     observations: tuple[Observation, ...] = ()
+    told: tuple[str, ...] = ()  # what a navigator said, "" nothing
 
 
 Driver = Callable[[Simulation], Intent]
 """Plans for all scenes of a simulation at its present step."""
 
 
-class Model:
-    """The model's first sample of every plan, through one stream per scene on the CPU, all scenes at once on a GPU."""
+ROUTE = "route"
+"""Navigation that is the scene's route, its next step and in how many metres it comes."""
 
-    def __init__(self, planner: Planner, options: PlanOptions):
-        self.planner, self.options = planner, options
+
+class Model:
+    """The model's first sample of every plan, through one stream per scene on the CPU, all scenes at once on a GPU.
+
+    navigation: what it is told at each plan: ROUTE, a text, or None.
+    """
+
+    def __init__(self, planner: Planner, options: PlanOptions, navigation: str | None = None):
+        self.planner, self.options, self.navigation = planner, options, navigation
         self.steppers: list[Callable[..., Plan]] = []
 
     def __call__(self, simulation: Simulation) -> Intent:
         seen = simulation.observations()
+        told = navigation(simulation.scene, simulation.now, 0) if self.navigation == ROUTE else [self.navigation] * len(seen)
         if self.planner.model.device.type == "cuda":
-            plans = self.planner.plans(seen, self.options)
+            plans = self.planner.plans(seen, self.options, navigation=told)
         else:
             self.steppers = self.steppers or [self.planner.stepper(self.options) for _ in seen]
-            plans = [step(one) for step, one in zip(self.steppers, seen, strict=True)]
+            plans = [step(one, navigation=text) for step, one, text in zip(self.steppers, seen, told, strict=True)]
         xyz, rot = torch.stack([plan.xyz[0] for plan in plans]), torch.stack([plan.rot[0] for plan in plans])
-        return Intent(simulation.to_world(xyz, yaw_of(rot)), tuple(plan.reasoning[0] for plan in plans), tuple(plans), tuple(seen))
+        words = tuple(plan.reasoning[0] for plan in plans)
+        return Intent(simulation.to_world(xyz, yaw_of(rot)), words, tuple(plans), tuple(seen), tuple(text or "" for text in told))
 
 
-def silent(planner: Planner, options: PlanOptions) -> Model:
+def silent(planner: Planner, options: PlanOptions, navigation: str | None = None) -> Model:
     """The model without its words: its reasoning is empty."""
-    return Model(planner, replace(options, reasoning=""))
+    return Model(planner, replace(options, reasoning=""), navigation)
 
 
 def expert(simulation: Simulation) -> Intent:

@@ -139,6 +139,8 @@ def page(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any
 def one(out: Path, row: Mapping[str, Any]) -> str:
     """One drive: what happened, the words, the way."""
     said = "".join(f"<li>{at:g} s: {html.escape(text)}" for at, text in row["words"])
+    route = "".join(f"<li>{at:g} s: {html.escape(text)}" for at, text in row.get("told", ()))
+    said += f"<li>what it was told:<ul>{route}</ul>" if route else ""
     happened = [row["collision"] and f"{row['collision']} ({'at fault' if row['collision_at_fault'] else 'not at fault'})"]
     happened += [row["off_road"] and "off the road", row["red_light_run"] and "ran a red light", row["stop_sign_run"] and "ran a stop sign"]
     told = "; ".join(text for text in happened if text) or "nothing happened"

@@ -55,6 +55,7 @@ class Config:
     family: str | None = None
     setting: Setting = field(default_factory=Setting)
     plan: PlanOptions = field(default_factory=lambda: PlanOptions(seed=42))
+    navigation: str | None = None  # what a model is told at each plan: "route", or a text
 
     def __post_init__(self):
         known = (*MODELS, *CONTROLS)
@@ -71,6 +72,8 @@ class Config:
         known = {"driver": self.driver, "family": self.family, **asdict(self.setting), "version": VERSION}
         seeds = hashlib.sha256(json.dumps(self.seeds).encode()).hexdigest()[:16]
         model = {"plan": plan, "checkpoint": fingerprint(checkpoint_folder(self.checkpoint))} if self.driver in MODELS else {}
+        if self.navigation is not None and self.driver in MODELS:
+            model["navigation"] = self.navigation
         return {**known, **model, "scenes": len(self.seeds), "seeds": seeds}
 
 
@@ -80,7 +83,7 @@ def driver_of(config: Config, planner: Planner | None) -> Driver:
         return CONTROLS[config.driver]
     if planner is None:
         raise ValueError(f"the driver {config.driver!r} needs a planner")
-    return MODELS[config.driver](planner, config.plan)
+    return MODELS[config.driver](planner, config.plan, config.navigation)
 
 
 def drive(
@@ -190,6 +193,8 @@ def rows_of(simulation: Simulation, intents: Sequence[tuple[int, Intent]], every
         row["plan_deviation_m"] = round(float(steady[b]), 4) if steady[b] == steady[b] else None
         row["words_consistent"], row["words_judged"] = agree, judged
         row["words"] = [[round(n * DT, 1), text] for i, (n, text) in enumerate(said) if i == 0 or said[i - 1][1] != text]
+        told = [(n, intent.told[b]) for n, intent in intents if any(intent.told)]
+        row["told"] = [[round(n * DT, 1), text] for i, (n, text) in enumerate(told) if i == 0 or told[i - 1][1] != text]
         row["path"] = [[round(v, 2) for v in pose] for pose in scene.ego[b, FIRST::2].tolist()]
         row["expert_path"] = [
             [round(v, 2) for v in pose[:2]] for pose in simulation.recorded.ego[b, FIRST : scene.ego.shape[1] : 2].tolist()

@@ -75,13 +75,17 @@ class Engine:
         self._seen: Seen | None = None
 
     @in_turn
-    def plans(self, observations: Sequence[Observation], options: PlanOptions) -> list[Plan]:
-        """S futures for each of several observations, all with the same request.
+    def plans(
+        self, observations: Sequence[Observation], options: PlanOptions, navigation: Sequence[str | None] | None = None
+    ) -> list[Plan]:
+        """S futures for each of several observations, all with the same request. navigation: each one's own text instead of the request's.
 
         Raises:
             ValueError, TypeError: as `alpamayo_r1.core.plan.plan`. DoesNotFit: see `reserve`.
         """
-        how = prepare(options, self.config, self.vocabulary)
+        texts = [options.navigation] * len(observations) if navigation is None else navigation
+        prepared = [prepare(options.updated({"navigation": text}), self.config, self.vocabulary) for text in {*texts, options.navigation}]
+        how = prepared[0]  # they differ in texts alone, and all are checked
         clock = Stopwatch(self.device)
         with clock("preprocess"):
             notes = [check_observation(one, self.config) for one in observations]  # all first: a look at a GPU's pictures waits for it
@@ -92,7 +96,7 @@ class Engine:
             with clock("preprocess"):
                 every, images = [self.pictures(one, noted) for one, noted in zip(observations, notes, strict=True)], None
         with clock("preprocess"):
-            prompts = [self.prompt(one, options.navigation, seen) for one, seen in zip(observations, every, strict=True)]
+            prompts = [self.prompt(*one) for one in zip(observations, texts, every, strict=True)]
         ahead = None if images is None else Ahead(self.reader.read(prompts[0], clock, images))
         return self.plan_prompts(prompts, [one.history for one in observations], how, clock, ahead)
 

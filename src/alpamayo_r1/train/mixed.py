@@ -6,6 +6,7 @@ loss = cross-entropy of the words (natural plans, all answers) + flow and path e
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,12 +149,17 @@ def pieces_of(vocabulary: QwenVocabulary, older: QwenVocabulary) -> list[list[in
 
 
 def train_mixed(
-    out: Path, preset: str, config: TrainConfig, stream: StreamConfig, device: torch.device, start: Path | None, resume: Path | None = None
+    out: Path, preset: str, config: TrainConfig, stream: StreamConfig, device: torch.device, resume: Path | None = None
 ) -> None:
-    """Trains a preset of Alpamayo 1.5 and writes `out` as `loop.train` does.
+    """Trains a preset of Alpamayo 1.5 on one device and writes `out` as `loop.train` does.
 
-    start: a checkpoint of its size to begin with, of any family and vocabulary. resume: a state.pt to go on from instead.
+    resume: a state.pt to go on from, or a checkpoint of its size to begin with, of any family and vocabulary.
+
+    Raises:
+        ValueError: several processes; a state of another preset. CheckpointError, ConfigError: as in `load_model`.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"{preset} trains in one process, but torchrun started {os.environ['WORLD_SIZE']}: start one")
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     write_skeleton(out, preset)
@@ -163,11 +169,12 @@ def train_mixed(
     heads = make_heads(shape, vocabulary, layout.grid).to(device)
     plans = round(PLANNED * config.batch)
     model = fresh_model(shape, device, config.seed)
-    if start is not None and resume is None:
-        begin_from(model, vocabulary, start)
+    begins = resume is not None and resume.is_dir()
+    if resume is not None and begins:
+        begin_from(model, vocabulary, resume)
     losses = MixedLosses(model, layout, heads, plans, config.draws, stream.words)
     nn.init.zeros_(losses.readout.weight)
-    step, seed = (0, stream.first_seed) if resume is None else go_on(losses, resume, stream.first_seed)
+    step, seed = (0, stream.first_seed) if resume is None or begins else go_on(losses, resume, stream.first_seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     if config.compile and device.type == "cuda":
         for block in (*model.vision.blocks, *model.language.layers, *model.expert.layers):

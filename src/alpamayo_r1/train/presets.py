@@ -257,10 +257,16 @@ def write_vlm_folder(folder: Path, preset: Preset) -> int:
 
 def write_skeleton(folder: Path, name: str) -> None:
     """A checkpoint folder without weights: config.json and the vlm folder of a preset. Raises ValueError for a preset that is not there."""
+    preset = preset_named(name)
+    base = write_vlm_folder(folder / "vlm", preset)
+    write_json(folder / "config.json", released_config(preset, base))
+
+
+def preset_named(name: str) -> Preset:
+    """A preset by its name. Raises ValueError for one that is not there."""
     if name not in PRESETS:
         raise ValueError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}")
-    base = write_vlm_folder(folder / "vlm", PRESETS[name])
-    write_json(folder / "config.json", released_config(PRESETS[name], base))
+    return PRESETS[name]
 
 
 def write_json(path: Path, value: object) -> None:

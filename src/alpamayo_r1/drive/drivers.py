@@ -53,7 +53,9 @@ class Model:
 
     def __call__(self, simulation: Simulation) -> Intent:
         seen = simulation.observations()
-        told = navigation(simulation.scene, simulation.now, 0) if self.navigation == ROUTE else [self.navigation] * len(seen)
+        told: list[str | None] = [self.navigation] * len(seen)
+        if self.navigation == ROUTE:
+            told = [*navigation(simulation.scene, simulation.now, 0)]
         if self.planner.model.device.type == "cuda":
             plans = self.planner.plans(seen, self.options, navigation=told)
         else:

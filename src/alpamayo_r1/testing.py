@@ -71,10 +71,12 @@ def random_model(
     std: float = 0.02,
     precision: str = "bf16",
     words_on_host: bool = False,
+    parts: tuple[str, ...] = ("",),
 ) -> VLA:
     """The model with normal weights, unit norms and a smooth velocity field, made on the device.
 
     precision: weights of few bits are made so one after the other, of the same numbers. words_on_host: as in `load`.
+    parts: as in `load_model`; weights have the numbers that they have in a whole model.
     """
     model, few = build_meta(config).to(dtype), precision_named(precision)
     generator = torch.Generator(device).manual_seed(seed)
@@ -86,6 +88,8 @@ def random_model(
             weight.normal_(0, std, generator=generator)
         if name == "action_in_proj.encoder.trunk.0.weight":
             weight[:, : 2 * config.projection.features] *= SMOOTH
+        if not name.startswith(parts):
+            continue
         scheme = few.scheme(name, weight.shape)
         if scheme is not None:
             set_quantised(model, name, quantised_by_rows(weight, scheme), dtype)

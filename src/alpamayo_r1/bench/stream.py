@@ -18,12 +18,13 @@ from typing import Any, cast
 import torch
 
 from alpamayo_r1.bench import check_room
+from alpamayo_r1.core.checkpoint import READS, SPEAKS
 from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, Plan
+from alpamayo_r1.core.types import CAMERAS, DT, FRAMES, Plan, Trajectory
 from alpamayo_r1.core.vocab import Vocabulary, whole_ids
 from alpamayo_r1.engine.drafts import Table
-from alpamayo_r1.planner import Planner, pick_device
+from alpamayo_r1.planner import Planner, pick_devices
 from alpamayo_r1.stream import Stream
 from alpamayo_r1.testing import StandIn, random_model, random_observation, size_config, words
 
@@ -32,9 +33,6 @@ MOMENTS = 12
 
 WARMUP = FRAMES + 6
 """Steps before those that are measured: until the window is full, and the graphs of all passes are made."""
-
-NOTHING = ((-1,),)
-"""Last words of a row that no text begins with."""
 
 
 class Replay(Table):
@@ -60,6 +58,14 @@ class Step:
     ms: float
 
 
+class Forgetful(Stream):
+    """A stream that drafts nothing from what was said a step ago."""
+
+    def said_last(self, rows: int) -> tuple[tuple[int, ...], ...]:
+        """Words that no text begins with."""
+        return ((-1,),) * rows
+
+
 class Drive:
     """Pictures of noise that go on for ever, one of each camera every tenth of a second."""
 
@@ -70,16 +76,33 @@ class Drive:
         self.history = random_observation(0, 8, 8).history
         self.moment = 0
 
-    def step(self, stream: Stream, samples: int) -> Step:
-        """The next moment's plan, none of its words drafted from the last step's."""
+    def next(self) -> tuple[dict[str, torch.Tensor], Trajectory, int]:
+        """What the next moment brings."""
         self.moment += 1
         newest = dict(zip(CAMERAS, self.pictures[self.moment % MOMENTS], strict=True))
-        stream.last_words = NOTHING * samples
+        return newest, self.history, round(self.moment * DT * 1e6)
+
+    def step(self, stream: Stream) -> Step:
+        """The next moment's plan."""
+        newest = self.next()
         began = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the first steps have no past
-            plan = stream.step(newest, self.history, round(self.moment * DT * 1e6))
+            plan = stream.step(*newest)
         return Step(plan, 1e3 * (time.perf_counter() - began))
+
+    def period(self, stream: Stream, steps: int) -> float:
+        """Milliseconds from step to step without a pause. Two devices: the next step is on its way while the last is planned."""
+        began = time.perf_counter()
+        if stream.engine is not None and stream.engine.reader.apart:
+            for coming in [stream.submit(*self.next()) for _ in range(steps)]:
+                coming.result()
+        else:
+            for _ in range(steps):
+                self.step(stream)
+                stream.read_ahead()
+        wait(stream)
+        return 1e3 * (time.perf_counter() - began) / steps
 
 
 def bench_stream(
@@ -97,7 +120,8 @@ def bench_stream(
 
     samples, acceptance: every pair is measured, over `repeats` steps after a warm-up. tokens: words of every row. pictures: their height
     and width. Latency is from the newest pictures of four cameras, in the host's memory, to the trajectory, where the car waits for its
-    next pictures as long as the stream reads ahead; the period is that of steps without a pause.
+    next pictures as long as the stream reads ahead; the period is that of steps without a pause. device "cuda:0,cuda:1": two cards, the
+    next step submitted while the last is planned.
 
     Raises:
         ValueError: a copy of the package without engine/; fewer than 3 tokens; an acceptance outside 0 to 1; too little memory.
@@ -107,14 +131,16 @@ def bench_stream(
     for share in acceptance:
         if not 0 <= share <= 1:
             raise ValueError(f"acceptance is {share}, expected shares between 0 and 1, such as 0.8")
-    config, where, text = size_config(size), pick_device(device or "auto"), words(tokens)
+    config, devices, text = size_config(size), pick_devices(device or "auto"), words(tokens)
+    where = devices[0]
     cuda = where.type == "cuda"
     dtype = torch.bfloat16 if cuda else torch.float32
-    check_room(config, where, dtype)
+    for one in devices:
+        check_room(config, one, dtype)
     if where.index is not None:
         torch.cuda.set_device(where)
-    planner = Planner.of(random_model(config, where, dtype), cast("Vocabulary", StandIn(config)), fast=True)
-    card = torch.cuda.get_device_name(where) if cuda else f"CPU, {torch.get_num_threads()} threads"
+    planner = random_planner(config, devices, dtype)
+    card = " + ".join(torch.cuda.get_device_name(one) if cuda else f"CPU, {torch.get_num_threads()} threads" for one in devices)
     say(
         f"{card}, torch {torch.__version__}, {size}, {tokens} tokens, pictures of {pictures[0]} x {pictures[1]}, medians of {repeats} steps"
     )
@@ -128,6 +154,15 @@ def bench_stream(
     report["by_passes"] = passes_table(by_passes, say)
     say(json.dumps(report))
     return report
+
+
+def random_planner(config: ModelConfig, devices: Sequence[torch.device], dtype: torch.dtype) -> Planner:
+    """The engine on one device or two, its weights random."""
+    vocabulary = cast("Vocabulary", StandIn(config))
+    if len(devices) == 1:
+        return Planner.of(random_model(config, devices[0], dtype), vocabulary, fast=True)
+    reader, speaker = (random_model(config, one, dtype, parts=parts) for one, parts in zip(devices, (READS, SPEAKS), strict=True))
+    return Planner.pair(reader, speaker, vocabulary)
 
 
 def one_run(
@@ -145,28 +180,26 @@ def one_run(
     assert planner.engine is not None
     ids = whole_ids(planner.vocabulary, text, config.family.planning, "reasoning=")
     planner.engine.speaker.table = Replay(ids, acceptance)
-    stream = planner.stream(PlanOptions(samples=samples, seed=0, reasoning=text, max_tokens=max(tokens, 64)))
-    cuda, steps = planner.model.device.type == "cuda", []
+    options = PlanOptions(samples=samples, seed=0, reasoning=text, max_tokens=max(tokens, 64))
+    stream = Forgetful(planner.model, planner.vocabulary, planner.engine, options)
+    cards, steps = [one for one in devices_of(stream) if one.type == "cuda"], []
     for i in range(WARMUP + repeats):
-        if i == WARMUP and cuda:
-            torch.cuda.reset_peak_memory_stats()
-        steps.append(drive.step(stream, samples))
+        if i == WARMUP:
+            for card in cards:
+                torch.cuda.reset_peak_memory_stats(card)
+        steps.append(drive.step(stream))
         wait(stream)
     steps = steps[-repeats:]
-    began = time.perf_counter()
-    for _ in range(repeats):
-        drive.step(stream, samples)
-        stream.read_ahead()
-    wait(stream)
-    period = 1e3 * (time.perf_counter() - began) / repeats
-    peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
+    drive.period(stream, 2)  # the threads of two devices begin
+    period = drive.period(stream, repeats)
+    peak = [torch.cuda.max_memory_allocated(card) / 1e9 for card in cards]
     latency = statistics.median(step.ms for step in steps)
     stages = {name: statistics.median(step.plan.timing[name] for step in steps) for name in steps[0].plan.timing}
     passes = [step.plan.passes for step in steps]
     p90 = statistics.quantiles(passes, n=10)[-1] if len(passes) > 1 else passes[0]
     names = ("preprocess", "vision", "prefill", "reasoning", "flow", "kinematics")
     shown = " ".join(f"{stages[name]:{width}.1f}" for name, width in zip(names, (10, 6, 7, 9, 5, 10), strict=True))
-    memory = f"{peak:6.2f} GB" if peak else "        -"
+    memory = f"{' + '.join(f'{one:6.2f}' for one in peak)} GB" if peak else "        -"
     say(f"{samples:3d} {acceptance:8.2f} {latency:8.1f} {period:8.1f} {statistics.fmean(passes):7.1f} ({p90:3.0f})   {shown} {memory}")
     return {
         "samples": samples,
@@ -182,11 +215,18 @@ def one_run(
     }
 
 
+def devices_of(stream: Stream) -> list[torch.device]:
+    """The device that reads and the one that speaks, once if they are one."""
+    assert stream.engine is not None
+    return list(dict.fromkeys((stream.engine.reader.device, stream.engine.device)))
+
+
 def wait(stream: Stream) -> None:
     """Waits as a car does for its next pictures, until nothing is left to be read ahead."""
     stream.read_ahead()
-    if stream.model.device.type == "cuda":
-        torch.cuda.synchronize(stream.model.device)
+    for device in devices_of(stream):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
 
 def passes_table(steps: Sequence[tuple[int, Step]], say: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -133,7 +133,10 @@ def bench(
     batch: Annotated[int, whole(1, 256, "Scenes per plan.")] = 1,
     repeats: Annotated[int, whole(1, 10_000, "Timed runs after the warm-up.")] = 10,
     fast: Fast = None,
-    device: Annotated[str | None, typer.Option(callback=lambda name: name and device_name(name), help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(callback=lambda name: name and device_name(name), help="auto, cpu, cuda, cuda:N; with --stream also cuda:0,cuda:1."),
+    ] = None,
     precision: Precision = None,
     memory: Memory = None,
     words_on_host: Annotated[bool, typer.Option("--words-on-host", help="Word table in host memory, as on small cards.")] = False,

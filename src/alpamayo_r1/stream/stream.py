@@ -306,12 +306,16 @@ class Stream:
                     self._read_ahead()
                 self._let_go(step)
 
-            last = self.last_words if len(self.last_words) == how.samples else ()
+            last = self.said_last(how.samples)
             alone = self.engine.reader.apart
             ahead = Ahead(reading, last, (lambda: self._let_go(step)) if alone else then)
             plan = self.engine.plan_prompts([prompt], [history], how, clock, ahead)[0]
         self.last_words = plan.tokens
         return plan
+
+    def said_last(self, rows: int) -> tuple[tuple[int, ...], ...]:
+        """What each row said a step ago: the first drafts of what it says now; () where there were not as many rows."""
+        return self.last_words if len(self.last_words) == rows else ()
 
     def _let_go(self, step: Step) -> None:
         """Waits until none of the caller's pixels are used any more."""

@@ -19,6 +19,7 @@ $(tail -n "$lines" "$out/$name.txt")"
 
 lines=60 part engine $python checks/engine.py
 lines=13 part fidelity $python checks/fidelity.py
+[ "$($python -c 'import torch; print(torch.cuda.device_count())')" -lt 2 ] || lines=30 part pair $python checks/pair.py
 
 # Side by side, with few threads that do not spin: they would wait for each other.
 export OMP_NUM_THREADS=4 OMP_WAIT_POLICY=PASSIVE

@@ -45,7 +45,7 @@ def test_the_bench_counts_passes_and_reuse(monkeypatch, device):
         (["--batch", "2"], "leave --batch, --no-fast"),
         (["--no-fast"], "leave --batch, --no-fast"),
         (["--size", "11b"], "size is '11b'"),
-        (["--device", "cuda:3,cuda:3"], "device is 'cuda:3'"),
+        (["--device", "cuda:3,cuda:3"], "device is 'cuda:3"),
         (["--device", "cpu,cuda:0"], "device is"),
     ],
 )

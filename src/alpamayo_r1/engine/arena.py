@@ -15,6 +15,7 @@ from alpamayo_r1.core.card import free_bytes
 from alpamayo_r1.core.config import ModelConfig
 from alpamayo_r1.core.plan import DoesNotFit
 from alpamayo_r1.core.transformer import KV
+from alpamayo_r1.engine.graphs import capturing
 from alpamayo_r1.engine.ops.launch import ceil_div
 
 MLP_ROWS = 1536
@@ -122,7 +123,8 @@ class Arena:
         """Raises DoesNotFit unless the device has room for buffers and intermediate results."""
         if self.device.type != "cuda":
             return
-        torch.cuda.empty_cache()
+        with capturing:
+            torch.cuda.empty_cache()
         free = free_bytes(self.device)
         if self._bytes(self.capacity) <= free:
             return

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from threading import RLock
 
 import torch
+
+capturing = RLock()
+"""Held by who captures a graph or empties the allocator's cache: the cache is that of all cards, and no card likes both at once."""
 
 
 class Graphs:
@@ -34,7 +38,7 @@ class Graphs:
 
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"):
+        with capturing, torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"):
             function()
         return graph
 

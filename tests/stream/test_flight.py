@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections import deque
 from dataclasses import replace
 from threading import Event
 
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 CHECKPOINT = GOLDEN / "checkpoint"
 OPTIONS = {"samples": 1, "seed": 42, "max_tokens": 4, "steps": 1}
+SHORT = OPTIONS | {"max_tokens": 1}
 DRIVE = [seen(0), seen(1), seen(2), seen(2), seen(1, stale=1), seen(9, size=(64, 64)), seen(10, size=(64, 64)), seen(11)]
 
 
@@ -163,3 +166,53 @@ def test_fresh_draws_follow_the_order_of_steps(two):
     coming = [stream.submit(DRIVE[n]) for n in range(3)]
     for n, future in enumerate(coming):
         assert equal(future.result(), two.plan(DRIVE[n], **(OPTIONS | {"seed": 42 + n})))
+
+
+# ---------------------------------------------------------------------------------------------------------------------- a long drive
+
+CIRCLE = 9
+"""Moments after which the same pictures come again: by then they are forgotten."""
+
+
+def long_drive(steps):
+    """Moments of a drive, stale cameras and sizes: some steps are dropped, some come twice, some late, some with a picture of before."""
+    chance, moment = random.Random(0), 0
+    for n in range(steps):
+        moment += chance.choice([1] * 8 + [0, 2, 3, -1])
+        yield moment % CIRCLE, 1 if chance.random() < 0.15 else None, (64, 64) if n % 50 > 42 else (48, 80)
+
+
+@pytest.fixture(scope="module")
+def plans():
+    """Fresh plans by the bytes of their pictures."""
+    return {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["one", "two"])
+def test_two_hundred_steps_are_fresh_plans(one, two, plans, devices):
+    """Steps of one device wait and read ahead, those of two are submitted; half bring the newest pictures alone."""
+    stream, coming = {"one": one, "two": two}[devices].stream(**SHORT), deque()
+
+    def check():
+        key, observation, plan = coming.popleft()
+        if key not in plans:
+            plans[key] = one.plan(observation, **SHORT)
+        assert equal(plan.result() if devices == "two" else plan, plans[key]), key
+
+    reused = [0, 0]
+    for n, (moment, stale, size) in enumerate(long_drive(200)):
+        given = (seen(moment, stale, size),)
+        if n % 2 and stale is None:
+            given = ({name: picture(i, moment, size) for i, name in enumerate(CAMERAS)}, seen(0).history, T0_US + 100_000 * moment)
+        plan = (stream.submit if devices == "two" else stream.step)(*given)
+        observation = stream.observation
+        coming.append((observation.frames.numpy().tobytes(), observation, plan))
+        if devices == "one" and n % 3:
+            stream.read_ahead()
+        if len(coming) > AT_ONCE:
+            check()
+        reused = [reused[0] + (stream.reused.pictures > 8), reused[1] + (stream.reused.tokens > 0)]
+    while coming:
+        check()
+    assert reused[0] > 100 and reused[1] > 20

@@ -6,7 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, Literal, Self, Unpack, overload
@@ -216,8 +216,7 @@ class ClientStream:
             self._socket = self._open.enter_context(connect(address, max_size=None, open_timeout=client.timeout))
         except Exception as error:
             raise ServiceError(f"no stream from the service at {client.url}: {error}") from error
-        self._socket.send(json.dumps({"options": as_json(options), "draws": draws}))
-        self.seed = self._answer()["seed"]
+        self.seed = self._ask(json.dumps({"options": as_json(options), "draws": draws}))["seed"]
 
     def step(self, observation: Observation, /, **changes: Unpack[PlanKeywords]) -> Plan:
         """The plan of one step: to the bit `planner.plan(observation, ...)` with the stream's options.
@@ -228,8 +227,7 @@ class ClientStream:
         options = self.options.updated(changes)
         check_observation(observation, self.client._config)
         asked = {name: value for name, value in as_json(options).items() if name in changes}
-        self._socket.send(pack(observation, {"options": asked}, noise_of(options)))
-        found = self._answer()
+        found = self._ask(pack(observation, {"options": asked}, noise_of(options)))
         self.seed = found["seed"]
         plan = plan_of_json(found["plans"][0])
         tell(plan.notes)
@@ -245,8 +243,12 @@ class ClientStream:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _answer(self) -> Any:
+    def _ask(self, message: str | bytes) -> Any:
+        from websockets.exceptions import ConnectionClosed
+
         try:
+            with suppress(ConnectionClosed):  # what the service said before it closed is there to be read
+                self._socket.send(message)
             found = json.loads(self._socket.recv(self.client.timeout))
         except Exception as error:
             raise ServiceError(f"the stream from {self.client.url} ended: {error}") from error

@@ -8,13 +8,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from alpamayo_r1.client import Client, ServiceError
+from alpamayo_r1.client import Client, ServiceBusy, ServiceError
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.options import AskOptions, PlanOptions
 from alpamayo_r1.core.wire import MEDIA_TYPE, pack
@@ -25,6 +25,7 @@ from conftest import GOLDEN
 from support.service import served
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
+from alpamayo_r1.serve import guard
 from alpamayo_r1.serve.guard import is_loopback
 from alpamayo_r1.serve.queue import Busy, Limits, Queue
 from alpamayo_r1.serve.schema import ASK_OPTIONS, PLAN_OPTIONS
@@ -224,8 +225,6 @@ class Slow:
 
 
 def moment(t0_us: int):
-    from dataclasses import replace
-
     return replace(random_observation(0, 8, 8), t0_us=t0_us)
 
 
@@ -340,3 +339,138 @@ def test_a_service_without_its_extra_says_what_to_install(monkeypatch):
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
     done = CliRunner().invoke(app, ["view"])
     assert done.exit_code == 2 and "pip install 'alpamayo-r1[serve]'" in done.output
+
+
+def raw(url: str, content: bytes) -> bytes:
+    """What the service sends back to these bytes before it closes, or the end of an answer."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(content)
+        said = b""
+        while piece := connection.recv(65536):
+            said += piece
+            head, found, body = said.partition(b"\r\n\r\n")
+            if found and len(body) >= int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0):
+                break
+        return said
+
+
+UPGRADE = "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: {version}\r\n"
+
+
+@pytest.mark.parametrize(
+    "path, host, version, key, status, text",
+    [
+        ("/api/stream", "localhost", 99, "dGhlIHNhbXBsZSBub25jZQ==", 400, "a WebSocket is opened by GET, with version 13"),
+        ("/api/stream", "localhost", 13, "short", 400, "a key of 16 bytes in base64"),
+        ("/api/stream", "evil.example", 13, "dGhlIHNhbXBsZSBub25jZQ==", 403, "expected localhost or 127.0.0.1"),
+        ("/api/nothing", "localhost", 13, "dGhlIHNhbXBsZSBub25jZQ==", 404, "there is no WebSocket /api/nothing"),
+    ],
+)
+def test_a_websocket_that_cannot_be_opened_is_told_why(url, path, host, version, key, status, text):
+    said = raw(url, f"{UPGRADE.format(path=path, host=host, version=version)}sec-websocket-key: {key}\r\n\r\n".encode())
+    assert said.split()[1] == str(status).encode() and text in json.loads(said.partition(b"\r\n\r\n")[2])["error"]["text"]
+
+
+@pytest.mark.parametrize("host", ["localhost.evil.com", "localhost@evil.com", "[::1", "localhost:80/../x", "127.1", "0.0.0.0", ""])
+def test_a_host_that_is_not_this_machine_by_name_is_refused(url, host):
+    said = raw(url, f"GET /api/service HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+    assert said.split()[1] == b"403" and b"expected localhost" in said
+
+
+def test_a_range_of_the_pages_files_is_the_whole_of_them(url):
+    assert ask(url, "/page/api.js", headers={"range": "bytes=99999999-"})[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "image/png", "application/zip"])
+def test_an_upload_of_another_kind_is_told_what_to_send(url, kind):
+    for path, wanted in (("/api/plan", "application/json"), ("/api/plan/observation", MEDIA_TYPE)):
+        answer = ask(url, path, b"--x\r\n\r\nPK\x03\x04\r\n--x--\r\n", {"content-type": kind})
+        assert answer[0] == 422 and f"the content type is not {wanted}" in told(answer)
+
+
+def sent_with(**changed: torch.Tensor) -> bytes:
+    seen = random_observation(0, 32, 32)
+    frames = changed.pop("frames", seen.frames)
+    return pack(replace(seen, frames=frames), {"options": FEW}, changed.get("noise"))
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        (sent_with(frames=torch.zeros(4, 17, 3, 8, 8, dtype=torch.uint8)), "68 pictures were sent, expected at most 64"),
+        (sent_with(frames=torch.zeros(4, 4, 3, 1, 4000, dtype=torch.uint8)), "4000"),
+        (sent_with(noise=torch.zeros(1, 64, 2).to(torch.float8_e4m3fn)), "noise is torch.float8_e4m3fn, expected torch.float32"),
+        (sent_with(noise=torch.zeros(1, 64, 2, dtype=torch.complex64)), "noise is torch.complex64, expected torch.float32"),
+    ],
+    ids=["too many pictures", "a strip", "noise of 8 bits", "complex noise"],
+)
+def test_pictures_and_noise_that_nobody_foresaw_are_told_what_would_fit(url, content, text):
+    answer = ask(url, "/api/plan/observation", content, {"content-type": MEDIA_TYPE})
+    assert answer[0] == 422 and text in told(answer)
+
+
+def test_a_stream_takes_noise_as_json_and_says_what_it_does_not_take(url, planner):
+    from websockets.sync.client import connect
+
+    draws = torch.randn(1, 64, 2, generator=torch.Generator().manual_seed(5))
+    step = {"clip_id": "026c", "t0_us": 5_000_000}
+    with connect(f"ws{url[4:]}/api/stream", max_size=None) as stream:
+
+        def say(message: object) -> dict:
+            stream.send(message if isinstance(message, str | bytes) else json.dumps(message))
+            return json.loads(stream.recv(30))
+
+        for wrong, text in (("[" * 10_000, "nested too deeply"), (b"PK", "a stream begins with a JSON object"), ({"draws": 5}, "draws")):
+            assert text in say(wrong)["error"]["text"]
+        assert say({"options": FEW}) == {"seed": 1}
+        for wrong, text in (("NaN", "no JSON number"), (b"PK", "no safetensors file"), (step | {"options": {"noise": [[1]]}}, "noise has")):
+            assert text in say(wrong)["error"]["text"]
+        got = say(step | {"options": {"noise": draws.tolist()}})["plans"][0]
+    with open_source("sample") as source:
+        seen = source.clip(source.find("026c")).sample(5_000_000).observation
+    assert torch.equal(torch.tensor(got["xyz"]), planner.plan(seen, noise=draws, **FEW).xyz)
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_plan_leaves_the_stream_to_others(planner):
+    from websockets.sync.client import connect
+
+    with open_source("sample") as source, served(planner, source, limits=Limits(streams=1)) as url:
+        address = f"ws{url[4:]}/api/stream"
+        with connect(address) as left:
+            left.send(json.dumps({"options": FEW | {"max_tokens": 64}}))
+            left.recv(30)
+            left.send(json.dumps({"clip_id": "026c"}))
+        with Client(url) as client:
+            for _ in range(100):
+                try:
+                    with client.stream(**FEW) as stream:
+                        assert stream.seed == 1
+                        with pytest.raises(ServiceBusy, match="1 streams are open, the most at once"):
+                            client.stream(**FEW)
+                        return
+                except ServiceBusy:
+                    time.sleep(0.05)
+        pytest.fail("the stream that was left stays taken")
+
+
+def test_a_silent_stream_is_closed(planner):
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    with (
+        open_source("sample") as source,
+        served(planner, source, limits=Limits(idle_s=0.05)) as url,
+        connect(f"ws{url[4:]}/api/stream") as stream,
+        pytest.raises(ConnectionClosed, match="nothing was said"),
+    ):
+        stream.recv(30)
+
+
+def test_a_body_that_does_not_come_and_bodies_that_are_too_much_at_once_are_refused(url, monkeypatch):
+    monkeypatch.setattr(guard, "PAUSE_S", 0.2)
+    head = b"POST /api/plan HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"
+    assert b" 408 " in raw(url, head + b"{")
+    monkeypatch.setattr(guard, "AT_ONCE", 0)
+    answer = ask(url, "/api/plan", {"clip_id": "026c"})
+    assert answer[0] == 503 and answer[1]["retry-after"] == "1" and "too many large bodies" in told(answer)

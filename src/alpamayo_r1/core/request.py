@@ -96,6 +96,8 @@ def make_draws(options: Saying, noise: torch.Tensor | None, waypoints: int) -> D
         return draws
     if not isinstance(noise, torch.Tensor):
         raise TypeError(f"noise is of type {type(noise).__name__}, expected a tensor of shape {shape}")
+    if noise.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        raise TypeError(f"noise is {noise.dtype}, expected torch.float32")
     if noise.shape != shape:
         raise ValueError(f"noise has shape {tuple(noise.shape)}, expected {shape}")
     if not noise.isfinite().all():

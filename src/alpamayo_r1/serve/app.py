@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import alpamayo_r1
 from alpamayo_r1.core.types import CAMERAS
@@ -18,7 +19,7 @@ from alpamayo_r1.core.wire import MEDIA_TYPE, answers_as_json, pack
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.serve.bodies import TeachingResponse, answer_to, complaints, json_body, only, refusal, reply_as_json, sent
-from alpamayo_r1.serve.guard import Guard
+from alpamayo_r1.serve.guard import Guard, Refused
 from alpamayo_r1.serve.model import Model
 from alpamayo_r1.serve.page import routes
 from alpamayo_r1.serve.queue import Limits
@@ -90,11 +91,11 @@ def make_app(
     )
     app.state.service = service
     app.add_middleware(Guard, token=token, body=limits.body)  # type: ignore[arg-type]
-    add_errors(app)
     add_clips(app, service)
     add_plans(app, service)
     add_stream(app, service)
     add_drive(app, service)
+    add_errors(app)
     app.router.routes.extend(routes())
     return app
 
@@ -111,13 +112,20 @@ def add_errors(app: FastAPI) -> None:
         text = f"{request.method} {request.url.path[:200]}: {str(error.detail).lower()}. /docs lists what there is"
         return refusal(error.status_code, "LookupError", text, dict(error.headers or {}))
 
+    @app.websocket("/{path:path}")
+    async def no_such_socket(socket: WebSocket, path: str) -> None:
+        text = f"there is no WebSocket /{path[:200]}, expected /api/stream or /api/drive. /docs lists what there is"
+        await socket.send_denial_response(refusal(404, "LookupError", text))
+
     @app.middleware("http")
     async def teach(request: Request, go_on: Callable[..., Any]) -> Response:
         try:
             return await go_on(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Refused:
+            raise
         except Exception as error:
-            if type(error).__name__ == "TooLarge":
-                raise
             return answer_to(error)
 
 
@@ -202,7 +210,7 @@ def add_plans(app: FastAPI, service: Service) -> None:
     @app.post("/api/plan/observation", tags=["planner"], response_model=PlanReply, openapi_extra=CAR_AND_PICTURES)
     async def plan_observation(request: Request) -> Response:
         """Plans pictures and a history that are sent with the request."""
-        seen, asked, noise = await sent(request)
+        seen, asked, noise = await service.unpacked(await sent(request))
         plans, seed = await service.planned(seen, only(asked, "options").get("options") or {}, noise)
         return TeachingResponse(reply_as_json(plans, seed, seen.t0_us, None, False))
 
@@ -217,7 +225,7 @@ def add_plans(app: FastAPI, service: Service) -> None:
     @app.post("/api/ask/observation", tags=["planner"], response_model=AskReply, openapi_extra=CAR_AND_PICTURES)
     async def ask_observation(request: Request) -> Response:
         """Asks about pictures that are sent with the request."""
-        seen, asked, _ = await sent(request)
+        seen, asked, _ = await service.unpacked(await sent(request))
         question = only(asked, "question", "options").get("question")
         if not (isinstance(question, str) or (isinstance(question, list) and all(isinstance(one, str) for one in question))):
             raise ValueError(f"question is {repr(question)[:80]}, expected a text or a list of texts")

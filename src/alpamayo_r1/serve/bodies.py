@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
 from alpamayo_r1.core.mistakes import is_for_people
-from alpamayo_r1.core.types import Observation, Plan, Sample
-from alpamayo_r1.core.wire import MEDIA_TYPE, plan_as_json, unpack
+from alpamayo_r1.core.types import Plan, Sample
+from alpamayo_r1.core.wire import MEDIA_TYPE, plan_as_json
 from alpamayo_r1.data.errors import DataError, UnknownClip
 from alpamayo_r1.serve.queue import Busy
 from alpamayo_r1.serve.scenes import corridors
@@ -104,11 +103,11 @@ def only(asked: dict[str, Any], *names: str) -> dict[str, Any]:
     return asked
 
 
-async def sent(request: Request) -> tuple[Observation, dict[str, Any], torch.Tensor | None]:
-    """The observation that a request brings. Raises ValueError."""
+async def sent(request: Request) -> bytes:
+    """The safetensors file that a request brings. Raises ValueError."""
     if request.headers.get("content-type", "").lower() != MEDIA_TYPE:
         raise ValueError(f"the content type is not {MEDIA_TYPE}: send a safetensors file and say so")
-    return await asyncio.to_thread(unpack, await request.body())
+    return await request.body()
 
 
 def reply_as_json(plans: list[Plan], seed: Any, t0_us: int, sample: Sample | None, draw: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import secrets
@@ -30,8 +31,15 @@ DRAINED = 4
 """How many times the most that is taken is read and thrown away, so that who sent too much reads why."""
 
 
-class TooLarge(Exception):
-    """A body of more bytes than the service takes."""
+PAUSE_S = 20.0
+"""Seconds in which the next piece of a body must come."""
+
+AT_ONCE = 4
+"""How many of the largest bodies may be held at once."""
+
+
+class Refused(Exception):
+    """A body that is not taken. Its arguments: status, text, and perhaps the seconds after which to try again."""
 
 
 def is_loopback(host: str) -> bool:
@@ -47,11 +55,11 @@ class Guard:
 
     token: what API requests must carry ("Authorization: Bearer TOKEN"; for a WebSocket the query "token"), None: nothing, and then the
     request must name this machine as its host, so that no web page elsewhere can reach the service under a name of its own. A page of
-    another origin is refused either way. body: bytes of a request at most.
+    another origin is refused either way. body: bytes of a request at most; all that are being received hold AT_ONCE times that at most.
     """
 
     def __init__(self, app: App, token: str | None, body: int):
-        self.app, self.token, self.body = app, token, body
+        self.app, self.token, self.body, self._held = app, token, body, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -66,14 +74,22 @@ class Guard:
             await drain(receive, DRAINED * self.body)
             await refuse(scope, send, 413, self.too_large)
             return
-        taken, began = 0, False
+        taken, whole, began = 0, scope["type"] != "http", False
 
         async def bounded() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
+            nonlocal taken, whole
+            if whole:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), PAUSE_S)
+            except TimeoutError:
+                raise Refused(408, f"no more of the body came for {PAUSE_S:.0f} s: send it at once") from None
+            size, whole = len(message.get("body", b"")), not message.get("more_body", False)
+            taken, self._held = taken + size, self._held + size
             if taken > self.body:
-                raise TooLarge()
+                raise Refused(413, self.too_large)
+            if self._held > AT_ONCE * self.body:
+                raise Refused(503, "too many large bodies come at once: try again in 1 s", 1)
             return message
 
         async def with_headers(message: Message) -> None:
@@ -84,11 +100,13 @@ class Guard:
             await send(message)
 
         try:
-            await self.app(scope, bounded if scope["type"] == "http" else receive, with_headers)
-        except TooLarge:
+            await self.app(scope, bounded, with_headers)
+        except Refused as error:
             if not began:
                 await drain(receive, DRAINED * self.body)
-                await refuse(scope, send, 413, self.too_large)
+                await refuse(scope, send, *error.args)
+        finally:
+            self._held -= taken
 
     @property
     def too_large(self) -> str:
@@ -102,8 +120,8 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc != host:
             return 403, f"a page of {origin} asked, and this service answers its own page alone: open {host or 'it'} itself"
         if self.token is None:
-            name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-            if not is_loopback(name):
+            name, colon, port = (host, "", "") if host.endswith("]") or ":" not in host else host.rpartition(":")
+            if not is_loopback(name) or (colon and not (port.isascii() and port.isdigit())):
                 return (
                     403,
                     f'the request names the host "{name}", expected localhost or 127.0.0.1: this service was started without a token',
@@ -120,22 +138,23 @@ class Guard:
 
 
 async def drain(receive: Receive, most: int) -> None:
-    """Reads a body to its end, or so many bytes of it, and keeps nothing."""
+    """Reads a body to its end, or so many bytes of it, or until no more comes, and keeps nothing."""
     more = True
     while more and most > 0:
-        message = await receive()
+        try:
+            message = await asyncio.wait_for(receive(), PAUSE_S / 10)
+        except TimeoutError:
+            return
         most -= len(message.get("body", b""))
         more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 async def refuse(scope: Scope, send: Send, status: int, text: str, retry_after: int | None = None) -> None:
-    """Answers with an error; a WebSocket is closed before it opens. retry_after: seconds."""
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": text[:120]})
-        return
+    """Answers with an error, a WebSocket before it opens too. retry_after: seconds."""
     kind = {401: "PermissionError", 403: "PermissionError", 503: "Busy"}.get(status, "ValueError")
     body = json.dumps({"error": {"type": kind, "text": text}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     headers += [] if retry_after is None else [(b"retry-after", str(retry_after).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    kind_of_scope = "websocket.http" if scope["type"] == "websocket" else "http"
+    await send({"type": f"{kind_of_scope}.response.start", "status": status, "headers": headers})
+    await send({"type": f"{kind_of_scope}.response.body", "body": body})

@@ -26,8 +26,8 @@ class Limits:
     """What the service takes on.
 
     batch: plans made at once. waiting: requests that wait for the planner at most. wait_s: seconds that one waits at most. body: bytes of a
-    request at most. samples, max_tokens, steps: of one request at most. streams: open at once at most, each closed after
-    idle_s seconds of silence. pictures: bytes of samples of clips that are kept.
+    request at most. samples, max_tokens, steps, seen (pictures that are sent with it): of one request at most. streams: open at once
+    at most, each closed after idle_s seconds of silence. pictures: bytes of samples of clips that are kept.
     """
 
     batch: int = 4
@@ -37,6 +37,7 @@ class Limits:
     samples: int = 64
     max_tokens: int = 1024
     steps: int = 100
+    seen: int = 64
     streams: int = 8
     idle_s: float = 600.0
     pictures: int = 256 * 2**20

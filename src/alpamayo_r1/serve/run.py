@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,8 @@ CLOSING = 5
 HEAD_S = 30
 """Seconds in which the head of a connection's first request must come."""
 
+WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+
 KEPT_OPEN = 75
 """Seconds that an idle connection stays open: longer than any Retry-After."""
 
@@ -32,6 +35,16 @@ class Protocol(H11Protocol):
         """Begins to wait."""
         super().connection_made(transport)
         self._late = self.loop.call_later(HEAD_S, self._close_unless_asked)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hands over a connection that asks for a WebSocket rightly."""
+        self._late.cancel()
+        headers = dict(self.headers)
+        key = headers.get(b"sec-websocket-key", b"")
+        if event.method == b"GET" and headers.get(b"sec-websocket-version") == b"13" and WEBSOCKET_KEY.fullmatch(key):
+            super().handle_websocket_upgrade(event)
+        else:
+            self.send_400_response("a WebSocket is opened by GET, with version 13 and a key of 16 bytes in base64")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the wait."""

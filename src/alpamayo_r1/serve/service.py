@@ -13,6 +13,7 @@ import torch
 import alpamayo_r1
 from alpamayo_r1.core.options import AskOptions, PlanOptions, Saying
 from alpamayo_r1.core.types import Answers, Observation, Plan
+from alpamayo_r1.core.wire import unpack
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.serve.evaluations import Evaluations
@@ -71,6 +72,16 @@ class Service:
         finally:
             self._reading -= 1
 
+    async def unpacked(self, content: bytes) -> tuple[Observation, dict[str, Any], torch.Tensor | None]:
+        """An observation that was sent, what is asked of it, and noise. Raises ValueError, for more pictures than the service takes too."""
+        found = await asyncio.to_thread(unpack, content)
+        count = found[0].frames.shape[:2].numel() if found[0].frames.ndim > 1 else 0
+        if count > self.limits.seen:
+            raise ValueError(
+                f"{count} pictures were sent, expected at most {self.limits.seen} of this service: send fewer cameras or frames"
+            )
+        return found
+
     def planner(self, engine: bool) -> Callable[[], Planner]:
         """What gives the planner once it is loaded, in the queue's thread. engine: the one that has it on a CPU too."""
         return self.model.quick if engine else self.model.exact
@@ -80,10 +91,7 @@ class Service:
     ) -> tuple[list[Plan], Any]:
         """The plans that options as JSON ask for, and their seed. engine: as in `PlanBody`. Raises as `Planner.plan`, and Busy."""
         planner = self.planner(engine)
-        if noise is not None:
-            given = given | {"noise": noise}
-        elif given.get("noise") is not None:
-            given = given | {"noise": tensor_of_noise(given["noise"])}
+        given = with_noise(given, noise)
         texts = given.get("navigation")
         if isinstance(texts, list):
             options = self.bounded(PlanOptions.of(None, {k: v for k, v in given.items() if k not in ("navigation", "guidance")}))
@@ -113,9 +121,13 @@ class Service:
         return options
 
 
-def tensor_of_noise(nested: Any) -> torch.Tensor:
-    """Noise as JSON -> f32. Raises ValueError."""
+def with_noise(given: dict[str, Any], noise: torch.Tensor | None = None) -> dict[str, Any]:
+    """Options as JSON with their noise, or one that was sent beside them, as a tensor. Raises ValueError."""
+    if noise is not None:
+        return given | {"noise": noise}
+    if given.get("noise") is None:
+        return given
     try:
-        return torch.tensor(nested, dtype=torch.float32)
+        return given | {"noise": torch.tensor(given["noise"], dtype=torch.float32)}
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"noise is no array of numbers [samples][64][2] ({error})") from None

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from alpamayo_r1.core.options import PlanOptions
-from alpamayo_r1.core.wire import unpack
 from alpamayo_r1.serve.bodies import explained, only, parsed, reply_as_json
 from alpamayo_r1.serve.drives import FAMILIES, Drive
 from alpamayo_r1.serve.queue import Busy
 from alpamayo_r1.serve.schema import DriveBody, DriveStep, PlanBody, StreamBody
-from alpamayo_r1.serve.service import Service
+from alpamayo_r1.serve.service import Service, with_noise
 
 if TYPE_CHECKING:
     from alpamayo_r1.stream import Stream
@@ -104,20 +103,19 @@ class Following:
         if isinstance(message, bytes):
             raise ValueError('a stream begins with a JSON object as text: {"options": {"samples": 1, "seed": 42}, "draws": "kept"}')
         asked = parsed(StreamBody, message)
-        options, planner = self.service.bounded(PlanOptions.of(None, asked.options)), self.service.planner(asked.engine)
+        options, planner = self.service.bounded(PlanOptions.of(None, with_noise(asked.options))), self.service.planner(asked.engine)
         return await asyncio.wrap_future(self.service.queue.call(lambda: planner().stream(options, draws=asked.draws)))
 
     async def _step(self, stream: Stream, message: Message) -> str:
         service, sample, noise, draw = self.service, None, None, False
         if isinstance(message, bytes):
-            seen, asked, noise = await asyncio.to_thread(unpack, message)
+            seen, asked, noise = await service.unpacked(message)
             changes = only(asked, "options").get("options") or {}
         else:
             step = parsed(PlanBody, message)
             sample = await service.read(service.scenes.sample, step.clip_id, step.t0_us, step.cameras)
             seen, changes, draw = sample.observation, step.options, step.draw
-        if noise is not None:
-            changes = changes | {"noise": noise}
+        changes = with_noise(changes, noise)
         service.bounded(stream.options.updated(changes))
         plan = await asyncio.wrap_future(service.queue.call(lambda: stream.step(seen, **changes)))
         reused = {"pictures": stream.reused.pictures, "tokens": stream.reused.tokens}
@@ -136,7 +134,7 @@ class Driving:
         queue = self.service.queue
         if self.drive is None:
             asked = parsed(DriveBody, message)
-            options, model = self.service.bounded(PlanOptions.of(None, asked.options)), self.service.model
+            options, model = self.service.bounded(PlanOptions.of(None, with_noise(asked.options))), self.service.model
             begin = queue.call(lambda: Drive(model.quick(), options, asked.seed, asked.family, asked.seconds))
             self.drive = drive = await asyncio.wrap_future(begin)
             return [json.dumps({"clip_id": drive.name, "left": drive.left})]

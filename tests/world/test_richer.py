@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from alpamayo_r1.world.clips import write_world
 from alpamayo_r1.world.families import EGO_FRONT, FAMILIES
 from alpamayo_r1.world.language import RICHER_PHRASES, RICHER_TEXTS, TEXTS, classify, labels, opposite
 from alpamayo_r1.world.navigation import navigation, route_text, texts
@@ -130,6 +132,14 @@ def test_scenes_of_the_small_models_families_are_what_they_were():
     ends = [[-227.0, 96.12], [82.43, 276.63], [249.95, 142.8], [6.55, 287.08], [77.05, 320.16], [199.47, 5.25]]
     torch.testing.assert_close(scene.ego[:, -1, :2], torch.tensor(ends), atol=0.02, rtol=0)
     assert not scene.night.any() and not scene.route.any() and not scene.limit.isfinite().any()
+
+
+def test_clips_of_a_junction_say_what_its_navigator_says(tmp_path):
+    ids = write_world(5, 1, tmp_path, width=32, height=18, seconds=0.4, t_start=4.9, supersample=1, family="junction_left")
+    row = pd.read_parquet(tmp_path / "world/labels.parquet").loc[ids[0]]
+    assert row["family"] == "junction_left" and re.fullmatch(r"Turn left (in \d+m|now)", row["navigation"])
+    with pytest.raises(ValueError, match="expected one of cruise"):
+        write_world(5, 1, tmp_path, family="roundabout")
 
 
 def test_signs_and_night_are_drawn(scenes):

@@ -19,6 +19,7 @@ from alpamayo_r1.cli.options import (
     Precision,
     Samples,
     device_name,
+    maybe_text,
     number,
     place_to_read,
     text,
@@ -38,6 +39,7 @@ def world(
     height: Annotated[int, whole(2, 2160, "Picture height (even).")] = 360,
     seconds: Annotated[float, number(0.4, 60, "Length of the videos.")] = 8.0,
     start: Annotated[float, number(0, 60, "Clip time at which the videos start.")] = 0.0,
+    family: Annotated[str | None, typer.Option(callback=maybe_text, help="Situation of all clips (default: each seed's own).")] = None,
 ) -> None:
     """Write clips of the synthetic driving world in the data set's layout. A clip of the default size takes minutes."""
     from alpamayo_r1.core.files import writable_folder
@@ -47,7 +49,7 @@ def world(
     check_room(width, height, seconds)
     writable_folder(out)
     with metered(Meter("rendering", clips, "clips")) as meter:
-        options = {"width": width, "height": height, "seconds": seconds, "t_start": start}
+        options = {"width": width, "height": height, "seconds": seconds, "t_start": start, "family": family}
         ids = write_world(seed, clips, out, rendered=meter.advance, **options)
     typer.echo(f"{len(ids)} clips in {out.resolve()}")
     typer.echo(f"plan them: alpamayo-r1 run --data {out} --out {out.with_name(out.name + '-plans')}")

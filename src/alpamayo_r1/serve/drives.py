@@ -10,7 +10,8 @@ from alpamayo_r1.core.wire import plan_as_json
 from alpamayo_r1.drive.simulation import Setting, Simulation
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.serve.scenes import corridors, picture, scene_as_json
-from alpamayo_r1.world.families import FAMILIES
+from alpamayo_r1.world.navigation import navigation
+from alpamayo_r1.world.richer import ALL_FAMILIES
 
 WIDTH, HEIGHT = 320, 180
 """Size of the rendered pictures in pixels."""
@@ -24,12 +25,13 @@ class Drive:
     """
 
     def __init__(self, planner: Planner, options: PlanOptions, seed: int, family: str | None, seconds: float):
-        if family is not None and family not in FAMILIES:
-            raise ValueError(f"family is {family!r}, expected one of {', '.join(FAMILIES)}, or null: the seed's own")
+        if family is not None and family not in ALL_FAMILIES:
+            raise ValueError(f"family is {family!r}, expected one of {', '.join(ALL_FAMILIES)}, or null: the seed's own")
         if not 0 <= seed < 2**31:
             raise ValueError(f"seed is {seed}, expected 0 to {2**31 - 1}")
         setting = Setting(seconds=seconds, width=WIDTH, height=HEIGHT)
         self.simulation = Simulation([seed], setting, None if family is None else [family])
+        self.navigates = planner.model.config.family.navigates
         self.stream, self.name = planner.stream(options), f"drive {family or 'any'} {seed}"
         self.left = setting.steps
 
@@ -40,6 +42,8 @@ class Drive:
         """
         (observation,) = self.simulation.observations()
         changes: dict[str, Any] = {} if reasoning is None else {"reasoning": reasoning}
+        if self.navigates:
+            changes["navigation"] = navigation(self.simulation.scene, self.simulation.now, 0)[0]
         plan = self.stream.step(observation, **changes)
         sample = self.simulation.sample(0, observation)
         shown = {
@@ -50,6 +54,7 @@ class Drive:
             "corridors": corridors(sample, plan.xyz),
             "speed": float(self.simulation.car.speed[0]),
             "left": self.left,
+            "told": changes.get("navigation"),
         }
         pictures = {name: picture(observation, name, -1, "jpeg") for name in observation.cameras}
         if self.left > 0:

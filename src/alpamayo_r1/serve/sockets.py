@@ -11,10 +11,11 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.serve.bodies import explained, only, parsed, reply_as_json
-from alpamayo_r1.serve.drives import FAMILIES, Drive
+from alpamayo_r1.serve.drives import Drive
 from alpamayo_r1.serve.queue import Busy
 from alpamayo_r1.serve.schema import DriveBody, DriveStep, PlanBody, StreamBody
 from alpamayo_r1.serve.service import Service, with_noise
+from alpamayo_r1.world.families import FAMILIES
 
 if TYPE_CHECKING:
     from alpamayo_r1.stream import Stream

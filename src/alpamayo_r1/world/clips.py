@@ -32,6 +32,7 @@ from alpamayo_r1.core.geometry import Calibration, FTheta
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.world.around import surroundings_table
 from alpamayo_r1.world.render import render_at
+from alpamayo_r1.world.richer import ALL_FAMILIES
 from alpamayo_r1.world.rig import RIG, VEHICLE, resized
 from alpamayo_r1.world.samples import clip_id
 from alpamayo_r1.world.scene import DT, SceneBatch
@@ -96,11 +97,19 @@ def write_clips(
     return [clip_id(s) for s in seeds]
 
 
-def write_world(seed: int, clips: int, out: str | Path, *, width: int = 640, height: int = 360, **options) -> list[str]:
-    """`alpamayo-r1 world --seed N --clips M --out DIR`: the scenes of seeds N .. N+M-1. Options: see write_clips."""
+def write_world(
+    seed: int, clips: int, out: str | Path, *, width: int = 640, height: int = 360, family: str | None = None, **options
+) -> list[str]:
+    """`alpamayo-r1 world --seed N --clips M --out DIR`: the scenes of seeds N .. N+M-1, of their own families or all of one.
+
+    Options: see write_clips. Raises ValueError for a family that there is not.
+    """
+    if family is not None and family not in ALL_FAMILIES:
+        raise ValueError(f"family is {family!r}, expected one of {', '.join(ALL_FAMILIES)}")
     check_whole("seed", seed, 0, MAX_SEED)
     check_whole("clips", clips, 1, MAX_CLIPS)
-    return write_clips(range(seed, seed + clips), out, width=width, height=height, **options)
+    families = None if family is None else [family] * clips
+    return write_clips(range(seed, seed + clips), out, width=width, height=height, families=families, **options)
 
 
 def check_size(width: int, height: int) -> None:
@@ -312,10 +321,13 @@ def _write_indices(scene: SceneBatch, ids: Sequence[str], out: Path, chunk: int,
 
 
 def _labels(scene: SceneBatch, index: pd.Index, step: int) -> pd.DataFrame:
-    """clip_id -> seed, t0_us and the fields of language.Label at t0."""
+    """clip_id -> seed, t0_us and the fields of language.Label at t0; at junctions with a route also what a navigator says then."""
     from alpamayo_r1.world.language import labels
+    from alpamayo_r1.world.navigation import navigation
 
     told = pd.DataFrame([vars(label) for label in labels(scene, step)], index=index)
+    if bool((scene.route > 0).any()):
+        told["navigation"] = navigation(scene, step, 0)
     return pd.DataFrame({"seed": scene.seeds.numpy(), "t0_us": step * round(DT * 1e6)}, index=index).join(told)
 
 

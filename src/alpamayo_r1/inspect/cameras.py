@@ -166,3 +166,15 @@ def turn_ratio(motion: Motion, times: np.ndarray, path: Path, by_path: bool = Fa
         kept = off <= max(3 * float(np.median(off)), 0.004)
         x, y = x[kept], y[kept]
     return slope
+
+
+def agreement(look: Look, path: Path, flip: tuple[int, ...]) -> float:
+    """Correlation of the turns that the pictures show, flipped along these axes first, with those of the poses, weighed by how well the
+    pictures fit each other: 1 is perfect, -1 mirrored.
+    """
+    _, motion = mounting_of(look, path, flip=flip)
+    turned = np.array([path.turned(pair)[0] for pair in look.times])
+    seen = motion.match_far > 0.55
+    if seen.sum() < 6:
+        return 0.0
+    return float(np.corrcoef(turned[seen], motion.turn[seen])[0, 1] * np.median(motion.match_far[seen]) * seen.mean())

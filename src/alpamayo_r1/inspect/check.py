@@ -16,7 +16,7 @@ from alpamayo_r1.data.recording.drive import WHOLE, Recording
 from alpamayo_r1.data.recording.poses import Track, read_track
 from alpamayo_r1.data.recording.schema import OPTICAL
 from alpamayo_r1.data.recording.smoothing import noise_of
-from alpamayo_r1.inspect.cameras import MOVES, Look, Mounting, long_steps, look_at, mounting_of, turn_ratio
+from alpamayo_r1.inspect.cameras import MOVES, Look, Mounting, agreement, long_steps, look_at, mounting_of, turn_ratio
 from alpamayo_r1.inspect.clock import shift_of
 from alpamayo_r1.inspect.findings import ATTENTION, OK, UNKNOWN, WRONG, Finding
 from alpamayo_r1.inspect.motion import Motion
@@ -30,6 +30,9 @@ SPEED, SLIP, PITCH = 0.2, math.radians(4.0), 2.5
 
 NOISY = 0.01
 """Metres, and metres per root second, of noise from which smoothing is advised: histories are read to centimetres."""
+
+TURN = 0.25
+"""Logarithm by which the camera ahead may turn more or less than the poses."""
 
 SHIFT = 0.035
 """Seconds of clock shift from which it is wrong."""
@@ -183,7 +186,8 @@ def mountings(found: Inspection, ahead: str, turn: float) -> list[Finding]:
         said = (
             f"the road passes at {shared:.2f} times the poses' speed (" + ", ".join(f"{n} {m.speed:.2f}" for n, m in straight.items()) + ")"
         )
-        together = max(speeds) / min(speeds) < 1.35
+        near = [speed for speed in speeds if abs(math.log(speed / shared)) < SPEED]
+        together = len(near) == len(speeds) or 2 <= len(near) > len(speeds) / 2
         if abs(math.log(shared)) < SPEED or not together:
             findings.append(Finding(item, OK if abs(math.log(shared)) < SPEED else UNKNOWN, said))
         else:
@@ -193,17 +197,26 @@ def mountings(found: Inspection, ahead: str, turn: float) -> list[Finding]:
     swapped = _swapped(found, seen)
     reference = shared if findings[0].verdict != UNKNOWN or len(speeds) < 2 else 1.0
     roads = [_mounting(found, name, reference, swapped, name in broken) for name in found.looks]
-    upset = any(f.item == f"camera {ahead}: the road" and "pictures-upside-down" in f.faults for f in roads)
-    return [*findings, _turning(found, seen, math.nan if upset or ahead in broken else turn), *roads]
+    return [*findings, _turning(found, seen, ahead, math.nan if ahead in broken else turn), *roads]
 
 
-def _turning(found: Inspection, seen: Mapping[str, Mounting], turn: float) -> Finding:
+def _turning(found: Inspection, seen: Mapping[str, Mounting], ahead: str, turn: float) -> Finding:
+    """The turns that the camera ahead shows against the poses'."""
     item = "pictures against poses: turns"
     if math.isnan(turn):
         return Finding(item, UNKNOWN, "the car hardly turns, or the poses disagree with themselves")
-    said = f"the pictures turn {turn:.2f} times as the poses do"
-    if turn > 0.3:
+    said = f"the pictures of {ahead} turn {turn:.2f} times as the poses do"
+    if abs(math.log(max(turn, 0.01))) < TURN:
         return Finding(item, OK, said)
+    assert found.path is not None
+    given, flipped = (agreement(found.looks[ahead], found.path, flip) for flip in ((), (2, 3)))
+    said += f" (correlation {given:.2f}; turned on their heads {flipped:.2f})"
+    if flipped > max(0.7, abs(given) + 0.03):
+        return Finding(item, WRONG, said, ("pictures-upside-down",))
+    if abs(given) < 0.5:
+        return Finding(item, UNKNOWN, said)
+    if turn > 0:
+        return Finding(item, WRONG, said, ("camera-focal", "time-shift"))
     sides = [m for n, m in seen.items() if abs(found.looks[n].azimuth) > 0.4]
     if any(abs(m.slip) > math.radians(30) for m in sides):
         return Finding(item, WRONG, said, ("pictures-mirrored",))
@@ -211,18 +224,19 @@ def _turning(found: Inspection, seen: Mapping[str, Mounting], turn: float) -> Fi
 
 
 def _swapped(found: Inspection, seen: Mapping[str, Mounting]) -> dict[str, str]:
-    """Camera -> the one whose pictures it has: the road moves as if it looked the other's way, and vice versa."""
+    """Camera -> the one whose pictures it has: the road moves as if it looked the other's way, and vice versa, if that can be told."""
     pairs = {}
     for one, m in seen.items():
-        for other in seen:
-            apart = found.looks[one].azimuth - found.looks[other].azimuth
-            if abs(apart) > 0.3 and _near(m.slip, apart) and _near(seen[other].slip, -apart):
+        for other, look in found.looks.items():
+            apart = found.looks[one].azimuth - look.azimuth
+            theirs = seen.get(other)
+            if abs(apart) > 0.6 and _near(m.slip, apart) and (theirs is None or _near(theirs.slip, -apart)):
                 pairs[one] = other
     return pairs
 
 
 def _near(angle: float, wanted: float) -> bool:
-    return abs(math.remainder(angle - wanted, 2 * math.pi)) < math.radians(12)
+    return abs(math.remainder(angle - wanted, 2 * math.pi)) < math.radians(25)
 
 
 def judged(mounting: Mounting) -> bool:
@@ -247,8 +261,7 @@ def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str,
         f"{off:+.1f} +- {error:.1f} degrees off straight back, as if the camera looked {mounting.pitch:+.1f} degrees further down"
     )
     if name in swapped:
-        mirrored = mounting.turn < 0
-        return Finding(item, WRONG, said, ("pictures-mirrored",) if mirrored else ("cameras-swapped", "pictures-mirrored"))
+        return Finding(item, WRONG, said, ("cameras-swapped", "pictures-mirrored"))
     faults = _own_faults(mounting, look, shared) if judged(mounting) else ()
     if faults or not judged(mounting):
         flipped = _flipped(found, look, mounting)
@@ -293,8 +306,10 @@ def clock(found: Inspection, turn: float) -> Finding:
     shifts = {}
     for name, mounting in found.mountings.items():
         look = found.looks[name]
-        if mounting.steps >= FEWEST and abs(mounting.slip) < math.radians(15) and 0.75 < mounting.speed < 1.33 and not turn < 0.3:
-            shift = shift_of(*long_steps(look, found.path), found.path, turns=abs(look.azimuth) < 0.6)
+        road = mounting.steps >= FEWEST and abs(mounting.slip) < math.radians(15) and 0.75 < mounting.speed < 1.33
+        turns = abs(look.azimuth) < 0.6 and 0.5 < mounting.turn < 2
+        if (road or turns) and not turn < 0.3:
+            shift = shift_of(*long_steps(look, found.path), found.path, road=road, turns=turns)
             if shift.error < 0.1:
                 shifts[name] = shift
     if not shifts:

@@ -25,8 +25,9 @@ class Shift:
     error: float
 
 
-def shift_of(motion: Motion, times: np.ndarray, path: Path, *, turns: bool) -> Shift:
-    """The shift of pictures at times [N, 2] against a path. turns: whether the strip above the horizon tells turns, as it does ahead.
+def shift_of(motion: Motion, times: np.ndarray, path: Path, *, road: bool, turns: bool) -> Shift:
+    """The shift of pictures at times [N, 2] against a path. road, turns: whether the road tells speeds, and the strip above the horizon
+    turns, as it does ahead.
 
     For each shift d the two series are fitted as speed_pictures = r speed_poses(t + d) and turn_pictures = s turn_poses(t + d) + b; the
     cost is the mean of both residuals over their own noise. The error is noise over the root of the summed squared slopes of the series.
@@ -41,7 +42,7 @@ def shift_of(motion: Motion, times: np.ndarray, path: Path, *, turns: bool) -> S
     speed_table, turn_table = _tables(path, middle, float(np.median(length)), shifts)
     costs, errors = np.zeros(len(shifts)), 0.0
     series = ((ahead, speed_table, False, 0.02 / length[0]), (turn, turn_table, True, 0.0015 / length[0]))
-    for seen, table, offset, floor in series[: 1 + turns]:
+    for seen, table, offset, floor in (one for one, told in zip(series, (road, turns)) if told):
         fits = [_residual(table[i], seen, offset) for i in range(len(shifts))]
         if any(fit is None for fit in fits):
             continue

@@ -1,7 +1,9 @@
 """The nominal rig's pictures, re-rendered from whatever cameras see that direction.
 
 By rotation: a pixel of the nominal camera looks along a direction, and takes the colour that a real camera sees along it, as if all were
-infinitely far. What is near shifts by the distance between the two cameras over its own; mount the real ones near the nominal places.
+infinitely far. What is near shifts by the distance between the two cameras over its own; mount the real ones near the nominal places. With
+`road`, a pixel below the horizon takes the colour of the point where it meets a flat road instead: lines and the feet of all that stands on
+the road are then where they belong, and a thing's height below the horizon is off by the ratio of the two cameras' heights.
 
 Resampling: where the real picture is finer than the view, it is first averaged over blocks of `reduce` pixels, then every pixel of the view
 averages `fine` x `fine` bilinear samples. Both are chosen from how many real pixels a view's pixel spans, so nothing aliases.
@@ -88,15 +90,15 @@ class View:
         return view.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def view_of(nominal: Calibration, cameras: Mapping[str, Calibration]) -> View:
-    """The view of a nominal camera from real ones, at the nominal lens's size.
+def view_of(nominal: Calibration, cameras: Mapping[str, Calibration], road: bool = False) -> View:
+    """The view of a nominal camera from real ones, at the nominal lens's size. road: what is below the horizon lies on a flat road.
 
     Cameras are taken in turn, each time the one that adds most: a pixel counts fully where the real picture is as fine as the view, less
     where it is coarser.
     """
     lens = nominal.lens
     ray = _ego_rays(nominal, 1)
-    looks = {name: _look(camera, ray) for name, camera in cameras.items()}
+    looks = {name: _look(camera, _from(camera, nominal, ray, road)) for name, camera in cameras.items()}
     left = torch.ones(lens.height, lens.width, dtype=torch.bool)
     parts: list[Part] = []
     while looks:
@@ -107,13 +109,13 @@ def view_of(nominal: Calibration, cameras: Mapping[str, Calibration]) -> View:
         seen, fineness = looks.pop(best)
         if float((seen & left).float().mean()) < WORTH:
             break
-        parts.append(_part(best, cameras[best], nominal, fineness[seen & left], parts))
+        parts.append(_part(best, cameras[best], nominal, fineness[seen & left], parts, road))
         left &= ~seen
     coverage = 1 - float(left.float().mean())
     return View(nominal, tuple(parts), coverage)
 
 
-def coverage_of(nominal: Calibration, cameras: Mapping[str, Calibration]) -> float:
+def coverage_of(nominal: Calibration, cameras: Mapping[str, Calibration], road: bool = False) -> float:
     """The share of a nominal camera's view that real ones see, to about a hundredth: quick, on a coarse grid."""
     lens = nominal.lens
     times = max(1, lens.width // COARSE)
@@ -121,7 +123,7 @@ def coverage_of(nominal: Calibration, cameras: Mapping[str, Calibration]) -> flo
     ray = _ego_rays(coarse, 1)
     seen = torch.zeros(ray.shape[:2], dtype=torch.bool)
     for camera in cameras.values():
-        seen |= camera.lens.project(ray @ torch.tensor(camera.rot, dtype=torch.float64))[1]
+        seen |= camera.lens.project(_from(camera, nominal, ray, road))[1]
     return float(seen.float().mean())
 
 
@@ -133,19 +135,28 @@ def _ego_rays(nominal: Calibration, fine: int) -> torch.Tensor:
     return lens.rays(torch.stack([x, y], -1)) @ torch.tensor(nominal.rot, dtype=torch.float64).T
 
 
-def _look(camera: Calibration, ray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a camera sees the directions [h, w], and how many of its pixels one pixel of the view spans there [h, w]."""
-    pixel, seen = camera.lens.project(ray @ torch.tensor(camera.rot, dtype=torch.float64))
+def _from(camera: Calibration, nominal: Calibration, ray: torch.Tensor, road: bool) -> torch.Tensor:
+    """Directions in a camera's frame in which it sees what the nominal one sees along rays of the ego frame: f64 [h, w, 3]."""
+    if road and nominal.position[2] > 0 and camera.position[2] > 0:
+        apart = torch.tensor(nominal.position, dtype=torch.float64) - torch.tensor(camera.position, dtype=torch.float64)
+        fall = (-ray[..., 2:] / nominal.position[2]).clamp_min(0)  # 1 over the distance at which the ray meets the road
+        ray = ray + fall * apart
+    return ray @ torch.tensor(camera.rot, dtype=torch.float64)
+
+
+def _look(camera: Calibration, direction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a camera sees the directions [h, w, 3], and how many of its pixels one pixel of the view spans there [h, w]."""
+    pixel, seen = camera.lens.project(direction)
     across, down = (torch.gradient(pixel, dim=axis)[0].norm(dim=-1) for axis in (1, 0))
     return seen, torch.minimum(across, down).nan_to_num(0)
 
 
-def _part(name: str, camera: Calibration, nominal: Calibration, fineness: torch.Tensor, before: list[Part]) -> Part:
+def _part(name: str, camera: Calibration, nominal: Calibration, fineness: torch.Tensor, before: list[Part], road: bool) -> Part:
     low, high = (float(fineness.quantile(q)) if len(fineness) < 2**24 else float(fineness.median()) for q in (0.02, 0.98))
     reduce = max(1, math.floor(low + 1e-6))
     fine = min(FINEST, max([1, math.ceil(high / reduce - 0.05)] + [part.fine for part in before]))
     lens = camera.lens
-    pixel, seen = lens.project(_ego_rays(nominal, fine) @ torch.tensor(camera.rot, dtype=torch.float64))
+    pixel, seen = lens.project(_from(camera, nominal, _ego_rays(nominal, fine), road))
     for part in before:
         whole = torch.zeros(part.fine * nominal.lens.height, part.fine * nominal.lens.width, dtype=torch.bool)
         top, left, bottom, right = (part.fine * edge for edge in part.box)

@@ -64,7 +64,7 @@ class Recording(Origin):
     def coverage(self) -> dict[str, float]:
         """The model's cameras that are shown, in order -> the share of their views that real ones see. Raises MissingCamera."""
         views = self.setup.views
-        found = {name: coverage_of(self._nominal(name), self._real) for name in CAMERAS}
+        found = {name: coverage_of(self._nominal(name), self._real, views.depth == "road") for name in CAMERAS}
         least = 0.0 if views.missing == "fill" else max(views.least_coverage, 1e-6)
         shown = {name: share for name, share in found.items() if share >= least}
         if not any(shown.values()):
@@ -79,7 +79,8 @@ class Recording(Origin):
         """One of the model's cameras, re-rendered from the real ones; its grids are made when it is first asked for."""
         with self._lock:
             if name not in self.views_made:
-                self.views_made[name] = view_of(self._nominal(name), self._real).to(self._device)
+                view = view_of(self._nominal(name), self._real, self.setup.views.depth == "road")
+                self.views_made[name] = view.to(self._device)
             return self.views_made[name]
 
     @property

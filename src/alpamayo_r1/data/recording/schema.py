@@ -109,7 +109,7 @@ class CameraSetup:
 @dataclass(frozen=True)
 class Views:
     """What the model is shown: "canonical" views of a size, or "raw" pictures. missing: "leave_out" or "fill" below least_coverage. device:
-    where views are rendered, "cpu" or "cuda".
+    where views are rendered, "cpu" or "cuda". depth: what is below the horizon lies on the "road", or all is "far" away.
     """
 
     mode: str
@@ -118,6 +118,7 @@ class Views:
     missing: str
     least_coverage: float
     device: str
+    depth: str
 
 
 @dataclass(frozen=True)
@@ -386,6 +387,7 @@ def _views(fields: Fields, cameras: dict[str, CameraSetup]) -> Views:
         fields.choice("missing", ("leave_out", "fill"), default="leave_out"),
         fields.number("least_coverage", 0, 1, default=0.5),
         fields.choice("device", ("cpu", "cuda"), default="cpu"),
+        fields.choice("depth", ("road", "far"), default="road"),
     )
     fields.done()
     roles = [camera.role for camera in cameras.values() if camera.role is not None]

@@ -303,7 +303,7 @@ def split_rows(chunk: Chunk, count: int) -> Iterator[Chunk]:
         yield type(chunk)(*(getattr(chunk, name)[rows] for name in chunk.__dataclass_fields__))
 
 
-def make_optimiser(losses: Losses, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+def make_optimiser(losses: FlowLosses, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
     """AdamW; no weight decay on vectors."""
     matrices = [p for p in losses.parameters() if p.ndim >= 2]
     vectors = [p for p in losses.parameters() if p.ndim < 2]
@@ -454,7 +454,7 @@ def learn(losses: Losses, rows: Rows, optimiser: torch.optim.Optimizer, group: G
     return torch.stack([language.detach(), flow.detach(), path.detach(), readout.detach(), norm])
 
 
-def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:
+def go_on(losses: FlowLosses, resume: Path, first_seed: int) -> tuple[int, int]:
     """Loads what a run left: its `state.pt`, or a checkpoint folder (weights only). Returns the step and the next seed.
 
     Raises:
@@ -480,7 +480,7 @@ def go_on(losses: Losses, resume: Path, first_seed: int) -> tuple[int, int]:
 
 
 def finish(
-    out: Path, losses: Losses, config: TrainConfig, stream: StreamConfig, step: int, seed: int, seconds: float, group: Group
+    out: Path, losses: FlowLosses, config: TrainConfig, stream: StreamConfig, step: int, seed: int, seconds: float, group: Group
 ) -> None:
     """Writes the state to go on from (whole or not at all), the checkpoint in bf16, shards of at most 15 MB, and the run's settings."""
     with written_whole(out / "state.pt") as beside, beside.open("wb") as file:

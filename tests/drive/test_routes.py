@@ -17,6 +17,7 @@ from alpamayo_r1.drive.simulation import Setting, Simulation
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.testing import tiny_checkpoint
 
+pytestmark = pytest.mark.slow
 SEEDS = (830_000, 830_003)
 
 

@@ -32,7 +32,7 @@ def junction(script: Script, rows, draw: Draw, route: Route) -> None:
     script.set_lanes(rows, none + 1, none)
     script.oncoming[rows] = 1
     control = draw.integer("control", 8)  # 0, 1, 2: nothing, 3, 4, 5: green, 6: red, 7: a stop sign
-    line = fam.EGO_FRONT + draw.uniform("line", 4.0, 34.0)
+    line = fam.EGO_FRONT + draw.uniform("line", 4.0, 26.0)
     half = np.array([6.5, 7.0, 7.5])[draw.integer("crossing", 3)]
     crossing = line + LINE_TO_CROSSING + half
     radius, way = RADIUS[route], {Route.LEFT: 1.0, Route.STRAIGHT: 0.0, Route.RIGHT: -1.0}[route]
@@ -58,7 +58,7 @@ def junction(script: Script, rows, draw: Draw, route: Route) -> None:
 def _oncoming(script: Script, rows, draw: Draw) -> None:
     """None, one or two vehicles on their way through the junction."""
     speed, reached = draw.uniform("speed_oncoming", 7.0, 11.0), draw.uniform("reached", -1.0, 9.0)
-    some = draw.chance("comes", 0.75)
+    some = draw.chance("comes", 0.5)
     for slot, later in ((fam.ONCOMING, 0.0), (fam.ONCOMING_2, draw.uniform("then", 2.5, 6.0))):
         s, d = script.crossing[rows] + speed * (reached + later), script.lane_width[rows]
         script.put(rows[some], slot, fam.vehicle(draw, f"kind_{slot}")[some], s[some], d[some], v=-speed[some], yaw=np.pi)
@@ -118,7 +118,7 @@ JUNCTIONS = ("junction_left", "junction_straight", "junction_right")
 RICHER = (*JUNCTIONS, "merge", "limit", "parked_left")
 """The names of these families."""
 
-SHARES = (0.12, 0.10, 0.12, 0.07, 0.06, 0.05)
+SHARES = (0.15, 0.08, 0.11, 0.07, 0.06, 0.05)
 """Of RICHER among the scenes that a richer model is trained on; the others are FAMILIES', evenly."""
 
 _ROUTES = (Route.LEFT, Route.STRAIGHT, Route.RIGHT)

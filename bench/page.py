@@ -64,7 +64,7 @@ def main() -> None:
                 scrubs.append(time.monotonic() - at)
             cached = page.evaluate(CACHED)
             page.click("#play")
-            page.wait_for_selector('html[data-played="10"]')
+            page.wait_for_function("() => Number(document.documentElement.dataset.played) >= 10")
             played = page.inner_text("#state")
             browser.close()
     finally:

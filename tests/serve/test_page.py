@@ -86,6 +86,11 @@ def pixels(page, selector: str) -> str:
     return page.eval_on_selector(selector, "canvas => canvas.toDataURL()")
 
 
+def until(page, name: str, count: int) -> None:
+    """Waits until the page has played or driven so many steps."""
+    page.wait_for_function(f"() => Number(document.documentElement.dataset.{name}) >= {count}")
+
+
 def shown_t0(page) -> int:
     return int(page.locator("html").get_attribute("data-shown").split()[-1])
 
@@ -115,7 +120,7 @@ def test_ten_steps_are_played(page):
     page.wait_for_selector(SHOWN)
     first = shown_t0(page)
     page.click("#play")
-    page.wait_for_selector('html[data-played="10"]')
+    until(page, "played", 10)
     page.click("#play")
     page.wait_for_selector('#play[aria-pressed="false"]')
     page.wait_for_selector(SHOWN)
@@ -188,7 +193,7 @@ def test_by_keyboard_alone(page):
 def test_a_drive_is_taken_over_by_words_and_scrubbed(page):
     page.click("#open-drive")
     page.click("#drive-form button[type=submit]")
-    page.wait_for_selector('html[data-driven="3"]')
+    until(page, "driven", 3)
     assert "its own words" in page.inner_text(".variant h2")
     page.fill("#reason", "Stop now")
     page.press("#reason", "Enter")
@@ -198,10 +203,15 @@ def test_a_drive_is_taken_over_by_words_and_scrubbed(page):
     last, taken = shown_t0(page), pixels(page, "#cameras canvas")
     page.eval_on_selector("#time", "bar => { bar.value = bar.min; bar.dispatchEvent(new Event('input')); }")
     assert shown_t0(page) < last and pixels(page, "#cameras canvas") != taken and "its own words" in page.inner_text(".variant h2")
-    page.click("#play")
-    page.wait_for_selector('html[data-driven="2"]')
-    page.select_option("#clip", index=2)
+    assert page.locator("#settings").is_hidden()
+    page.click("#drive-again")
+    page.wait_for_selector("text=The model drives by its own words")
+    assert shown_t0(page) < last and page.input_value("#reason") == ""
+    page.click("#drive-stop")
+    page.wait_for_selector("text=Taken over: Stop now")
+    page.click("#drive-leave")
     page.wait_for_selector('html:not([data-shown^="drive"]):not([data-shown=""])')
+    assert page.locator("#drive-tools").is_hidden() and page.locator("#settings").is_visible()
 
 
 def test_an_evaluation_leads_to_its_scene(page):

@@ -256,7 +256,7 @@ export function scatter(canvas, rows, lit) {
   pen.textAlign = "center";
   pen.fillText("constant velocity, minADE", (left + width) / 2, height - 6);
   pen.textAlign = "left";
-  pen.fillText("the model, minADE", left + 6, 22);
+  pen.fillText("the model, minADE", left + 6, 28);
   const places = scored.map((row) => ({ row, x: x(row.cv_min_ade), y: y(row.min_ade) }));
   for (const one of places) {
     pen.fillStyle = one.row === lit ? colour("other") : colour("free");

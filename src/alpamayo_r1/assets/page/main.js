@@ -392,8 +392,9 @@ async function play() {
 
 /** Begins a scene of the world: what is driven becomes a clip of its own, that can be scrubbed. */
 async function startDrive(event) {
-  event.preventDefault();
+  event?.preventDefault();
   $("drive").close();
+  takeOver("");
   stop();
   endDrive();
   const begin = { seed: Math.floor(Number($("drive-seed").value)) || 0, family: $("family").value || null, seconds: 20, options: { ...settings(), samples: 1 } };
@@ -402,6 +403,7 @@ async function startDrive(event) {
     tell("setting the scene …");
     const { left } = await socket.ready;
     state.drive = { socket, left, told: new Map() };
+    driveTools(true);
     $("clip").add(new Option(`driving: ${begin.family?.replaceAll("_", " ") ?? "a scene"} · seed ${begin.seed}`, "drive"), 0);
     $("clip").value = "drive";
     state.pinned = {};
@@ -450,6 +452,18 @@ function endDrive() {
   $("clip").querySelector('option[value="drive"]')?.remove();
   state.drive?.socket.close();
   state.drive = null;
+  driveTools(false);
+}
+
+function driveTools(on) {
+  $("drive-tools").hidden = !on;
+  $("settings").hidden = on;
+}
+
+/** What the model thinks from now on; nothing: its own words. */
+function takeOver(text) {
+  $("reason").value = text;
+  setReason(text);
 }
 
 function playButton(on) {
@@ -500,8 +514,7 @@ function step(by) {
 function onKey(event) {
   const typing = event.target.closest("input:not([type=range]), select, textarea, dialog");
   if (event.key === "Escape" && state.reason && !event.target.closest("dialog")) {
-    $("reason").value = "";
-    setReason("");
+    takeOver("");
     return;
   }
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -512,6 +525,7 @@ function onKey(event) {
     "[": () => step(-1),
     "]": () => step(1),
     r: () => $("reason").focus(),
+    ...(state.drive ? { s: () => takeOver("Stop now") } : {}),
     t: nextTheme,
     "?": () => $("help").showModal(),
   };
@@ -559,9 +573,12 @@ function listen() {
     event.preventDefault();
     setReason($("reason").value);
   };
+  $("drive-stop").onclick = () => takeOver("Stop now");
+  $("drive-free").onclick = () => takeOver("");
+  $("drive-again").onclick = startDrive;
+  $("drive-leave").onclick = () => choose(state.clips[0].clip_id);
   $("reason-clear").onclick = () => {
-    $("reason").value = "";
-    setReason("");
+    takeOver("");
     $("reason").focus();
   };
   $("navigation-form").onsubmit = (event) => {
@@ -575,11 +592,11 @@ function listen() {
   };
   $("guidance").onchange = refresh;
   $("settings").onsubmit = (event) => event.preventDefault();
-  $("samples").onchange = $("seed").onchange = () => {
-    Object.assign($("samples"), { value: settings().samples });
+  $("samples").oninput = $("seed").oninput = () => {
     stop();
     refresh();
   };
+  $("samples").onchange = () => ($("samples").value = settings().samples);
   $("question-form").onsubmit = question;
   document.addEventListener("keydown", onKey);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(localStorage.getItem("theme") ?? "auto"));

@@ -38,7 +38,7 @@ from alpamayo_r1.engine.ops import (
     vision_rope,
 )
 from alpamayo_r1.engine.ops.launch import sent
-from alpamayo_r1.engine.vendor import attention, masked_attention
+from alpamayo_r1.engine.vendor import attention, attention_by_rows, masked_attention
 from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack, weight_of
 
 LAYOUTS = 8
@@ -273,7 +273,7 @@ def read_rest(
     The last layer's attention and MLP run for the last token only: of the others its keys and values are all that is used.
     """
     stack, part = model.text, Part.of(model, prompt, start, len(prompt), images.pop(0))
-    every = part.x.new_zeros(len(prompt) if start else 0, stack.heads.queries, stack.heads.width)
+    every = part.x.new_zeros(len(prompt) if start and part.x.is_cuda else 0, stack.heads.queries, stack.heads.width)
     normed = rms_norm(part.x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads)
@@ -281,10 +281,13 @@ def read_rest(
         last = i + 1 == len(stack.layers) and not images
         if last:
             q, part = q[-1:], replace(part, x=part.x[-1:])
-        elif start:  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
+        elif len(every):  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
             every[start:] = q
             q = every
-        out = attention(q.transpose(0, 1)[None], *cache[i], causal=not last).transpose(1, 2).flatten(2)[0]
+        queries = q.transpose(0, 1)[None]
+        by_rows = not (last or q.is_cuda)
+        out = attention_by_rows(queries, *cache[i]) if by_rows else attention(queries, *cache[i], causal=not last)
+        out = out.transpose(1, 2).flatten(2)[0]
         normed = add_rms_norm(part.x, linear(out[-len(part.x) :], layer.out), layer.mlp_norm, stack.eps)
         normed = after_mlp(model, i, part, normed, images.pop(0) if images else None)
     return normed[-1:]

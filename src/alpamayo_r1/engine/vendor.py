@@ -94,3 +94,21 @@ def masked_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed:
     """Attention of q [B, heads, T, d] over as many heads of k and v, where bool [T, keys] allows it, by PyTorch's own choice of backend."""
     with _choosing if q.is_cuda else nullcontext():
         return nnf.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+
+
+ROWS = 64
+"""Queries that the CPU takes at a time: its own causal attention takes 6.7 ms for 630 tokens, this one 4.8."""
+
+
+def attention_by_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention of the last tokens q [1, heads, n, d] over k, v [1, kv_heads, T, d], each over itself and those before: on the CPU."""
+    n, keys = q.shape[2], k.shape[2]
+    out = torch.empty(1, n, q.shape[1], q.shape[3], dtype=q.dtype).transpose(1, 2)
+    for start in range(0, n, ROWS):
+        some = q[:, :, start : start + ROWS]
+        first = keys - n + start
+        end = first + some.shape[2]
+        mask = torch.zeros(some.shape[2], end, dtype=q.dtype)
+        mask[:, first:] = torch.full((some.shape[2],) * 2, -torch.inf, dtype=q.dtype).triu_(1)
+        out[:, :, start : start + ROWS] = nnf.scaled_dot_product_attention(some, k[:, :, :end], v[:, :, :end], mask, enable_gqa=True)
+    return out

@@ -147,14 +147,14 @@ def _attend_parts(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tens
 
 def _attend_rows(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tensor:
     """Row by row; words token by token, so that a token's bits do not depend on how many are read with it."""
-    rows = len(context.seen)
-    out = []
-    for row, queries in enumerate(q.view(rows, -1, heads.queries, heads.width)):
-        scene = row * len(context.prompt) // rows
+    prompts, seen, out = context.prompt.tolist(), context.seen.tolist(), []
+    for row, queries in enumerate(q.unflatten(0, (len(seen), -1))):
+        scene = row * len(prompts) // len(seen)
         for t, some in enumerate(queries.split(1 if context.causal else len(queries))):
-            prefix = (cached[scene, :, : context.prompt[scene]] for cached in context.prefix)
-            suffix = (cached[row, :, : context.seen[row] + t] for cached in context.suffix)
+            prefix = (cached[scene, :, : prompts[scene]] for cached in context.prefix)
+            suffix = (cached[row, :, : seen[row] + t] for cached in context.suffix)
             keys, values = (torch.cat(pair, 1)[None] for pair in zip(prefix, suffix, strict=True))
-            attended = nnf.scaled_dot_product_attention(some.transpose(0, 1)[None], keys, values, enable_gqa=True)
-            out.append(attended[0].transpose(0, 1).flatten(1))
+            groups = some.unflatten(1, (heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2)  # a key head's queries together
+            attended = nnf.scaled_dot_product_attention(groups[None], keys, values)[0]
+            out.append(attended.unflatten(1, (heads.group, -1)).permute(2, 0, 1, 3).flatten(1))
     return torch.cat(out)

@@ -12,7 +12,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x / sqrt(mean(x^2) + eps) * weight for x [M, width]."""
     if not on_gpu(x):
         wide = x.float()
-        return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+        return (wide * wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()).to(x.dtype).mul_(weight)
     out = torch.empty_like(x)
     m, width = x.shape
     launch(kernels("norms").rms_norm_kernel, (m,), x, weight, out, width, eps, BLOCK=power(width), warps=norm_warps(m, width))
@@ -27,10 +27,15 @@ def norm_warps(m: int, width: int) -> int:
     return min(16 if m <= WORDS else 8, max(4, power(width) // 128))
 
 
+def summed(parts: torch.Tensor) -> torch.Tensor:
+    """The sum of a product's parts [P, M, N] -> [M, N], in fp32 where there are several."""
+    return parts[0] if len(parts) == 1 else parts.float().sum(0)
+
+
 def add_rms_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x += sum of delta's parts, in place; the norm of the new x. x [M, width], delta [P, M, width]."""
     if not on_gpu(x):
-        x += delta.float().sum(0).to(x.dtype)
+        x += summed(delta).to(x.dtype)
         return rms_norm(x, weight, eps)
     out = torch.empty_like(x)
     m, width = x.shape

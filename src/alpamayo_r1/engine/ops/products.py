@@ -162,10 +162,10 @@ def _swiglu_linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Te
 
 
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up of rows [gate | up], in place: [M, 2 I] -> its first half [M, I]."""
+    """silu(gate) * up of rows [gate | up]: [M, 2 I] -> [M, I], on a GPU in place: the first half."""
     gate, up = gate_up.chunk(2, -1)
     if not on_gpu(gate_up):
-        return gate.copy_(nnf.silu(gate) * up)
+        return nnf.silu(gate).mul_(up)
     m, width = gate.shape
     block = min(2048, power(width))
     launch(kernels("products").swiglu_kernel, (m, ceil_div(width, block)), gate_up, width, BLOCK=block, warps=8)

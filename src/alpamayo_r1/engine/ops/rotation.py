@@ -8,7 +8,7 @@ import torch
 
 from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.engine.ops.launch import kernels, launch, on_gpu, power
-from alpamayo_r1.engine.ops.norms import rms_norm
+from alpamayo_r1.engine.ops.norms import rms_norm, summed
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,24 @@ def rope_write(
             warps=1,
         )
         return q
-    qkv = qkv.float().sum(0).to(keys.dtype).view(m, -1, heads.width)
-    q, k, v = qkv.split([heads.queries, heads.keys, heads.keys], 1)
+    qkv = summed(qkv).to(keys.dtype).view(m, -1, heads.width)
+    both, v = qkv.split([heads.queries + heads.keys, heads.keys], 1)
+    weights = torch.cat([norm.expand(count, -1) for norm, count in zip(norms, (heads.queries, heads.keys), strict=True)])
     cos, sin = (table[at].float()[:, None] for table in rope)
-    q, k = (_rotate(rms_norm(y, w, heads.eps).float(), cos, sin).to(keys.dtype) for y, w in zip((q, k), norms, strict=True))
-    for cached, new in zip(cache, (k, v), strict=True):
-        for group, tokens in enumerate(new.view(groups, -1, heads.keys, heads.width)):
-            cached[group, :, slot[group] : slot[group] + len(tokens)] = tokens.transpose(0, 1)
+    q, k = _rotate(rms_norm(both, weights, heads.eps).float(), cos, sin).to(keys.dtype).split([heads.queries, heads.keys], 1)
+    for group, start in enumerate(slot.tolist()):
+        own = slice(group * m // groups, (group + 1) * m // groups)
+        for cached, new in zip(cache, (k[own], v[own]), strict=True):
+            cached[group, :, start : start + len(new)] = new.transpose(0, 1)
     return q
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    a, b = x.chunk(2, -1)
-    return x * cos + torch.cat([-b, a], -1) * sin
+    (a, b), half = x.chunk(2, -1), x.shape[-1] // 2
+    out = x * cos
+    out[..., :half] -= b * sin[..., :half]
+    out[..., half:] += a * sin[..., half:]
+    return out
 
 
 def vision_rope(qkv: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

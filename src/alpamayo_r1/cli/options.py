@@ -146,7 +146,7 @@ Data = Annotated[
     str,
     typer.Option(
         callback=readable,
-        help="'sample' (bundled), a folder in the data set's layout, or a Hub repository as REPO_ID or REPO_ID@REVISION.",
+        help="'sample' or 'junctions' (bundled), a folder in the data set's layout, or a Hub repository as REPO_ID or REPO_ID@REVISION.",
     ),
 ]
 Clip = Annotated[

@@ -43,8 +43,8 @@ def open_source(
     revision: str | None = None,
     maybe_stream: bool = False,
 ) -> Source:
-    """Opens "sample" (bundled clips), a folder in the data set's layout or with a recording.yaml, or "REPO_ID[@REVISION]" on the Hub or in
-    its cache.
+    """Opens "sample" or "junctions" (bundled clips), a folder in the data set's layout or with a recording.yaml, or "REPO_ID[@REVISION]" on
+    the Hub or in its cache.
 
     `maybe_stream` reads chunks that are not on this machine over the network instead of refusing. A 40-digit revision whose files are in
     the cache is opened without a single network call. Raises SourceError, AccessDenied.
@@ -55,6 +55,8 @@ def open_source(
     text = str(path_of("the data set", spec))
     if text == "sample":
         return _open_folder(sample_folder(), "the bundled clips")
+    if text == "junctions":
+        return _open_folder(sample_folder().with_name(text), "the bundled clips of junctions")
     if (Path(text) / FILE).is_file():
         recording = Recording(Path(text))
         return Source(recording, recording.open_clip)
@@ -64,7 +66,7 @@ def open_source(
     if not REPOSITORY.fullmatch(repo):
         raise SourceError(
             f'there is no folder "{text}", and it is no name of a data set on the Hub.',
-            f'"sample", a folder with a {FILE} or with {_LAYOUT}, or "{NVIDIA}@REVISION"',
+            f'"sample", "junctions", a folder with a {FILE} or with {_LAYOUT}, or "{NVIDIA}@REVISION"',
             "check the path, or write the data set as OWNER/NAME or OWNER/NAME@REVISION.",
         )
     return _open_hub(repo, pinned or revision, cache_dir, token, maybe_stream)

@@ -184,9 +184,37 @@ def malformed(chance: random.Random) -> bytes:
         post(f"/api/{chance.choice(['plans', 'clips', 'x' * 500, '..%2f..', '%00', '%ff'])}", whole),
         f"{chance.choice(['PUT', 'DELETE', 'PATCH'])} /api/plan HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n".encode(),
         b"GET /api/service HTTP/1.1\r\nhost: evil.example\r\n\r\n",
+        *unforeseen(chance, path, whole),
         noise + b"\r\n\r\n",
     ]
     return chance.choice(found)
+
+
+def unforeseen(chance: random.Random, path: str, whole: bytes) -> list[bytes]:
+    """Hosts, origins, heads, uploads, numbers and WebSockets as no client of ours sends them."""
+    host = chance.choice(["localhost.evil.com", "localhost@evil.com", "[::1", "localhost:80/../x", "127.1", "0.0.0.0", "", "\xff"])
+    origin = chance.choice(["null", "http://evil.example", "http://localhost@evil", "file://", "http://[::1"])
+    upload = chance.choice(["multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "image/png", "application/zip"])
+    number = chance.choice(["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000])
+    head = chance.choice(
+        ["x: " + "a" * 100_000, "x y: 1", "x: a\x00b", "content-length: -5", "content-length: " + "9" * 30, "transfer-encoding: gzip"]
+    )
+    version, key = chance.choice([("99", "dGhlIHNhbXBsZSBub25jZQ=="), ("13", "short"), ("13", "")])
+    upgrade = f"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: {version}\r\nsec-websocket-key: {key}\r\n"
+    socket_path = chance.choice(["/api/stream", "/api/drive", "/api/nothing"])
+    return [
+        f"GET /api/service HTTP/1.1\r\nhost: {host}\r\n\r\n".encode("latin-1"),
+        f"GET /api/service HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\n\r\n".encode(),
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{head}\r\n\r\n".encode("latin-1"),
+        f"GET {socket_path} HTTP/1.1\r\nhost: localhost\r\n{upgrade}\r\n".encode(),
+        post(path, b"--x\r\n\r\nPK\x03\x04\r\n--x--\r\n", upload),
+        post(path, f'{{"clip_id": "026c", "options": {{"temperature": {number}}}}}'.encode()),
+        post(path, b'{"clip_id": "026c", "options": ' + b'{"a":' * 50_000),
+        post("/api/plan/observation", b"\xff" * 7 + b"\x7f" + whole, "application/x-safetensors"),
+        b"GET /page/"
+        + chance.choice([b"..%2f..%2fplanner.py", b"%5c..%5c", b"%00", b"a/" * 3000, b"C:%5cx"])
+        + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    ]
 
 
 async def nonsense(port: int, count: int) -> dict[str, Any]:

@@ -79,8 +79,8 @@ function cameras(scene, paths, beside) {
   if (!names.length) return;
   const large = largeOf(names);
   const wanted = [
-    { camera: large, kind: beside ? "free" : null, large: true },
-    ...(beside ? [{ camera: large, kind: "other", large: true }] : []),
+    { camera: large, kind: beside ? "free" : null, told: beside ? "its own words" : "", large: true },
+    ...(beside ? [{ camera: large, kind: "other", told: state.reason ? "your words" : "as it is told", large: true }] : []),
     ...names.filter((name) => name !== large).map((camera) => ({ camera, kind: null, large: false })),
   ];
   place.classList.toggle("beside", beside);
@@ -89,7 +89,7 @@ function cameras(scene, paths, beside) {
     place.dataset.layout = layout;
     place.replaceChildren(...wanted.map(figure));
   }
-  for (const [i, { camera, kind }] of wanted.entries()) {
+  for (const [i, { camera, kind, told }] of wanted.entries()) {
     const canvas = place.children[i].querySelector("canvas");
     canvas.style.aspectRatio = `${scene.size.width} / ${scene.size.height}`;
     const bordered = paths
@@ -99,19 +99,17 @@ function cameras(scene, paths, beside) {
     const order = [...bordered.filter((p) => !p.lit), ...bordered.filter((p) => p.lit)];
     const truth = paths.map((path) => path.reply.corridors?.[camera]?.truth).find(Boolean) ?? null;
     draw.camera(canvas, api.peek(api.pictureKey(state.clip, state.t0, camera)), order, truth);
-    const told = kind === "other" ? "with your words" : kind === "free" ? "the model's own words" : "";
     canvas.setAttribute("aria-label", `${draw.TITLES[camera] ?? camera} camera at ${seconds(state.t0)}${told ? `, ${told}` : ""}, with the planned corridor`);
   }
 }
 
-function figure({ camera, kind, large }) {
+function figure({ camera, told, large }) {
   const found = document.createElement("figure");
   found.classList.toggle("large", large);
   const canvas = document.createElement("canvas");
   canvas.setAttribute("role", "img");
   const caption = document.createElement("figcaption");
-  const told = kind === "other" ? " · your words" : kind === "free" ? " · its own words" : "";
-  caption.textContent = `${draw.TITLES[camera] ?? camera}${told}`;
+  caption.textContent = `${draw.TITLES[camera] ?? camera}${told ? ` · ${told}` : ""}`;
   found.append(canvas, caption);
   return found;
 }

@@ -19,5 +19,4 @@ part() {
 
 lines=50 part cold $python -m alpamayo_r1.cli bench --size 10b
 lines=9 part warm $python -m alpamayo_r1.cli bench --size 10b --samples 1 --tokens 16
-lines=20 part stages $python bench/stages.py --out "$out"
 lines=8 part render $python bench/render_speed.py

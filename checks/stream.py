@@ -4,7 +4,8 @@
 
 The recorded checkpoint in fp32 and the small one in fp32 and bf16, by the engine, on a GPU where there is one, and on the CPU by the
 specification too. The drive drops steps, repeats them, lets them come late, has a stale camera, changes the size of its pictures, its rig
-and the seed, and asks for other plans in between; half of the steps bring the newest pictures alone. Compared: words, actions, waypoints.
+and the seed, and asks for other plans in between; half of the steps bring the newest pictures alone. Compared: words, actions, waypoints,
+and the prompt's keys and values.
 Then one picture at every place of a group and with other neighbours: its features. On a GPU the same with random weights of the 10B, over
 30 steps. --long: steps after which memory must be what it was after 500 (tiny plans of two tokens). The last line is JSON. Exits with 1
 where anything differs or grows.
@@ -85,6 +86,30 @@ def parts(got: Plan, want: Plan) -> dict[str, Any]:
     return {"first_words": words, "actions": float((got.actions - want.actions).abs().max()), "passes": (got.passes, want.passes)}
 
 
+Keys = list[tuple[torch.Tensor, torch.Tensor]]
+"""Per layer, keys and values [Hkv, n, d]."""
+
+
+def kept(planner: Planner, start: int = 0, stop: int | None = None) -> Keys:
+    """A copy of the keys and values of the prompt that was planned last, of its tokens from start to stop; none of the specification's."""
+    engine = planner.engine
+    if engine is None:
+        return []
+    assert engine.arena is not None
+    buffers = engine.arena.view(1, 1)
+    some = slice(start, int(buffers.prompt[0]) if stop is None else stop)
+    return [(k[0, :, some].clone(), v[0, :, some].clone()) for k, v in buffers.prefix]
+
+
+def apart(got: Keys, want: Keys) -> dict[str, int] | None:
+    """The first layer whose keys or values differ, its first token that does, and how many do; None where all are the same."""
+    for i, (some, others) in enumerate(zip(got, want, strict=True)):
+        wrong = torch.stack([(a != b).any(0).any(-1) for a, b in zip(some, others, strict=True)]).any(0)
+        if wrong.any():
+            return {"layer": i, "token": int(wrong.nonzero()[0]), "tokens": int(wrong.sum())}
+    return None
+
+
 def odd_one(got: Plan, want: Plan, again: Plan, plain: Plan) -> dict[str, bool]:
     """Whether the stream's plan and the fresh one are what the same plan gives again, and read word by word."""
     return {
@@ -104,6 +129,7 @@ def drive(planner: Planner, steps: int, samples: int) -> dict[str, Any]:
     """A drive of steps, each compared with a fresh plan."""
     chance, size, cameras, moment = random.Random(samples), SIZES[0], CAMERAS, 100
     options, differing, reused, tokens, passes = PlanOptions(samples=samples, seed=42, max_tokens=LONGEST), [], 0, 0, []
+    keys: list[dict[str, Any]] = []
     stream = planner.stream(options)
     for n in range(steps):
         moment = next_moment(moment, chance)
@@ -111,7 +137,7 @@ def drive(planner: Planner, steps: int, samples: int) -> dict[str, Any]:
             size = SIZES[SIZES.index(size) - 1]
         if n % 50 == 47:
             cameras = CAMERAS[:3] if cameras == CAMERAS else CAMERAS
-        seed = 42 + n // 60
+        seed, ahead = 42 + n // 60, [(k[0].clone(), v[0].clone()) for k, v in stream._keys.kv] if stream._keys else []
         if n % 2:
             newest = {name: picture(CAMERAS.index(name), moment, size) for name in cameras if n % 14 != 5 or name != CAMERAS[0]}
             got = stream.step(newest, seen(0, (8, 8)).history, 100_000 * moment, seed=seed)
@@ -122,15 +148,21 @@ def drive(planner: Planner, steps: int, samples: int) -> dict[str, Any]:
             got = stream.step(observation, seed=seed)
         reused, tokens = reused + stream.reused.pictures, tokens + stream.reused.tokens
         passes.append(got.passes)
+        early = stream._keys.count if stream._keys else 0  # where the next step's are by now
+        behind, ahead = kept(planner, early), ahead if stream.reused.tokens else []
         if n % 5 == 0:
             planner.plan(seen(n, SIZES[1]), seed=n, samples=2, max_tokens=8, steps=2)
         if not CUDA and n % 3:
             stream.read_ahead()
         want = planner.plan(observation, options, seed=seed)
+        for part, ours, plain in (("behind", behind, kept(planner, early)), ("ahead", ahead, ahead and kept(planner, 0, early))):
+            if where := apart(ours, plain):
+                keys.append({"step": n, "part": part, **where})
         if not same(got, want):
             again = planner.plan(observation, options, seed=seed), planner.plan(observation, options, seed=seed, drafts=False)
             differing.append({"step": n, "reused": str(stream.reused), "parts": parts(got, want)} | odd_one(got, want, *again))
-    return {"steps": steps, "differing": differing, "pictures_reused": reused, "tokens_read_ahead": tokens, "passes": sum(passes) / steps}
+    found = {"steps": steps, "differing": differing, "keys": keys}
+    return found | {"pictures_reused": reused, "tokens_read_ahead": tokens, "passes": sum(passes) / steps}
 
 
 def places(planner: Planner) -> int:
@@ -204,7 +236,7 @@ def failed(found: dict[str, Any]) -> bool:
     """Whether a step differs or memory grows: by more than 20 MB of the host, whose allocator keeps some."""
     memory = found.get("memory", {})
     grown = memory and (memory["card_bytes_grown"] > 0 or memory["host_kb_grown"] > 20_000 or memory["pictures_grown"] > 0)
-    return bool(grown) or any(one.get("differing") for one in found.values())
+    return bool(grown) or any(one.get("differing") or one.get("keys") for one in found.values())
 
 
 if __name__ == "__main__":

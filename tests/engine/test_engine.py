@@ -193,6 +193,28 @@ def test_graphs_never_share_a_pool_with_forgotten_ones(monkeypatch):
     assert graphs._pool != before
 
 
+def test_what_runs_twice_becomes_a_graph(monkeypatch):
+    """The first run compiles and may be the only one; a graph that is forgotten begins anew."""
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: 0)
+    did = []
+
+    class Recorded:
+        def __init__(self, function):
+            self.function = function
+
+        def replay(self):
+            did.append("replayed")
+
+    graphs = Graphs(enabled=True, stream=None, capacity=1)
+    monkeypatch.setattr(graphs, "_capture", lambda function: did.append("captured") or Recorded(function))
+    for key in "aaabba":
+        graphs.run(key, lambda: did.append("run"))
+    assert did == ["run", "captured", "replayed", "replayed", "run", "captured", "replayed", "captured", "replayed"]
+    graphs.clear()
+    graphs.run("a", lambda: did.append("run"))
+    assert did[-1] == "run"
+
+
 def test_buffers_for_this_plan_alone_where_both_do_not_fit(pair, monkeypatch):
     """Two samples, then two scenes: buffers for two by two would be too large, but nobody asked for those."""
     _, fast, vocabulary = pair

@@ -31,6 +31,7 @@ from alpamayo_r1.core.prompt import (
     planning_chat,
 )
 from alpamayo_r1.core.request import Request, prepare, prepare_answers
+from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, spoken
@@ -39,9 +40,9 @@ from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, Said
 from alpamayo_r1.engine.drafts import Table
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.lane import Lane, in_turn
-from alpamayo_r1.engine.memory import Known, Seen, known_from
+from alpamayo_r1.engine.memory import Known, Seen, known_from, scene_kv
 from alpamayo_r1.engine.ops.launch import sent
-from alpamayo_r1.engine.reader import Ahead, Reader
+from alpamayo_r1.engine.reader import Ahead, Features, Reader
 from alpamayo_r1.engine.words import Rules, Speaker
 
 LAYOUTS = 64
@@ -67,7 +68,7 @@ class Engine:
             self.model = forward.Model(model)
         self.lane = Lane(self.device)
         self.graphs = Graphs(self.device.type == "cuda" if graphs is None else graphs, self.lane.stream)
-        self.reader = reader or Reader(self.model, self.lane, self.graphs, exact_cpu)
+        self.reader = reader or Reader(self.model, self.lane, self.graphs, self._first_keys, exact_cpu)
         self.speaker = Speaker(self.model, self.graphs, Table())
         self.arena: Arena | None = None
         self._layouts: dict[tuple, Prompt] = {}
@@ -142,7 +143,7 @@ class Engine:
         made, grid = self.reader.patches(frames)
         return Pictures(made, (grid,) * len(frames), picture_headers(observation, self.config.family), notes)
 
-    def look(self, observation: Observation, clock: Stopwatch, notes: tuple[Note, ...]) -> tuple[Pictures, list[torch.Tensor]]:
+    def look(self, observation: Observation, clock: Stopwatch, notes: tuple[Note, ...]) -> tuple[Pictures, list[Features]]:
         """The patches of an observation that was checked, and their features: while a GPU sees the first, the host copies the next."""
         made, grids, images = self.reader.look(observation.frames.flatten(0, 1), clock)
         return Pictures(made, grids, picture_headers(observation, self.config.family), notes), images
@@ -288,6 +289,11 @@ class Engine:
                 self.arena = Arena(self.config, wanted, self.device, self.dtype)
             self.model.line_ropes(self._positions)
         return self.arena.view(scenes, samples)
+
+    def _first_keys(self, count: int) -> Sequence[KV]:
+        """Keys and values of the first tokens of a plan of one scene, in the arena."""
+        assert self.arena is not None, "reserve() comes first"
+        return scene_kv(self.arena.view(1, 1), 0, count)
 
     def start(self, prompts: Sequence[Prompt], how: Request, buffers: Buffers) -> None:
         """Sets all rows to the start of their reasoning."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import count, groupby
 from typing import cast
 
 import torch
@@ -18,7 +18,7 @@ from alpamayo_r1.core.vision import Grid, Vision, VisionBlock, interpolate_posit
 from alpamayo_r1.core.vision import vision_rope as vision_rope_tables
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
-from alpamayo_r1.engine.graphs import Graphs
+from alpamayo_r1.engine.graphs import Graphs, Run, at_once
 from alpamayo_r1.engine.memory import Known, early, scene_cache
 from alpamayo_r1.engine.ops import (
     Context,
@@ -44,11 +44,18 @@ from alpamayo_r1.engine.weights import LayerWeights, Stack, fuse_stack, weight_o
 LAYOUTS = 8
 """Layouts of prompts that are kept on the device."""
 
+NUMBERS = count()
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a prompt's tokens stand: the same for all prompts of one text and pictures of one size."""
+    """Where a prompt's tokens stand: the same for all prompts of one text and pictures of one size. And room for one prompt's ids.
 
+    number: no other layout of the process has it, so that graphs can be kept by it.
+    """
+
+    number: int
+    ids: torch.Tensor  # (T,) i64: of the prompt that is being read
     positions: torch.Tensor  # (3, T) i64, on the host
     rope: tuple[torch.Tensor, torch.Tensor]  # cos and sin [T, d]
     at: torch.Tensor  # (T,) i64: 0, 1, 2, ...
@@ -59,7 +66,8 @@ class Layout:
         """The layout of a prompt."""
         rope = rope_table(prompt.positions.to(vla.device), vla.config.text, vla.dtype)
         image = (prompt.ids == prompt.image_id).nonzero()[:, 0].to(vla.device)
-        return cls(prompt.positions, rope, torch.arange(len(prompt), device=vla.device), image)
+        at = torch.arange(len(prompt), device=vla.device)
+        return cls(next(NUMBERS), torch.empty_like(at), prompt.positions, rope, at, image)
 
 
 @dataclass
@@ -81,6 +89,8 @@ class Model:
         self._ropes: tuple = ()
         self._layouts: OrderedDict[int, Layout] = OrderedDict()
         self._group: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._features: torch.Tensor | None = None
+        self.last = torch.zeros(1, self.vla.config.text.hidden, device=self.vla.device, dtype=self.vla.dtype)
 
     @cached_property
     def embedding(self) -> torch.Tensor:
@@ -113,6 +123,15 @@ class Model:
         apart = features[: layers * tokens * c.out_hidden].view(layers, tokens, c.out_hidden)
         return Group(patches[: places * c.patch_dim].view(places, -1), list(apart))
 
+    def features(self, count: int, graphs: Graphs) -> list[torch.Tensor]:
+        """Buffers of a prompt's image tokens [count, hidden], then each DeepStack layer's. Larger ones replace them, and all graphs."""
+        c = self.vla.config.vision
+        if self._features is None or self._features.shape[1] < count:
+            graphs.clear()
+            shape = 1 + len(c.deepstack), count, c.out_hidden
+            self._features = torch.empty(shape, device=self.vla.device, dtype=self.vla.dtype)
+        return list(self._features[:, :count])
+
     def layout(self, prompt: Prompt) -> Layout:
         """Where a prompt's tokens stand, on the device; kept for the layouts met last."""
         key = id(prompt.positions)  # of a tensor that its layout keeps alive
@@ -140,7 +159,7 @@ class Group:
 
 
 def encode(model: Model, patches: torch.Tensor, grids: Sequence[Grid], graphs: Graphs) -> list[torch.Tensor]:
-    """Patches of all images -> [image tokens [n, hidden], then each DeepStack layer's features].
+    """Patches of images -> [image tokens [n, hidden], then each DeepStack layer's features].
 
     Always `model.together` images of one grid at a time, empty ones behind the last: an image has the same features whatever it is seen
     with, which lets a stream keep them. So few images are over before their kernels are launched one by one: hence the graph.
@@ -199,25 +218,49 @@ def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor
 def prefill(
     model: Model,
     prompt: Prompt,
-    images: list[torch.Tensor],
+    images: Sequence[torch.Tensor],
     cache: Sequence[KV],
+    run: Run = at_once,
     known: Known | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Reads one prompt with its encoded images into a cache, per layer [1, Hkv, T, d]; the final norm of its last token [1, hidden].
 
     Always in two parts, the tokens that are `early` and the others: a plan whose first part was read ahead has the bits of one that reads
-    both now. known: the first part's keys and values. images: `encode`'s, taken out of the list as they are used, so that their memory is
-    free again. done: called after each layer's keys and values are queued.
+    both now. images: in `Model.features`. run: runs both parts, from graphs of this cache where there are some. known: the first part's
+    keys and values. done: called after each layer's keys and values are queued, where nothing comes from a graph.
     """
-    cut = early(prompt, model.tile)
-    if cut and known is None:
-        read_early(model, prompt, images, [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache])
-    elif known is not None:
-        for layer, of_layer in zip(cache, known.kv, strict=True):
-            for into, keys in zip(layer, of_layer, strict=True):
-                into[:, :, :cut].copy_(keys[:, :, :cut])
-    return read_rest(model, prompt, images, cache, cut, done)
+    cut, layout = early(prompt, model.tile), model.layout(prompt)
+    if known is not None:
+        copy_keys(known, cache, cut)
+    elif cut:
+        prefill_early(model, prompt, images, first_keys(cache, cut), run)
+    layout.ids.copy_(sent(prompt.ids, model.vla.device))
+
+    def rest() -> None:
+        model.last.copy_(read_rest(model, prompt, images, cache, cut, done))
+
+    run(("read", layout.number), rest)
+    return model.last
+
+
+def prefill_early(model: Model, prompt: Prompt, images: Sequence[torch.Tensor], cache: Sequence[KV], run: Run = at_once) -> None:
+    """Reads a prompt's `early` tokens into a cache of as many. images: at least those that stand in them; run: as for `prefill`."""
+    layout = model.layout(prompt)
+    layout.ids.copy_(sent(prompt.ids, model.vla.device))
+    run(("read early", layout.number), partial(read_early, model, prompt, images, cache))
+
+
+def first_keys(cache: Sequence[KV], count: int) -> list[KV]:
+    """The first `count` keys and values of a cache: views."""
+    return [(keys[:, :, :count], values[:, :, :count]) for keys, values in cache]
+
+
+def copy_keys(known: Known, cache: Sequence[KV], count: int) -> None:
+    """Copies the first `count` keys and values into a cache."""
+    for layer, of_layer in zip(first_keys(cache, count), first_keys(known.kv, count), strict=True):
+        for into, keys in zip(layer, of_layer, strict=True):
+            into.copy_(keys)
 
 
 def first_logits(model: Model, last: torch.Tensor) -> torch.Tensor:
@@ -238,12 +281,12 @@ class Part:
 
     @classmethod
     def of(cls, model: Model, prompt: Prompt, start: int, end: int, features: torch.Tensor) -> Part:
-        """Tokens start to end of a prompt; features: image tokens of all its pictures."""
-        layout, ids = model.layout(prompt), prompt.ids[start:end]
-        before, here = (int((some == prompt.image_id).sum()) for some in (prompt.ids[:start], ids))
+        """Tokens start to end of a prompt whose ids are in its layout; features: image tokens of all its pictures."""
+        layout = model.layout(prompt)
+        before, here = (int((some == prompt.image_id).sum()) for some in (prompt.ids[:start], prompt.ids[start:end]))
         rows = slice(before, before + here)
         image, slot = layout.image[rows] - start, torch.full((1,), start, device=model.vla.device)
-        x = pick_rows(model.embedding, sent(ids, model.vla.device))
+        x = pick_rows(model.embedding, layout.ids[start:end])
         x.index_copy_(0, image, features[rows].to(x.dtype))
         return cls(x, layout.rope, layout.at[start:end], slot, image, rows)
 
@@ -266,19 +309,19 @@ def read_early(model: Model, prompt: Prompt, images: Sequence[torch.Tensor], cac
 
 
 def read_rest(
-    model: Model, prompt: Prompt, images: list[torch.Tensor], cache: Sequence[KV], start: int, done: Callable[[], None]
+    model: Model, prompt: Prompt, images: Sequence[torch.Tensor], cache: Sequence[KV], start: int, done: Callable[[], None]
 ) -> torch.Tensor:
     """Reads a prompt behind its first `start` tokens, whose keys and values are in the cache; the final norm of its last token [1, hidden].
 
     The last layer's attention and MLP run for the last token only: of the others its keys and values are all that is used.
     """
-    stack, part = model.text, Part.of(model, prompt, start, len(prompt), images.pop(0))
+    stack, part = model.text, Part.of(model, prompt, start, len(prompt), images[0])
     every = part.x.new_zeros(len(prompt) if start and part.x.is_cuda else 0, stack.heads.queries, stack.heads.width)
     normed = rms_norm(part.x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads)
         done()
-        last = i + 1 == len(stack.layers) and not images
+        last = i + 1 == len(stack.layers) >= len(images)
         if last:
             q, part = q[-1:], replace(part, x=part.x[-1:])
         elif len(every):  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
@@ -289,7 +332,7 @@ def read_rest(
         out = attention_by_rows(queries, *cache[i]) if by_rows else attention(queries, *cache[i], causal=not last)
         out = out.transpose(1, 2).flatten(2)[0]
         normed = add_rms_norm(part.x, linear(out[-len(part.x) :], layer.out), layer.mlp_norm, stack.eps)
-        normed = after_mlp(model, i, part, normed, images.pop(0) if images else None)
+        normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
     return normed[-1:]
 
 

@@ -22,10 +22,10 @@ from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Buffers, Capacity
-from alpamayo_r1.engine.graphs import Graphs
+from alpamayo_r1.engine.graphs import Graphs, Run, at_once
 from alpamayo_r1.engine.lane import Lane, in_turn
 from alpamayo_r1.engine.memory import Known
-from alpamayo_r1.engine.reader import Reader, Reading
+from alpamayo_r1.engine.reader import Features, Reader, Reading
 
 
 class FarReader(Reader):
@@ -37,25 +37,30 @@ class FarReader(Reader):
         lane = Lane(vla.device)
         with torch.no_grad():
             model = forward.Model(vla)
-        super().__init__(model, lane, Graphs(vla.device.type == "cuda" if graphs is None else graphs, lane.stream), exact_cpu)
+        graphs_here = Graphs(vla.device.type == "cuda" if graphs is None else graphs, lane.stream)
+        super().__init__(model, lane, graphs_here, lambda count: self.keys_for(count).kv, exact_cpu)
         self.courier = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     @in_turn
     @torch.inference_mode()
-    def read(self, prompt: Prompt, clock: Stopwatch, images: list[torch.Tensor] | None = None, known: Known | None = None) -> Reading:
+    def read(self, prompt: Prompt, clock: Stopwatch, pictures: list[Features] | None = None, known: Known | None = None) -> Reading:
         """Reads a prompt into keys and values of its own: on a GPU all work is queued when this returns, none of it waited for."""
-        images = self._encode(prompt, clock) if images is None else images
+        images = self._placed([self._encode(prompt, clock)] if pictures is None else pictures)
         text, room = self.config.text, Capacity(1, 1, 1, len(prompt)).rounded().prompt  # as wide as a prefix is: copied in one piece
         kv = torch.zeros(text.layers, 2, 1, text.kv_heads, room, text.head_dim, device=self.device, dtype=self.dtype)
         made: list[torch.cuda.Event | None] = []
         with clock("prefill"):
             cache = [(keys[:, :, : len(prompt)], values[:, :, : len(prompt)]) for keys, values in kv]
-            last = forward.prefill(self.model, prompt, images, cache, known, lambda: made.append(self._mark()))
+            last = forward.prefill(self.model, prompt, images, cache, known=known, done=lambda: made.append(self._mark())).clone()
         made.append(self._mark())
         if self.courier is not None:
             for tensor in (kv, last):
                 tensor.record_stream(self.courier)
         return Travelling(tuple((keys, values) for keys, values in kv), last, tuple(made), self.courier)
+
+    def _run(self, scenes: int, scene: int) -> Run:
+        """No graphs of prompts: each is read into keys of its own."""
+        return at_once
 
     def _mark(self) -> torch.cuda.Event | None:
         """What says that all work queued so far is done."""

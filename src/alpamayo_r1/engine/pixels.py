@@ -44,17 +44,21 @@ COPIERS = 8
 
 
 class Uploader:
-    """Brings frames to the device through a pinned buffer, image by image, so that copying and sending overlap."""
+    """Brings frames to the device through a pinned buffer, image by image, so that copying and sending overlap.
+
+    They are sent on a stream of their own: while the device is at work on earlier ones, and whatever is queued on it.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
         self._pinned = torch.empty(0, dtype=torch.uint8)
         self._copiers = ThreadPoolExecutor(COPIERS, "upload")
+        self._sender = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._sent: torch.cuda.Event | None = None
 
     def __call__(self, frames: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """frames u8[N, 3, h, w] anywhere, or N pictures of one size -> on the device."""
-        if self.device.type != "cuda" or frames[0].device.type != "cpu":
+        if self._sender is None or frames[0].device.type != "cpu":
             return together(frames).to(self.device).contiguous()
         if isinstance(frames, torch.Tensor) and frames.is_pinned():
             return frames.to(self.device, non_blocking=True).contiguous()
@@ -64,21 +68,23 @@ class Uploader:
             self._pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         if self._sent is not None:
             self._sent.synchronize()  # the buffer's last contents have left it
-        staged = self._pinned[:size].view(shape)
-        out = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        staged, user = self._pinned[:size].view(shape), torch.cuda.current_stream(self.device)
         copies = [
             [self._copiers.submit(np.copyto, part.numpy(), source.numpy()) for part, source in zip(*pair, strict=True)]
             for pair in zip(staged, frames, strict=True)  # channel by channel, so that few pictures keep all threads busy
         ]
         try:
-            for copied, into, frame in zip(copies, out, staged, strict=True):
-                for part in copied:
-                    part.result()
-                into.copy_(frame, non_blocking=True)
+            with torch.cuda.stream(self._sender):
+                out = torch.empty(shape, dtype=torch.uint8, device=self.device)
+                for copied, into, frame in zip(copies, out, staged, strict=True):
+                    for part in copied:
+                        part.result()
+                    into.copy_(frame, non_blocking=True)
         finally:
             wait([part for copied in copies for part in copied])  # nobody writes into the buffer any more
-            self._sent = sent = torch.cuda.Event()
-            sent.record()
+            self._sent = self._sender.record_event()
+        out.record_stream(user)
+        user.wait_event(self._sent)
         return out
 
 

@@ -10,16 +10,21 @@ import torch
 
 from alpamayo_r1.core.clock import Stopwatch
 from alpamayo_r1.core.prompt import Prompt
+from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.vision import Grid
 from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.arena import Buffers
-from alpamayo_r1.engine.graphs import Graphs
+from alpamayo_r1.engine.graphs import Graphs, Run, at_once
 from alpamayo_r1.engine.lane import Lane, in_turn
 from alpamayo_r1.engine.memory import Known, early, scene_kv
 from alpamayo_r1.engine.pixels import Uploader, patches
 
 Features = Sequence[torch.Tensor]
 """What was seen: image tokens [n, hidden], then each DeepStack layer's features."""
+
+
+GRAPHED = 4
+"""Scenes of a plan up to which each is read by graphs of its own."""
 
 
 class Reading(Protocol):
@@ -44,13 +49,17 @@ class Ahead:
 
 
 class Reader:
-    """Sees and reads on the lane that speaks too, by the same model and graphs. exact_cpu: see `Engine`."""
+    """Sees and reads on the lane that speaks too, by the same model and graphs.
+
+    prefix: gives the only scene's keys and values of so many tokens, where a prompt is read ahead, by the graphs of a fresh plan.
+    exact_cpu: see `Engine`.
+    """
 
     apart: ClassVar[bool] = False
     """Whether it reads the next prompt while another one is spoken about."""
 
-    def __init__(self, model: forward.Model, lane: Lane, graphs: Graphs, exact_cpu: bool = False):
-        self.model, self.lane, self.graphs, self.exact_cpu = model, lane, graphs, exact_cpu
+    def __init__(self, model: forward.Model, lane: Lane, graphs: Graphs, prefix: Callable[[int], Sequence[KV]], exact_cpu: bool = False):
+        self.model, self.lane, self.graphs, self.prefix, self.exact_cpu = model, lane, graphs, prefix, exact_cpu
         self.config, self.device, self.dtype = model.vla.config, model.vla.device, model.vla.dtype
         self.upload = Uploader(self.device)
 
@@ -63,10 +72,10 @@ class Reader:
 
     @in_turn
     @torch.inference_mode()
-    def look(self, frames: torch.Tensor, clock: Stopwatch) -> tuple[torch.Tensor, tuple[Grid, ...], list[torch.Tensor]]:
-        """Patches, grids and features of all pictures u8[N, 3, h, w]: while a GPU sees the first, the host copies the next."""
+    def look(self, frames: torch.Tensor, clock: Stopwatch) -> tuple[torch.Tensor, tuple[Grid, ...], list[Features]]:
+        """Patches, grids and features, some at a time, of pictures u8[N, 3, h, w]: while a GPU sees the first, the host copies the next."""
         made: list[torch.Tensor] = []
-        seen: list[list[torch.Tensor]] = []
+        seen: list[Features] = []
         grids: list[Grid] = []
         for some in frames.split(self.model.together):
             with clock("preprocess"):
@@ -75,8 +84,7 @@ class Reader:
                 seen.append(forward.encode(self.model, found.to(self.device), (grid,) * len(some), self.graphs))
             made.append(found)
             grids += [grid] * len(some)
-        with clock("vision"):
-            return torch.cat(made), tuple(grids), joined(seen)
+        return torch.cat(made), tuple(grids), seen
 
     @in_turn
     @torch.inference_mode()
@@ -98,7 +106,11 @@ class Reader:
     @torch.inference_mode()
     def read_ahead(self, prompt: Prompt, pictures: Sequence[Features], into: Known) -> None:
         """Reads a prompt's first `into.count` tokens. pictures: features of at least those that stand in them."""
-        forward.read_early(self.model, prompt, joined(pictures), into.kv)
+        cache = self.prefix(into.count)
+        forward.prefill_early(self.model, prompt, self._placed(pictures), cache, self._run(1, 0))
+        for layer, of_layer in zip(into.kv, cache, strict=True):
+            for keys, read in zip(layer, of_layer, strict=True):
+                keys.copy_(read)
 
     def early(self, prompt: Prompt) -> int:
         """How many tokens of a prompt may be read ahead."""
@@ -112,20 +124,33 @@ class Reader:
         layers = ((torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in range(2)) for _ in range(text.layers))
         return Known(tuple((keys, values) for keys, values in layers), count)
 
-    @in_turn
-    @torch.inference_mode()
-    def joined(self, pictures: Sequence[Features], clock: Stopwatch) -> list[torch.Tensor]:
-        """Features of each picture -> features of all."""
-        with clock("vision"):
-            return joined(pictures)
-
-    def read(self, prompt: Prompt, clock: Stopwatch, images: list[torch.Tensor] | None = None, known: Known | None = None) -> Reading:
-        """Begins to read a prompt. images: features of all its pictures, where they were seen; known: keys of its first tokens."""
-        return Near(self.model, prompt, self._encode(prompt, clock) if images is None else images, known, clock)
+    def read(self, prompt: Prompt, clock: Stopwatch, pictures: list[Features] | None = None, known: Known | None = None) -> Reading:
+        """Begins to read a prompt. pictures: their features in order, where they were seen; known: keys of its first tokens."""
+        return Near(self, prompt, [self._encode(prompt, clock)] if pictures is None else pictures, known, clock)
 
     @in_turn
     @torch.inference_mode()
-    def _encode(self, prompt: Prompt, clock: Stopwatch) -> list[torch.Tensor]:
+    def into(self, prompt: Prompt, pictures: list[Features], known: Known | None, buffers: Buffers, scene: int) -> torch.Tensor:
+        """Reads a prompt into a scene's prefix; the final norm of its last token [1, hidden]. pictures: emptied."""
+        images = self._placed(pictures)
+        pictures.clear()
+        run = self._run(len(buffers.prompt), scene)
+        return forward.prefill(self.model, prompt, images, scene_kv(buffers, scene, len(prompt)), run, known)
+
+    def _run(self, scenes: int, scene: int) -> Run:
+        """What runs the reading of one of so many scenes: graphs, unless they would be many and the host is ahead anyway."""
+        return (lambda key, function: self.graphs.run((key, scenes, scene), function)) if scenes <= GRAPHED else at_once
+
+    def _placed(self, pictures: Sequence[Features]) -> list[torch.Tensor]:
+        """Features of pictures, together where prompts are read from."""
+        images = self.model.features(sum(len(features[0]) for features in pictures), self.graphs)
+        for into, parts in zip(images, zip(*pictures, strict=True), strict=True):
+            torch.cat(parts, out=into)
+        return images
+
+    @in_turn
+    @torch.inference_mode()
+    def _encode(self, prompt: Prompt, clock: Stopwatch) -> Features:
         """Features of all pictures of a prompt."""
         with clock("vision"):
             return forward.encode(self.model, prompt.patches.to(self.device), prompt.grids, self.graphs)
@@ -135,18 +160,12 @@ class Reader:
 class Near(Reading):
     """A prompt that is read when its keys are wanted, straight into the prefix."""
 
-    model: forward.Model
+    reader: Reader
     prompt: Prompt
-    images: list[torch.Tensor]
+    pictures: list[Features]
     known: Known | None
     clock: Stopwatch
 
     def logits(self, speaker: forward.Model, buffers: Buffers, scene: int) -> torch.Tensor:
         with self.clock("prefill"):
-            cache = scene_kv(buffers, scene, len(self.prompt))
-            return forward.first_logits(speaker, forward.prefill(self.model, self.prompt, self.images, cache, self.known))
-
-
-def joined(pictures: Sequence[Features]) -> list[torch.Tensor]:
-    """Features of each picture -> features of all, as `forward.encode` gives them."""
-    return [torch.cat(features) for features in zip(*pictures, strict=True)]
+            return forward.first_logits(speaker, self.reader.into(self.prompt, self.pictures, self.known, buffers, scene))

@@ -283,7 +283,7 @@ class Stream:
         count = reader.early(prompt)
         keys = before.keys if before is not None and before.fits(prompt, numbers, count) else None
         self.reused = replace(self.reused, tokens=count if keys else 0)
-        reading = reader.read(prompt, clock, reader.joined(features_of(step.pictures), clock), keys)
+        reading = reader.read(prompt, clock, features_of(step.pictures), keys)
         follows = count > 0 and self.reused.pictures > 0 and step.scene.each >= FRAMES
         self._coming = Coming(prompt, numbers[1:FRAMES], step.pictures[1:FRAMES]) if follows else None
         if reader.apart:
@@ -392,7 +392,7 @@ def threads_of(engine: Engine | None) -> list[Callable[[], None]]:
     return [engine.reader.lane.settle, engine.lane.settle] if engine.reader.apart else [engine.lane.settle]
 
 
-def features_of(pictures: Sequence[Picture]) -> list[tuple[torch.Tensor, ...]]:
+def features_of(pictures: Sequence[Picture]) -> list[Sequence[torch.Tensor]]:
     """The features of each picture, which were seen: image tokens, then each DeepStack layer's."""
     return [picture.features for picture in pictures if picture.features is not None]
 

@@ -31,11 +31,17 @@ SPEED, SLIP, PITCH = 0.2, math.radians(4.0), 2.5
 NOISY = 0.01
 """Metres, and metres per root second, of noise from which smoothing is advised: histories are read to centimetres."""
 
-TURN = 0.25
+TURN = 0.18
 """Logarithm by which the camera ahead may turn more or less than the poses."""
+
+BESIDE = 0.9
+"""Logarithm of a camera's speed over the others' from which it is not the road that it sees."""
 
 SHIFT = 0.035
 """Seconds of clock shift from which it is wrong."""
+
+FARTHEST = 0.7
+"""Seconds of shift from which on a best fit is none: more were not tried."""
 
 CAN_TELL, ENOUGH = 0.015, 0.045
 """Standard errors in seconds up to which a clock counts as right, and up to which a shift of 3.5 times as much counts as wrong."""
@@ -113,7 +119,7 @@ def smoothing(recording: Recording, raw: Track, agreed: bool) -> tuple[Finding, 
         return Finding(item, WRONG, str(error), ("pose-noise",)), None
     effect = track.smoothed
     assert effect is not None
-    said += f"; smoothing moves them by {100 * effect.moved:.1f} cm (rms), {100 * effect.most:.1f} cm at most, at {effect.when:.2f} s"
+    said += f"; smoothing moves them by {100 * effect.moved:.1f} cm (rms), {100 * effect.most:.1f} cm at most, after {effect.when:.2f} s"
     return Finding(item, OK, said), track
 
 
@@ -230,7 +236,12 @@ def _swapped(found: Inspection, seen: Mapping[str, Mounting]) -> dict[str, str]:
         for other, look in found.looks.items():
             apart = found.looks[one].azimuth - look.azimuth
             theirs = seen.get(other)
-            if abs(apart) > 0.6 and _near(m.slip, apart) and (theirs is None or _near(theirs.slip, -apart)):
+            if (
+                abs(apart) > 0.6
+                and abs(math.log(m.speed)) < BESIDE
+                and _near(m.slip, apart)
+                and (theirs is None or _near(theirs.slip, -apart))
+            ):
                 pairs[one] = other
     return pairs
 
@@ -260,6 +271,8 @@ def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str,
         f"fits by {mounting.match:.2f} in {100 * mounting.share:.0f} % of the steps; moves at {mounting.speed:.2f} of the poses' speed, "
         f"{off:+.1f} +- {error:.1f} degrees off straight back, as if the camera looked {mounting.pitch:+.1f} degrees further down"
     )
+    if judged(mounting) and abs(math.log(mounting.speed / shared)) > BESIDE:
+        return Finding(item, UNKNOWN, f"{said}: what moves along with the car, such as traffic beside it, hides the road")
     if name in swapped:
         return Finding(item, WRONG, said, ("cameras-swapped", "pictures-mirrored"))
     faults = _own_faults(mounting, look, shared) if judged(mounting) else ()
@@ -310,13 +323,15 @@ def clock(found: Inspection, turn: float) -> Finding:
         turns = abs(look.azimuth) < 0.6 and 0.5 < mounting.turn < 2
         if (road or turns) and not turn < 0.3:
             shift = shift_of(*long_steps(look, found.path), found.path, road=road, turns=turns)
-            if shift.error < 0.1:
+            if shift.error < 0.1 and abs(shift.seconds) < FARTHEST:
                 shifts[name] = shift
     if not shifts:
         return Finding(item, UNKNOWN, "too little changes, or too little of the road is seen: any shift would look alike")
     weights = {name: shift.error**-2 for name, shift in shifts.items()}
     error = 1 / math.sqrt(sum(weights.values()))
     mean = error**2 * sum(weights[name] * shift.seconds for name, shift in shifts.items())
+    apart = sum(weights[name] * (shift.seconds - mean) ** 2 for name, shift in shifts.items()) / max(len(shifts) - 1, 1)
+    error *= max(1.0, math.sqrt(apart))  # cameras that disagree know less than each of them claims
     said = f"pictures fit best {1e3 * mean:+.0f} ms after the times they have (+- {1e3 * error:.0f} ms; "
     said += ", ".join(f"{name} {1e3 * shift.seconds:+.0f} +- {1e3 * shift.error:.0f}" for name, shift in shifts.items()) + ")"
     wrong = [name for name, shift in shifts.items() if shift.error < ENOUGH and abs(shift.seconds) > max(2 * SHIFT, 4 * shift.error)]

@@ -20,7 +20,7 @@ from alpamayo_r1.core.geometry import Calibration
 CELL = 0.15
 """Metres between two points of the map."""
 
-NEAR, LENGTH, WIDTH = 2.4, 72, 80
+NEAR, LENGTH, WIDTH = 1.6, 60, 80
 """The map begins so many camera heights ahead, and has so many cells along and across."""
 
 SURE = 0.5

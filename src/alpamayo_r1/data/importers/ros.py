@@ -26,7 +26,8 @@ from alpamayo_r1.data.tables import reading
 INSTALL = "pip install 'alpamayo-r1[recordings]'"
 ROOTS = ("base_footprint", "base_link", "rear_axle", "ego_vehicle", "vehicle")
 WORLDS = ("map", "odom", "world", "utm", "earth")
-MODELS = {"plumb_bob": "pinhole", "rational_polynomial": "pinhole", "": "pinhole", "equidistant": "fisheye", "fisheye": "fisheye"}
+PINHOLES, FISHEYES = ("plumb_bob", "rational_polynomial", ""), ("equidistant", "fisheye", "kannala_brandt", "kannala_brandt4")
+MODELS = {**dict.fromkeys(PINHOLES, "pinhole"), **dict.fromkeys(FISHEYES, "fisheye")}
 
 
 @dataclass
@@ -263,7 +264,7 @@ def _lens(info: Any, size: tuple[int, int], topic: str) -> dict[str, Any]:
     distortion = [float(v) for v in getattr(info, "d", getattr(info, "D", []))]
     name = str(getattr(info, "distortion_model", ""))
     if name not in MODELS:
-        raise SourceError(f"the camera_info of {topic} has the model {name}.", ", ".join(MODELS), "write its lens by hand.")
+        raise SourceError(f"the camera_info of {topic} has the model {name}.", ", ".join(filter(None, MODELS)), "write its lens by hand.")
     across, down = size[0] / int(info.width), size[1] / int(info.height)
     matrix[0, 2], matrix[1, 2] = (matrix[0, 2] + 0.5) * across - 0.5, (matrix[1, 2] + 0.5) * down - 0.5
     matrix[0, 0], matrix[1, 1] = matrix[0, 0] * across, matrix[1, 1] * down

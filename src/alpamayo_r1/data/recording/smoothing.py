@@ -62,7 +62,7 @@ class Noise:
 @dataclass(frozen=True)
 class Effect:
     """What smoothing did. noise: as given or estimated, None of parabolas. moved, most: metres, root mean square and at most; when: the
-    moment of the most, s of the log.
+    moment of the most, s after the first pose.
     """
 
     noise: Noise | None
@@ -76,22 +76,28 @@ def noise_of(t: np.ndarray, xyz: np.ndarray, turn: Rotation) -> Noise:
 
     Over a time L the sideways motion of noise has the variance 2 white^2 + wander^2 L: two times give both.
     """
-    short, long = (_sideways(t, xyz, turn, lag) for lag in (max(float(np.median(np.diff(t))), FINEST), 1.0))
-    (lag, small), (wide, large) = short, long
+    aside = _sideways(t, xyz, turn)
+    step = float(np.median(np.diff(t)))
+
+    def spread(lag: float) -> tuple[float, float]:
+        """The time between rows about `lag` apart, and the variance of the motion to the side in it."""
+        rows = min(max(1, round(lag / step)), len(t) - 1)
+        moved = aside[rows:] - aside[:-rows]
+        return rows * step, float((1.4826 * np.median(np.abs(moved - np.median(moved)))) ** 2)
+
+    (lag, small), (wide, large) = spread(FINEST), spread(1.0)
     wander = max(large - small, 0.0) / max(wide - lag, 1e-9)
     white = max(small - wander * lag, 0.0) / 2
     return Noise(max(float(np.sqrt(white)), LEAST), max(float(np.sqrt(wander)), LEAST))
 
 
-def _sideways(t: np.ndarray, xyz: np.ndarray, turn: Rotation, lag: float) -> tuple[float, float]:
-    """The time between rows about `lag` apart, and the variance of the motion to the side in it, the mean angle to the path taken off."""
-    step = max(1, round(lag / float(np.median(np.diff(t)))))
-    if step >= len(t):
-        return lag, 0.0
-    own = turn[step // 2 : step // 2 + len(t) - step].inv().apply(xyz[step:] - xyz[:-step])
-    moves = np.abs(own[:, 0]) > 0.2
-    aside = own[:, 1] - own[:, 0] * (np.median(own[moves, 1] / own[moves, 0]) if moves.any() else 0.0)
-    return float(np.median(t[step:] - t[:-step])), float((1.4826 * np.median(np.abs(aside - np.median(aside)))) ** 2)
+def _sideways(t: np.ndarray, xyz: np.ndarray, turn: Rotation) -> np.ndarray:
+    """How far the car has moved to its left up to each moment [T], the mean angle between path and x axis taken off."""
+    from scipy.spatial.transform import Slerp
+
+    own = Slerp(t, turn)((t[1:] + t[:-1]) / 2).inv().apply(np.diff(xyz, axis=0))
+    angle = own[:, 1].sum() / own[:, 0].sum() if abs(own[:, 0].sum()) > FAR else 0.0
+    return np.concatenate([[0.0], np.cumsum(own[:, 1] - angle * own[:, 0])])
 
 
 def smoothed(t: np.ndarray, xyz: np.ndarray, turn: Rotation, speed: np.ndarray | None, how: Smoothing) -> tuple[np.ndarray, Effect]:
@@ -110,10 +116,10 @@ def smoothed(t: np.ndarray, xyz: np.ndarray, turn: Rotation, speed: np.ndarray |
         noise = Noise(how.noise or guess.white, how.wander or guess.wander)
         found = likeliest(t, xyz, turn, speed, noise)
     off = np.linalg.norm(found - xyz, axis=1)
-    effect = Effect(noise, float(np.sqrt((off**2).mean())), float(off.max()), float(t[np.argmax(off)]))
+    effect = Effect(noise, float(np.sqrt((off**2).mean())), float(off.max()), float(t[np.argmax(off)] - t[0]))
     if effect.most > how.most:
         raise bad(
-            f"poses.smooth would move a position by {effect.most:.2f} m, {effect.when - t[0]:.2f} s after the first pose",
+            f"poses.smooth would move a position by {effect.most:.2f} m, {effect.when:.2f} s after the first pose",
             f"at most poses.smooth.most ({how.most:g} m)",
             "the positions jump, or they contradict the orientation or the wheels: run `alpamayo-r1 inspect`, or raise `most`",
         )

@@ -1,7 +1,7 @@
 """The service under load, under kills and under nonsense; on a GPU how much of the engine's throughput it gives.
 
     python checks/serve.py [--clients 200] [--seconds 60] [--malformed 2000]         # the recorded tiny checkpoint on the CPU
-    python checks/serve.py --throughput [--size 10b] [--seconds 20]                  # random weights, a GPU where there is one
+    python checks/serve.py --throughput [--queue] [--size 10b] [--seconds 20]        # random weights, a GPU where there is one
 
 Load: once every moment has been read, that many clients ask for plans of clips over loopback for that long; who is told 503 comes again
 after Retry-After. No other error may come; p99 of the accepted requests is at most 5 times p50; memory in the second half grows by at most
@@ -9,7 +9,9 @@ after Retry-After. No other error may come; p99 of the accepted requests is at m
 Malformed requests: 4xx with a text each, none of 5xx.
 
 Throughput: plans per second at S=1 and 16 forced tokens of the engine alone, four scenes at once, and of the service with 16 clients whose
-requests are equal in their options; their ratio is to be 0.9 or more. The last line is JSON; exits with 1 where something fails.
+requests are equal in their options; their ratio is to be 0.9 or more. --queue: through the service's queue alone.
+
+The last line is JSON; exits with 1 where something fails.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ import torch
 
 from alpamayo_r1.data.source import open_source
 from alpamayo_r1.planner import Planner
-from alpamayo_r1.testing import StandIn, random_model, size_config, words
+from alpamayo_r1.testing import StandIn, random_model, random_observation, size_config, words
 
 TINY = ROOT / "tests/golden/checkpoint"
 MOMENTS = (45, 50, 55)
@@ -303,6 +305,43 @@ def throughput(size: str, seconds: float) -> dict[str, Any]:
     }
 
 
+def throughput_of_the_queue(size: str, seconds: float, clients: int = 16) -> dict[str, Any]:
+    """Plans per second of the engine alone and through the service's queue, without HTTP and clips, so without the extra `serve`."""
+    from alpamayo_r1.core.options import PlanOptions
+    from alpamayo_r1.serve.queue import Limits, Queue
+
+    config = size_config(size)
+    planner = Planner.of(random_model(config, DEVICE, torch.bfloat16 if CUDA else torch.float32), StandIn(config), fast=True)
+    scenes = [random_observation(number, 320, 576) for number in range(4)]
+    options = PlanOptions(samples=1, seed=42, reasoning=words(16))
+    for count in (1, 2, 3, 4, 4):
+        planner.plans(scenes[:count], options)
+    began, alone = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        planner.plans(scenes, options)
+        alone += len(scenes)
+    alone_rate = alone / (time.monotonic() - began)
+    queue, done = Queue(lambda: planner, Limits(waiting=64)), [0] * clients
+    end = time.monotonic() + seconds
+
+    def client(number: int) -> None:
+        while time.monotonic() < end:
+            queue.plan(scenes[number % 4], options).result()
+            done[number] += 1
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rate = sum(done) / (time.monotonic() - began)
+    queue.close()
+    device = torch.cuda.get_device_name() if CUDA else "cpu"
+    found = {"engine_plans_per_s": round(alone_rate, 2), "queue_plans_per_s": round(rate, 2), "share": round(rate / alone_rate, 3)}
+    return found | {"batches": queue.batches, "device": device, "passed": rate >= 0.9 * alone_rate}
+
+
 async def ask_for_plans(port: int, seconds: float, clients: int = 16) -> list[int]:
     """How many plans so many clients got, and how many were refused."""
     with open_source("sample") as source:
@@ -330,13 +369,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--malformed", type=int, default=2000)
     parser.add_argument("--throughput", action="store_true")
+    parser.add_argument("--queue", action="store_true", help="with --throughput: of the queue alone, which needs no extra")
     parser.add_argument("--size", default="10b" if CUDA else "small")
     parser.add_argument("--ask", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask is not None:
         print(json.dumps(asyncio.run(ask_for_plans(given.ask, given.seconds))))
         return
-    if given.throughput:
+    if given.throughput and given.queue:
+        found = throughput_of_the_queue(given.size, given.seconds or 20.0)
+    elif given.throughput:
         found = throughput(given.size, given.seconds or 20.0)
     else:
         found = under_load(given.clients, given.seconds or 60.0, given.malformed)

@@ -48,7 +48,7 @@ class Planner:
     @classmethod
     def of(cls, model: VLA, vocabulary: Vocabulary, fast: bool | None = None) -> Planner:
         """The planner of a model where it is: the one place where the fast or the plain path is chosen. fast: as in `load`."""
-        return cls(model, vocabulary, make_engine(model, vocabulary) if runs_fast(model.device, fast) else None)
+        return cls(model, vocabulary, make_engine(model, vocabulary) if runs_fast(model.device, fast, model.dtype) else None)
 
     @classmethod
     def pair(cls, reader: VLA, speaker: VLA, vocabulary: Vocabulary) -> Planner:
@@ -221,12 +221,12 @@ def load(
     """Loads "small" (bundled), a checkpoint folder or a Hub repository.
 
     device "auto": cuda where there is one, else cpu; "cuda:0,cuda:1": one card sees and reads, the other speaks and plans, see
-    docs/streaming.md. dtype: a torch.dtype or its name, "bfloat16" or "float32" (None: bf16 on cuda, fp32
-    on the CPU). fast None: the engine on cuda, plan.py elsewhere. word_table: "device", "host" (pinned; a GPU reads its rows in place: the
-    same plans with 1.3 of the 10B's 22 GB less on the card), "auto": host where the weights take most of the card. precision: "bf16",
-    "fp8", "w8", "w4" or "tight", see docs/precision.md; "auto": the first of them that fits, which a note says; None: as the checkpoint is
-    stored. memory: GiB of the card that this process behaves as if it had. revision, cache_dir, token, local_files_only: as in
-    `huggingface_hub.snapshot_download`.
+    docs/streaming.md. dtype: a torch.dtype or its name, "bfloat16" or "float32" (None: bf16 on cuda, fp32 on the CPU). fast None: the
+    engine on cuda, and in fp32 on the CPU, where it says the specification's words; else plan.py. word_table: "device", "host" (pinned; a
+    GPU reads its rows in place: the same plans with 1.3 of the 10B's 22 GB less on the card), "auto": host where the weights take most of
+    the card. precision: "bf16", "fp8", "w8", "w4" or "tight", see docs/precision.md; "auto": the first of them that fits, which a note
+    says; None: as the checkpoint is stored. memory: GiB of the card that this process behaves as if it had. revision, cache_dir, token,
+    local_files_only: as in `huggingface_hub.snapshot_download`.
 
     Raises:
         ValueError, TypeError: a device that is not here, a dtype that is none, a word_table or precision that there is not, memory that the
@@ -337,10 +337,15 @@ def note_spinning() -> None:
     tell([Note("threads-spin", text)], stacklevel=3)
 
 
-def runs_fast(device: torch.device, fast: bool | None = None) -> bool:
-    """Whether the engine plans: as told, or (None) on CUDA. Where Triton is missing a warning says so and the specification plans."""
-    if fast is not None or device.type != "cuda":
-        return bool(fast)
+def runs_fast(device: torch.device, fast: bool | None = None, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether the engine plans: as told, or (None) where it is faster and says the specification's words: on CUDA, and in fp32 on the CPU.
+
+    Where Triton is missing on CUDA a warning says so and the specification plans.
+    """
+    if fast is not None:
+        return fast
+    if device.type != "cuda":
+        return dtype == torch.float32 and find_spec("alpamayo_r1.engine") is not None
     if find_spec("triton") is None:
         warnings.warn(
             "Triton is not installed, so the specification plans, several times slower than the engine: pip install triton (Linux) or "

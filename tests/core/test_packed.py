@@ -189,7 +189,7 @@ def test_clips_make_int4_better_where_inputs_are_unequal(checkpoint, tmp_path):
     errors = [((inputs @ made.T - exact).norm() / exact.norm()).item() for made in (plain, weighed)]
     assert errors[1] < 0.9 * errors[0]
 
-    planner = load(checkpoint, device="cpu")
+    planner = load(checkpoint, device="cpu", fast=False)
     with input_squares(planner.model, PRECISIONS["w4"]) as squares:
         planner.plan(testing.random_observation(0, 64, 96), seed=0, max_tokens=4, reasoning="Go")
     shapes = {name: tuple(p.shape) for name, p in planner.model.named_parameters()}

@@ -172,8 +172,9 @@ def test_autocast_around_a_plan_changes_nothing(tiny, engine):
 def test_which_path_plans(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr("alpamayo_r1.planner.find_spec", lambda name: object())
-    assert [runs_fast(cpu), runs_fast(cuda), runs_fast(cpu, True), runs_fast(cuda, False)] == [False, True, True, False]
+    assert [runs_fast(cpu), runs_fast(cuda), runs_fast(cpu, True), runs_fast(cuda, False)] == [True, True, True, False]
+    assert not runs_fast(cpu, dtype=torch.bfloat16) and not runs_fast(cpu, False)
     monkeypatch.setattr("alpamayo_r1.planner.find_spec", lambda name: None)
-    assert runs_fast(cuda, True) and not runs_fast(cuda, False)
+    assert runs_fast(cuda, True) and not runs_fast(cuda, False) and not runs_fast(cpu), "nothing is there to run fast"
     with pytest.warns(UserWarning, match="Triton is not installed"):
         assert not runs_fast(cuda)

@@ -32,12 +32,12 @@ SMALL = {"max_tokens": 5, "steps": 2}
 
 @pytest.fixture(scope="module")
 def planner():
-    return Planner.of(*load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32))
+    return Planner.of(*load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32), fast=False)  # the engine learns to take fewer passes
 
 
 @pytest.fixture(scope="module")
 def planner15():
-    return Planner.of(*load_checkpoint(GOLDEN15 / "checkpoint", dtype=torch.float32))
+    return Planner.of(*load_checkpoint(GOLDEN15 / "checkpoint", dtype=torch.float32), fast=False)
 
 
 @pytest.fixture(scope="module")

@@ -275,7 +275,7 @@ def smoke_or_first(source: Source) -> str:
 
 
 def timed_plan(asked: Asked, sample: Sample, seed: int) -> tuple[Plan, float]:
-    """A plan with one sample, and the seconds it took without loading. On the CPU the specification plans in float32."""
+    """A plan with one sample, and the seconds it took without loading."""
     planner = load(asked.checkpoint, device=asked.device, precision=asked.precision, local_files_only=not asked.online)
     began = time.perf_counter()
     plan = planner.plan(sample.observation, samples=1, seed=seed)

@@ -175,7 +175,7 @@ Reasoning = Annotated[str | None, typer.Option(callback=maybe_text, help="Words 
 Navigation = Annotated[str | None, typer.Option(callback=maybe_text, help="Where to go, such as 'Turn left in 30m' (Alpamayo 1.5).")]
 Guidance = Annotated[float | None, number(-100, 100, "Weight of the navigation: 1 as trained, above 1 follows it more.")]
 Device = Annotated[str, typer.Option(callback=device_name, help="auto, cpu, cuda, cuda:N, or two cards as cuda:0,cuda:1.")]
-Fast = Annotated[bool | None, typer.Option(help="Fast engine (default: on CUDA only).")]
+Fast = Annotated[bool | None, typer.Option(help="Fast engine (default: on CUDA, and on the CPU in float32).")]
 Precision = Annotated[
     str | None,
     typer.Option(

@@ -79,7 +79,7 @@ class Pretrained:
         """A checkpoint folder, "small" (bundled), or a repository on the Hub such as "nvidia/Alpamayo-R1-10B".
 
         dtype: None or "auto" for the config's. device: the weights go straight there, without a copy on the CPU. fast: the engine or the
-        specification; None is the engine on CUDA.
+        specification; None is the engine on CUDA, and on the CPU in float32.
 
         Raises:
             ConfigError, CheckpointError, HubError: what is wrong and what to do. TypeError: an unknown argument.

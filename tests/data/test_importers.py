@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from alpamayo_r1.cli.__main__ import app
 from alpamayo_r1.data.errors import DataError, SourceError
 from alpamayo_r1.data.importers import KINDS, import_recording
+from alpamayo_r1.data.importers.ros import camera_lens
 from alpamayo_r1.data.recording.schema import read_setup
 from alpamayo_r1.data.source import open_source
 from support.layouts import (
@@ -70,6 +72,17 @@ def test_cameras_hang_where_they_hung(layout, tmp_path):
         assert np.abs(np.array(camera.calibration.position) - POSITION - moved).max() < 1e-4
         assert camera.calibration.lens.focal == pytest.approx(40)
     assert sorted(facing.values()) == ([0, 0] if kind == "kitti-raw" else [-60, 0, 60])
+
+
+@pytest.mark.parametrize("name, model", [("kannala_brandt", "fisheye"), ("equidistant", "fisheye"), ("plumb_bob", "pinhole")])
+def test_a_camera_info_becomes_a_lens(name, model):
+    info = SimpleNamespace(
+        K=[200.0, 0, 99.5, 0, 200.0, 49.5, 0, 0, 1], D=[0.1, 0.0, 0.0, 0.0], distortion_model=name, width=200, height=100
+    )
+    lens = camera_lens(info, (100, 50), "/front")
+    assert lens["model"] == model and lens["focal"] == [100.0, 100.0] and lens["centre"] == [49.5, 24.5]
+    with pytest.raises(SourceError, match="has the model division"):
+        camera_lens(SimpleNamespace(**{**vars(info), "distortion_model": "division"}), (100, 50), "/front")
 
 
 def test_the_command_line_imports(tmp_path):

@@ -221,7 +221,7 @@ def _draft(log: Log, src: Path) -> Draft:
             lost.append(f"{topic} ({'no camera_info' if info is None else f'no tf from {log.frames[topic]} to {ROOTS[0]} or {ROOTS[1]}'})")
             continue
         times, files = zip(*pictures)
-        lens = _lens(info, picture_size(files[0]), topic)
+        lens = camera_lens(info, picture_size(files[0]), topic)
         draft.cameras[names[topic]] = DraftCamera(lens, mounting(pose), list(times), list(files))
     if not draft.cameras:
         raise SourceError(
@@ -258,7 +258,7 @@ def _common(a: str, b: str) -> list[str]:
     return found
 
 
-def _lens(info: Any, size: tuple[int, int], topic: str) -> dict[str, Any]:
+def camera_lens(info: Any, size: tuple[int, int], topic: str) -> dict[str, Any]:
     """A camera_info as recording.yaml writes it, scaled where the pictures are smaller than it says."""
     matrix = np.array(getattr(info, "k", getattr(info, "K", None)), dtype=np.float64).reshape(3, 3).copy()
     distortion = [float(v) for v in getattr(info, "d", getattr(info, "D", []))]

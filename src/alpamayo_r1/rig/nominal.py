@@ -28,7 +28,9 @@ def ftheta_of(cx: float, cy: float, fw: tuple[float, ...], theta_max: float) -> 
     The inverse is kept to 8 digits: the last ones of the solver differ from run to run, and files would with them.
     """
     theta = torch.linspace(0, theta_max, 2000, dtype=torch.float64)
-    r = sum((c * theta**i for i, c in enumerate(fw)), torch.zeros_like(theta))
+    r = torch.zeros_like(theta)
+    for i, c in enumerate(fw):
+        r = r + c * theta**i
     powers = torch.stack([(r / r[-1]) ** i for i in range(1, 5)], -1)
     weights = torch.linalg.lstsq(powers, theta[:, None]).solution[:, 0]
     bw = (0.0, *(float(f"{float(w) / float(r[-1]) ** i:.8g}") for i, w in enumerate(weights, 1)))

@@ -21,12 +21,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation, Slerp
 
-from alpamayo_r1.core.geometry import Calibration
+from alpamayo_r1.core.gate.history import check_history
+from alpamayo_r1.core.geometry import Calibration, to_frame
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Trajectory
-from alpamayo_r1.data.egomotion import read_egomotion
-from alpamayo_r1.data.errors import BadEgomotion
+from alpamayo_r1.core.types import H as HISTORY
 from alpamayo_r1.data.recording.poses import read_track
 from alpamayo_r1.data.recording.schema import Orientation, Poses, Smoothing
 from alpamayo_r1.metrics.paths import ade, min_ade
@@ -138,7 +140,6 @@ def shot(scene: SceneBatch, name: str, camera: Calibration) -> torch.Tensor:
 
 def history(scene: SceneBatch, row: int, how: str) -> Trajectory:
     """The history that a recording would give."""
-    t0 = T0_STEP * 100_000
     if how in ("true", "half"):
         step = torch.tensor([T0_STEP])
         at = paths(scene[row : row + 1].to("cpu"), step)
@@ -164,7 +165,13 @@ def history(scene: SceneBatch, row: int, how: str) -> Trajectory:
                 Smoothing() if how in ("smoothed", "no wheels") else None, None if how == "no wheels" else "speed", 1.0,
             )
         )  # fmt: skip
-    return read_egomotion(track.table(0, 12_000_000, 0), "scene").history(t0)[0]
+    logged, moments = track.times_us / 1e6, DT * (T0_STEP + np.arange(1 - HISTORY, 1))
+    xyz = torch.from_numpy(CubicSpline(logged, track.xyz)(moments))
+    rot = torch.from_numpy(Slerp(logged, Rotation.from_quat(track.quaternion))(moments).as_matrix())
+    xyz, rot = to_frame(xyz, rot, xyz[-1], rot[-1])
+    path = Trajectory(xyz.float(), rot.float())
+    check_history(path, HISTORY)
+    return path
 
 
 def score(planner: Planner, scene: SceneBatch, variant: Variant | None, options: PlanOptions) -> dict[str, float]:
@@ -176,7 +183,8 @@ def score(planner: Planner, scene: SceneBatch, variant: Variant | None, options:
     for row in range(len(scene.seeds)):
         try:
             path = history(scene, row, variant.history if variant else "true")
-        except BadEgomotion:
+        except ValueError as refused:
+            print(f"scene {row}: {str(refused).splitlines()[0]}", flush=True)
             continue
         seen[row] = Observation(frames[row], cameras, path, T0_STEP * 100_000)
     best, first, right = [], [], []

@@ -82,9 +82,10 @@ class Uploader:
                     into.copy_(frame, non_blocking=True)
         finally:
             wait([part for copied in copies for part in copied])  # nobody writes into the buffer any more
-            self._sent = self._sender.record_event()
+            self._sent = sent = torch.cuda.Event()
+            sent.record(self._sender)
         out.record_stream(user)
-        user.wait_event(self._sent)
+        user.wait_event(sent)
         return out
 
 

@@ -367,9 +367,11 @@ UPGRADE = "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade
         ("/api/nothing", "localhost", 13, "dGhlIHNhbXBsZSBub25jZQ==", 404, "there is no WebSocket /api/nothing"),
     ],
 )
-def test_a_websocket_that_cannot_be_opened_is_told_why(url, path, host, version, key, status, text):
+def test_a_websocket_that_cannot_be_opened_is_told_why(url, caplog, path, host, version, key, status, text):
     said = raw(url, f"{UPGRADE.format(path=path, host=host, version=version)}sec-websocket-key: {key}\r\n\r\n".encode())
     assert said.split()[1] == str(status).encode() and text in json.loads(said.partition(b"\r\n\r\n")[2])["error"]["text"]
+    time.sleep(0.05)
+    assert not [record.msg for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("host", ["localhost.evil.com", "localhost@evil.com", "[::1", "localhost:80/../x", "127.1", "0.0.0.0", ""])

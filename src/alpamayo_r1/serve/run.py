@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import socket
 from collections.abc import Callable
@@ -92,11 +93,18 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's log says something: it calls a WebSocket that was refused with a text an application's mistake."""
+    return record.msg != "ASGI callable returned without completing handshake."
+
+
 def server(app: App, ready: Callable[[], None], body: int = BODY) -> Server:
     """The server of an application; `run(sockets=[...])` serves until `should_exit` is set. body: bytes of a message at most."""
     settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "on", "ws": "websockets-sansio"}
     settings |= {"timeout_graceful_shutdown": CLOSING, "timeout_keep_alive": KEPT_OPEN, "backlog": 512}
-    return Server(uvicorn.Config(app, http=Protocol, ws_max_size=body, **settings), ready)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, http=Protocol, ws_max_size=body, **settings)
+    logging.getLogger("uvicorn.error").addFilter(is_news)
+    return Server(config, ready)  # type: ignore[arg-type]
 
 
 def run(build: Callable[[Door], None], token: str | None, at: socket.socket, ready: Callable[[], None]) -> None:

@@ -22,8 +22,8 @@ from alpamayo_r1.inspect.findings import ATTENTION, OK, UNKNOWN, WRONG, Finding
 from alpamayo_r1.inspect.motion import Motion
 from alpamayo_r1.inspect.paths import Path, direction, path_of, rates, wheels
 
-FEWEST, SHARE = 10, 0.45
-"""Steps in which the road must fit, and their share of those that moved, for a mounting to be judged."""
+FEWEST, SHARE, FITS = 10, 0.45, 0.55
+"""Steps in which the road must fit, their share of those that moved for a mounting to be judged, and how well for it to be called wrong."""
 
 SPEED, SLIP, PITCH = 0.2, math.radians(4.5), 2.5
 """How far a camera's speed (log), direction (radians) and pitch (degrees) may be off."""
@@ -278,7 +278,7 @@ def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str,
         return Finding(item, UNKNOWN, f"{said}: what moves along with the car, such as traffic beside it, hides the road")
     if name in swapped:
         return Finding(item, WRONG, said, ("cameras-swapped", "pictures-mirrored"))
-    faults = _own_faults(mounting, look, shared) if judged(mounting) else ()
+    faults = _own_faults(mounting, look, shared) if judged(mounting) and mounting.match > FITS else ()
     if faults or not judged(mounting):
         flipped = _flipped(found, look, mounting)
         if flipped is not None:

@@ -291,7 +291,9 @@ def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str,
 def _own_faults(mounting: Mounting, look: Look, shared: float) -> tuple[str, ...]:
     """What is wrong with one camera's mounting or lens, the others being right."""
     if abs(mounting.slip) > math.radians(30):
-        return ("pictures-mirrored",) if _near(mounting.slip, 2 * look.azimuth) else ("camera-yaw", "extrinsics-inverted")
+        if abs(look.azimuth) > 0.3 and _near(mounting.slip, 2 * look.azimuth):
+            return ("pictures-mirrored",)
+        return ("camera-yaw", "extrinsics-inverted") if mounting.share > 0.7 else ()
     faults = []
     if abs(mounting.pitch) > PITCH:
         faults += ["camera-pitch"]

@@ -148,7 +148,7 @@ def main(arguments: argparse.Namespace) -> int:
     chance = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        clips = Verb("world", ("--seed", "810000", "--clips", "8", *SMALL), "**/*.zip")
+        clips = Verb("world", ("--seed", "810000", "--clips", str(arguments.clips), *SMALL), "**/*.zip")
         if arguments.eval and clips.start(folder / "clips").wait(LIMIT_S):
             raise RuntimeError((folder / "clips/said.txt").read_text(encoding="utf-8"))
         model = ("--checkpoint", str(ROOT / "tests/golden/checkpoint"), "--data", str(folder / "clips/out"), "--threads", "1")
@@ -157,7 +157,7 @@ def main(arguments: argparse.Namespace) -> int:
             "eval": Verb(
                 "eval", (*model, *plan), "rows/0*.parquet", ("rows/", "timing.parquet", "digests.json", "summary.json", "report.html")
             ),
-            "world": Verb("world", ("--seed", "820000", "--clips", "3", *SMALL), "**/*.zip"),
+            "world": Verb("world", ("--seed", "820000", "--clips", str(max(2, arguments.clips // 2 - 1)), *SMALL), "**/*.zip"),
         }
         counts = [kill(verb, getattr(arguments, name), folder / name, chance) for name, verb in verbs.items() if getattr(arguments, name)]
     return int(any(count.differences for count in counts))
@@ -167,5 +167,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eval", type=int, default=40, help="kills of `alpamayo-r1 eval`")
     parser.add_argument("--world", type=int, default=20, help="kills of `alpamayo-r1 world`")
+    parser.add_argument("--clips", type=int, default=8, help="that eval plans; world writes less than half as many")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     sys.exit(main(parser.parse_args()))

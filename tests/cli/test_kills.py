@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "checks" / "kills.py"
 
 @pytest.mark.slow
 def test_killed_runs_of_eval_and_world_end_in_the_bytes_of_whole_ones():
-    command = [sys.executable, str(SCRIPT), "--eval", "1", "--world", "1"]
+    command = [sys.executable, str(SCRIPT), "--eval", "1", "--world", "1", "--clips", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     lines = ended.stdout.splitlines()

@@ -119,16 +119,20 @@ def test_no_verb_asks_the_network_for_local_things(place, tmp_path, monkeypatch)
     assert asked == []
 
 
-def in_a_copy(folder: Path, words: list[str], *, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """The command line of the package in a folder, where some modules can't be imported."""
+def in_a_copy(folder: Path, *lines: list[str], without: tuple[str, ...] = ()) -> list[tuple[int, str]]:
+    """Command lines of the package in a folder, in one process where some modules can't be imported: exit codes, what went to stderr."""
     code = (
-        "import sys\n"
+        "import json, sys\n"
         f"for name in {without!r}:\n    sys.modules[name] = None\n"
+        "from typer.testing import CliRunner\n"
         "from alpamayo_r1.cli.__main__ import app\nimport alpamayo_r1\n"
         f"assert alpamayo_r1.__file__.startswith({str(folder)!r}), alpamayo_r1.__file__\n"
-        f"app({words!r})\n"
+        f"done = [CliRunner().invoke(app, words) for words in {lines!r}]\n"
+        "print(json.dumps([[one.exit_code, one.stderr] for one in done]))\n"
     )
-    return subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return [tuple(one) for one in json.loads(ended.stdout.splitlines()[-1])]
 
 
 @pytest.mark.slow
@@ -137,12 +141,13 @@ def test_without_the_engine_and_optional_packages_all_but_bench_works(place, tmp
     source = Path(alpamayo_r1.__file__).parent
     shutil.copytree(source, tmp_path / "src" / "alpamayo_r1", ignore=shutil.ignore_patterns("engine", "stream", "__pycache__"))
     every = lines(place, tmp_path)
-    for verb in ("run", "eval", "doctor"):
-        done = in_a_copy(tmp_path / "src", every[verb], without=("ray", "mediapy", "IPython", "transformers"))
-        assert done.returncode == 0, (verb, done.stderr)
-    refused = in_a_copy(tmp_path / "src", every["bench"])
-    assert refused.returncode == 2 and refused.stderr.startswith("error: bench needs the room engine/")
-    no_ray = in_a_copy(
-        tmp_path / "src", [*every["eval"][:2], str(tmp_path / "ray"), *every["eval"][3:], "--ray", "local"], without=("ray",)
+    ray = [*every["eval"][:2], str(tmp_path / "ray"), *every["eval"][3:], "--ray", "local"]
+    *works, no_bench, no_ray = in_a_copy(
+        tmp_path / "src",
+        *(every[verb] for verb in ("run", "eval", "doctor", "bench")),
+        ray,
+        without=("ray", "mediapy", "IPython", "transformers"),
     )
-    assert no_ray.returncode == 2 and "pip install 'alpamayo-r1[ray]'" in no_ray.stderr
+    assert [code for code, _ in works] == [0, 0, 0], works
+    assert no_bench[0] == 2 and no_bench[1].startswith("error: bench needs the room engine/"), no_bench
+    assert no_ray[0] == 2 and "pip install 'alpamayo-r1[ray]'" in no_ray[1], no_ray

@@ -35,7 +35,7 @@ from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.types import Answers, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, spoken
-from alpamayo_r1.engine import forward
+from alpamayo_r1.engine import forward, reading
 from alpamayo_r1.engine.arena import Arena, Buffers, Capacity, Said
 from alpamayo_r1.engine.drafts import Table
 from alpamayo_r1.engine.graphs import Graphs
@@ -350,10 +350,10 @@ class Engine:
         """Encodes and prefills one scene, or what is not known of it yet, and gives its samples their first logits."""
         if shared is not None:
             with clock("prefill"):
-                logits = forward.extend(self.model, prompt, shared, buffers, scene)
+                logits = reading.extend(self.model, prompt, shared, buffers, scene)
         else:
-            reading = self.reader.read(prompt, clock) if ahead is None else ahead.reading
-            logits = reading.logits(self.model, buffers, scene)
+            begun = self.reader.read(prompt, clock) if ahead is None else ahead.reading
+            logits = begun.logits(self.model, buffers, scene)
         buffers.logits[scene * samples : (scene + 1) * samples].copy_(logits)
 
     def _sent(self, x: torch.Tensor) -> torch.Tensor:

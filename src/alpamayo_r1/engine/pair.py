@@ -20,7 +20,7 @@ from alpamayo_r1.core.clock import Stopwatch
 from alpamayo_r1.core.prompt import Prompt
 from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.vla import VLA
-from alpamayo_r1.engine import forward
+from alpamayo_r1.engine import forward, reading
 from alpamayo_r1.engine.arena import Buffers, Capacity
 from alpamayo_r1.engine.graphs import Graphs, Run, at_once
 from alpamayo_r1.engine.lane import Lane, in_turn
@@ -51,7 +51,7 @@ class FarReader(Reader):
         made: list[torch.cuda.Event | None] = []
         with clock("prefill"):
             cache = [(keys[:, :, : len(prompt)], values[:, :, : len(prompt)]) for keys, values in kv]
-            last = forward.prefill(self.model, prompt, images, cache, known=known, done=lambda: made.append(self._mark())).clone()
+            last = reading.prefill(self.model, prompt, images, cache, known=known, done=lambda: made.append(self._mark())).clone()
         made.append(self._mark())
         if self.courier is not None:
             for tensor in (kv, last):

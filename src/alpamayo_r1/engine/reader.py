@@ -12,7 +12,7 @@ from alpamayo_r1.core.clock import Stopwatch
 from alpamayo_r1.core.prompt import Prompt
 from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.vision import Grid
-from alpamayo_r1.engine import forward
+from alpamayo_r1.engine import forward, reading, seeing
 from alpamayo_r1.engine.arena import Buffers
 from alpamayo_r1.engine.graphs import Graphs, Run, at_once
 from alpamayo_r1.engine.lane import Lane, in_turn
@@ -81,7 +81,7 @@ class Reader:
             with clock("preprocess"):
                 found, grid = self.patches(some)
             with clock("vision"):
-                seen.append(forward.encode(self.model, found.to(self.device), (grid,) * len(some), self.graphs))
+                seen.append(seeing.encode(self.model, found.to(self.device), (grid,) * len(some), self.graphs))
             made.append(found)
             grids += [grid] * len(some)
         return torch.cat(made), tuple(grids), seen
@@ -93,7 +93,7 @@ class Reader:
         with clock("preprocess"):
             made, grid = self.patches(frames)
         with clock("vision"):
-            features = forward.encode(self.model, made.to(self.device), (grid,) * len(frames), self.graphs)
+            features = seeing.encode(self.model, made.to(self.device), (grid,) * len(frames), self.graphs)
             apart = zip(*(one.chunk(len(frames)) for one in features), strict=True)
             seen = [tuple(part.clone() for part in of_one) for of_one in apart]  # each on its own, to be forgotten on its own
         if self.lane.stream is not None:
@@ -107,7 +107,7 @@ class Reader:
     def read_ahead(self, prompt: Prompt, pictures: Sequence[Features], into: Known) -> None:
         """Reads a prompt's first `into.count` tokens. pictures: features of at least those that stand in them."""
         cache = self.prefix(into.count)
-        forward.prefill_early(self.model, prompt, self._placed(pictures), cache, self._run(1, 0))
+        reading.prefill_early(self.model, prompt, self._placed(pictures), cache, self._run(1, 0))
         for layer, of_layer in zip(into.kv, cache, strict=True):
             for keys, read in zip(layer, of_layer, strict=True):
                 keys.copy_(read)
@@ -135,7 +135,7 @@ class Reader:
         images = self._placed(pictures)
         pictures.clear()
         run = self._run(len(buffers.prompt), scene)
-        return forward.prefill(self.model, prompt, images, scene_kv(buffers, scene, len(prompt)), run, known)
+        return reading.prefill(self.model, prompt, images, scene_kv(buffers, scene, len(prompt)), run, known)
 
     def _run(self, scenes: int, scene: int) -> Run:
         """What runs the reading of one of so many scenes: graphs, unless they would be many and the host is ahead anyway."""
@@ -153,7 +153,7 @@ class Reader:
     def _encode(self, prompt: Prompt, clock: Stopwatch) -> Features:
         """Features of all pictures of a prompt."""
         with clock("vision"):
-            return forward.encode(self.model, prompt.patches.to(self.device), prompt.grids, self.graphs)
+            return seeing.encode(self.model, prompt.patches.to(self.device), prompt.grids, self.graphs)
 
 
 @dataclass

@@ -28,7 +28,7 @@ from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
 from alpamayo_r1.drive.simulation import Setting
 from alpamayo_r1.drive.teach import Learner, Lessons, driven_by
-from alpamayo_r1.train.loop import TrainConfig, train
+from alpamayo_r1.train.loop import TrainConfig, minutes_left, train
 from alpamayo_r1.train.stream import StreamConfig
 from alpamayo_r1.train.validate import TEST_SEEDS, validate
 
@@ -39,10 +39,7 @@ FIRST_DRIVEN = 820_000
 
 def go_on(out: Path, start: Path, minutes: float, device: torch.device, tiny: bool, silent: bool) -> None:
     """Trains until `minutes` in all are used, those of an earlier call that was cut off counted."""
-    state, used = out / "state.pt", 0.0
-    if state.is_file():
-        used = json.loads((out / "run.json").read_text(encoding="utf-8"))["seconds"] / 60
-    left = minutes - used
+    state, left = out / "state.pt", minutes_left(out, minutes)
     if left <= 0:
         print(f"{out} has had its {minutes:g} minutes")
         return

@@ -29,7 +29,7 @@ from alpamayo_r1.drive.simulation import Setting
 from alpamayo_r1.drive.teach import Learner, driven_by
 from alpamayo_r1.train import following, loop, validate
 from alpamayo_r1.train.following import validate_answers, validate_routes
-from alpamayo_r1.train.loop import TrainConfig
+from alpamayo_r1.train.loop import TrainConfig, minutes_left
 from alpamayo_r1.train.mixed import train_mixed
 from alpamayo_r1.train.stream import StreamConfig
 from alpamayo_r1.world.richer import RICHER
@@ -43,10 +43,7 @@ FIRST_DRIVEN = 824_000
 
 def teach(out: Path, start: Path, minutes: float, device: torch.device, tiny: bool) -> None:
     """Trains until `minutes` in all are used, those of an earlier call that was cut off counted."""
-    state, used = out / "state.pt", 0.0
-    if state.is_file():
-        used = json.loads((out / "run.json").read_text(encoding="utf-8"))["seconds"] / 60
-    left = minutes - used
+    state, left = out / "state.pt", minutes_left(out, minutes)
     if left <= 0:
         print(f"{out} has had its {minutes:g} minutes")
         return

@@ -36,8 +36,8 @@ from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import CAMERAS, Observation, Plan
 from alpamayo_r1.core.vocab import Vocabulary, whole_ids
 from alpamayo_r1.planner import Planner, load, pick_devices
-from alpamayo_r1.testing import StandIn, random_model, size_config, words
-from checks.stream import LARGE, LONGEST, MODELS, SIZES, TILE, next_moment, odd_one, parts, picture, same, seen
+from alpamayo_r1.testing import StandIn, random_model, same_bits, size_config, words
+from checks.stream import LARGE, LONGEST, MODELS, SIZES, TILE, next_moment, odd_one, parts, picture, seen
 
 TOKENS, ACCEPTANCE = 16, 0.9
 SWITCH_S = 0.0005
@@ -73,7 +73,7 @@ def singles(one: Planner, two: Planner) -> dict[str, Any]:
             scenes = [scene, seen(120 + n, size)]
             pairs += zip(two.plans(scenes, options), one.plans(scenes, options), strict=True)
         compared += len(pairs)
-        differing += [{"plan": n, "samples": samples, "parts": parts(got, want)} for got, want in pairs if not same(got, want)]
+        differing += [{"plan": n, "samples": samples, "parts": parts(got, want)} for got, want in pairs if not same_bits(got, want)]
     return {"plans": compared, "differing": differing}
 
 
@@ -102,7 +102,7 @@ def drive(one: Planner, two: Planner, steps: int, samples: int) -> dict[str, Any
 def difference(one: Planner, future: Future[Plan], observation: Observation, options: PlanOptions) -> dict[str, Any]:
     """What of a plan to come differs from one card's fresh one, and which of the two is the odd one; {} where nothing."""
     got, want = future.result(), one.plan(observation, options)
-    if same(got, want):
+    if same_bits(got, want):
         return {}
     again = one.plan(observation, options), one.plan(observation, options, drafts=False)
     return {"parts": parts(got, want)} | odd_one(got, want, *again)

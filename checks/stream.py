@@ -34,7 +34,7 @@ from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Plan
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.stream import Stream
-from alpamayo_r1.testing import StandIn, random_model, random_observation, size_config
+from alpamayo_r1.testing import StandIn, random_model, random_observation, same_bits, size_config
 
 TINY, SMALL = ROOT / "tests/golden/checkpoint", ROOT / "src/alpamayo_r1/assets/small"
 MODELS = {
@@ -75,11 +75,6 @@ def seen(moment: int, size: tuple[int, int], cameras: tuple[str, ...] = CAMERAS,
     return Observation(torch.stack(frames), cameras, random_observation(0, 4, 4).history, 100_000 * moment)
 
 
-def same(got: Plan, want: Plan) -> bool:
-    """Whether two plans are the same to the bit."""
-    return got.tokens == want.tokens and all(torch.equal(getattr(got, name), getattr(want, name)) for name in ("actions", "xyz", "rot"))
-
-
 def parts(got: Plan, want: Plan) -> dict[str, Any]:
     """What of two plans differs: the first word of each row that does, and the largest distance of actions."""
     words = [next((i for i, (a, b) in enumerate(zip(*rows, strict=False)) if a != b), None) for rows in zip(got.tokens, want.tokens)]
@@ -113,10 +108,10 @@ def apart(got: Keys, want: Keys) -> dict[str, int] | None:
 def odd_one(got: Plan, want: Plan, again: Plan, plain: Plan) -> dict[str, bool]:
     """Whether the stream's plan and the fresh one are what the same plan gives again, and read word by word."""
     return {
-        "stream_again": same(got, again),
-        "fresh_again": same(want, again),
-        "stream_without_drafts": same(got, plain),
-        "fresh_without_drafts": same(want, plain),
+        "stream_again": same_bits(got, again),
+        "fresh_again": same_bits(want, again),
+        "stream_without_drafts": same_bits(got, plain),
+        "fresh_without_drafts": same_bits(want, plain),
     }
 
 
@@ -158,7 +153,7 @@ def drive(planner: Planner, steps: int, samples: int) -> dict[str, Any]:
         for part, ours, plain in (("behind", behind, kept(planner, early)), ("ahead", ahead, ahead and kept(planner, 0, early))):
             if where := apart(ours, plain):
                 keys.append({"step": n, "part": part, **where})
-        if not same(got, want):
+        if not same_bits(got, want):
             again = planner.plan(observation, options, seed=seed), planner.plan(observation, options, seed=seed, drafts=False)
             differing.append({"step": n, "reused": str(stream.reused), "parts": parts(got, want)} | odd_one(got, want, *again))
     found = {"steps": steps, "differing": differing, "keys": keys}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.types import CAMERAS, Observation, Trajectory
+from alpamayo_r1.planner import Planner, load
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
@@ -48,3 +49,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the release's files beside the repository (../shared); they may not be committed")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def one() -> Planner:
+    """The recorded model on one device."""
+    return Planner.of(*load_checkpoint(GOLDEN / "checkpoint", dtype=torch.float32), fast=True)
+
+
+@pytest.fixture(scope="module")
+def two() -> Planner:
+    """The recorded model on two: one reads, the other speaks."""
+    return load(GOLDEN / "checkpoint", device="cpu,cpu")

@@ -32,7 +32,7 @@ from alpamayo_r1.core.family import R1, Family
 from alpamayo_r1.core.hub import SMALL
 from alpamayo_r1.core.precision import precision_named
 from alpamayo_r1.core.quantised import quantised_by_rows
-from alpamayo_r1.core.types import CAMERAS, FRAMES, H, Observation, Trajectory
+from alpamayo_r1.core.types import CAMERAS, FRAMES, H, Observation, Plan, Trajectory
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import special
 from alpamayo_r1.train.presets import write_skeleton
@@ -171,3 +171,8 @@ def words(tokens: int) -> str:
     if tokens < 3:
         raise ValueError(f"tokens is {tokens}, expected at least 3: a word and the two tokens that end reasoning")
     return " go" * (tokens - 2)
+
+
+def same_bits(got: Plan, want: Plan) -> bool:
+    """Whether two plans say the same tokens and have the same actions and paths, to the bit."""
+    return got.tokens == want.tokens and all(torch.equal(getattr(got, name), getattr(want, name)) for name in ("actions", "xyz", "rot"))

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alpamayo_r1.core.checkpoint import READS, SPEAKS, load_checkpoint
+from alpamayo_r1.core.checkpoint import READS, SPEAKS
 from alpamayo_r1.engine import pair
-from alpamayo_r1.planner import Planner, load
+from alpamayo_r1.planner import load
+from alpamayo_r1.testing import same_bits
 from conftest import GOLDEN
 from support.drive import seen
 from support.golden15 import GOLDEN15
@@ -21,39 +22,25 @@ CHECKPOINT = GOLDEN / "checkpoint"
 OPTIONS = {"samples": 2, "seed": 42, "max_tokens": 5, "steps": 2}
 
 
-@pytest.fixture(scope="module")
-def one():
-    return Planner.of(*load_checkpoint(CHECKPOINT, dtype=torch.float32), fast=True)
-
-
-@pytest.fixture(scope="module")
-def two():
-    return load(CHECKPOINT, device="cpu,cpu")
-
-
-def equal(got, want):
-    return got.tokens == want.tokens and all(torch.equal(getattr(got, name), getattr(want, name)) for name in ("xyz", "rot", "actions"))
-
-
 def test_plans_are_those_of_one_device(one, two):
     for observation in (seen(0), seen(1)):
-        assert equal(two.plan(observation, **OPTIONS), one.plan(observation, **OPTIONS))
+        assert same_bits(two.plan(observation, **OPTIONS), one.plan(observation, **OPTIONS))
     changes = OPTIONS | {"samples": 3, "max_tokens": 9}
-    assert equal(two.plan(seen(2, size=(64, 64)), **changes), one.plan(seen(2, size=(64, 64)), **changes))
+    assert same_bits(two.plan(seen(2, size=(64, 64)), **changes), one.plan(seen(2, size=(64, 64)), **changes))
 
 
 def test_many_scenes_and_prepared_prompts_too(one, two):
     scenes = [seen(0), seen(3)]
-    assert all(map(equal, two.plans(scenes, **OPTIONS), one.plans(scenes, **OPTIONS)))
+    assert all(map(same_bits, two.plans(scenes, **OPTIONS), one.plans(scenes, **OPTIONS)))
 
 
 def test_guided_plans_and_questions_too():
     one, two = (load(GOLDEN15 / "checkpoint", device=device, fast=True) for device in ("cpu", "cpu,cpu"))
     scene, text, few = seen_by((0, 1, 2, 6), 4), "Turn left in 30m", {"seed": 1, "max_tokens": 4}
     for changes in ({"navigation": text, "guidance": 1.5}, {"navigation": None}):
-        assert equal(*(planner.plan(scene, samples=2, steps=2, **few, **changes) for planner in (one, two)))
+        assert same_bits(*(planner.plan(scene, samples=2, steps=2, **few, **changes) for planner in (one, two)))
     several = [planner.plan(scene, samples=1, steps=2, navigation=[text, None], **few) for planner in (one, two)]
-    assert all(map(equal, *several))
+    assert all(map(same_bits, *several))
     asked = [planner.ask(scene, ["Describe the scene.", "Why?"], **few) for planner in (one, two)]
     assert [[one.answers for one in answers] for answers in asked[:1]] == [[one.answers for one in answers] for answers in asked[1:]]
 
@@ -80,7 +67,7 @@ def test_what_is_broken_on_purpose_is_seen(one, two, monkeypatch, broken):
 
     monkeypatch.setattr(pair.Travelling, "logits", wrong)
     two.engine.arena = None
-    assert not equal(two.plan(seen(0), **OPTIONS), one.plan(seen(0), **OPTIONS))
+    assert not same_bits(two.plan(seen(0), **OPTIONS), one.plan(seen(0), **OPTIONS))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import torch
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.engine.pair import FarReader
-from alpamayo_r1.planner import Planner, load
+from alpamayo_r1.planner import Planner
 from alpamayo_r1.stream.flight import AT_ONCE
+from alpamayo_r1.testing import same_bits
 from conftest import GOLDEN
 from support.drive import T0_US, picture, seen
 
@@ -28,36 +29,22 @@ DRIVE = [seen(0), seen(1), seen(2), seen(2), seen(1, stale=1), seen(9, size=(64,
 
 
 @pytest.fixture(scope="module")
-def one():
-    return Planner.of(*load_checkpoint(CHECKPOINT, dtype=torch.float32), fast=True)
-
-
-@pytest.fixture(scope="module")
-def two():
-    return load(CHECKPOINT, device="cpu,cpu")
-
-
-@pytest.fixture(scope="module")
 def fresh(one):
     return [one.plan(observation, **OPTIONS) for observation in DRIVE]
-
-
-def equal(got, want):
-    return got.tokens == want.tokens and all(torch.equal(getattr(got, name), getattr(want, name)) for name in ("xyz", "rot", "actions"))
 
 
 @pytest.mark.parametrize("devices", ["one", "two"])
 def test_submitted_steps_are_fresh_plans(one, two, fresh, devices):
     stream = {"one": one, "two": two}[devices].stream(**OPTIONS)
     coming = [stream.submit(observation) for observation in DRIVE]
-    assert all(equal(future.result(), want) for future, want in zip(coming, fresh, strict=True))
-    assert stream.steps == len(DRIVE) and equal(stream.step(DRIVE[0]), fresh[0])
+    assert all(same_bits(future.result(), want) for future, want in zip(coming, fresh, strict=True))
+    assert stream.steps == len(DRIVE) and same_bits(stream.step(DRIVE[0]), fresh[0])
 
 
 def test_steps_of_two_devices_are_fresh_plans_and_read_ahead_by_themselves(two, fresh):
     stream, tokens = two.stream(**OPTIONS), []
     for observation, want in zip(DRIVE, fresh, strict=True):
-        assert equal(stream.step(observation), want)
+        assert same_bits(stream.step(observation), want)
         tokens.append(stream.reused.tokens)
         assert stream.read_ahead() == 0
     assert tokens[2] >= 16 and not any(tokens[:2] + tokens[3:])
@@ -68,7 +55,7 @@ def test_the_specification_takes_steps_too(fresh):
     stream = planner.stream(**OPTIONS)
     coming = [stream.submit(observation) for observation in DRIVE[:3]]
     plans = [future.result() for future in coming]
-    assert all(equal(plan, planner.plan(observation, **OPTIONS)) for plan, observation in zip(plans, DRIVE, strict=False))
+    assert all(same_bits(plan, planner.plan(observation, **OPTIONS)) for plan, observation in zip(plans, DRIVE, strict=False))
 
 
 def test_pictures_are_the_callers_again(two, fresh):
@@ -81,7 +68,7 @@ def test_pictures_are_the_callers_again(two, fresh):
         for pixels in buffer.values():
             pixels.zero_()
     assert torch.equal(stream.observation.frames, seen(4).frames)
-    assert equal(coming[-1].result(), two.plan(seen(4), **OPTIONS)) and equal(coming[3].result(), two.plan(seen(3), **OPTIONS))
+    assert same_bits(coming[-1].result(), two.plan(seen(4), **OPTIONS)) and same_bits(coming[3].result(), two.plan(seen(3), **OPTIONS))
 
 
 @pytest.fixture
@@ -110,7 +97,7 @@ def test_the_next_step_is_read_while_the_last_is_spoken_about(two, fresh, held, 
         time.sleep(0.01)
     assert began == [False, False] and not first.done() and not second.done()
     go.set()
-    assert equal(first.result(), fresh[0]) and equal(second.result(), fresh[1])
+    assert same_bits(first.result(), fresh[0]) and same_bits(second.result(), fresh[1])
 
 
 def test_a_third_step_waits(two, fresh, held):
@@ -125,15 +112,15 @@ def test_a_third_step_waits(two, fresh, held):
         assert not third.done()
         go.set()
         coming.append(third.result())
-    assert all(equal(future.result(), want) for future, want in zip(coming, fresh, strict=False))
+    assert all(same_bits(future.result(), want) for future, want in zip(coming, fresh, strict=False))
 
 
 def test_a_plan_asked_for_between_steps_waits_its_turn(two, fresh):
     stream = two.stream(**OPTIONS)
     coming = [stream.submit(observation) for observation in DRIVE[:2]]
-    assert equal(two.plan(DRIVE[3], **OPTIONS), fresh[3])
+    assert same_bits(two.plan(DRIVE[3], **OPTIONS), fresh[3])
     coming.append(stream.submit(DRIVE[2]))
-    assert all(equal(future.result(), want) for future, want in zip(coming, fresh, strict=False))
+    assert all(same_bits(future.result(), want) for future, want in zip(coming, fresh, strict=False))
 
 
 @pytest.mark.parametrize("where", ["taking", "reading", "speaking"])
@@ -157,15 +144,15 @@ def test_a_failing_step_fails_alone(two, fresh, monkeypatch, where):
     with pytest.raises((ValueError, RuntimeError), match="history" if name is None else "out of luck"):
         coming[1].result()
     for i in (0, 2, 3):
-        assert equal(coming[i].result(), fresh[i]), i
-    assert equal(stream.step(DRIVE[4]), fresh[4])
+        assert same_bits(coming[i].result(), fresh[i]), i
+    assert same_bits(stream.step(DRIVE[4]), fresh[4])
 
 
 def test_fresh_draws_follow_the_order_of_steps(two):
     stream = two.stream(**OPTIONS, draws="fresh")
     coming = [stream.submit(DRIVE[n]) for n in range(3)]
     for n, future in enumerate(coming):
-        assert equal(future.result(), two.plan(DRIVE[n], **(OPTIONS | {"seed": 42 + n})))
+        assert same_bits(future.result(), two.plan(DRIVE[n], **(OPTIONS | {"seed": 42 + n})))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- a long drive
@@ -198,7 +185,7 @@ def test_two_hundred_steps_are_fresh_plans(one, two, plans, devices):
         key, observation, plan = coming.popleft()
         if key not in plans:
             plans[key] = one.plan(observation, **SHORT)
-        assert equal(plan.result() if devices == "two" else plan, plans[key]), key
+        assert same_bits(plan.result() if devices == "two" else plan, plans[key]), key
 
     reused = [0, 0]
     for n, (moment, stale, size) in enumerate(long_drive(200)):

@@ -479,6 +479,13 @@ def go_on(losses: FlowLosses, resume: Path, first_seed: int) -> tuple[int, int]:
     return step, next_seed
 
 
+def minutes_left(out: Path, minutes: float) -> float:
+    """What is left of so many minutes of a run in a folder after those of an earlier call that was cut off."""
+    if not (out / "state.pt").is_file():
+        return minutes
+    return minutes - json.loads((out / "run.json").read_text(encoding="utf-8"))["seconds"] / 60
+
+
 def finish(
     out: Path, losses: FlowLosses, config: TrainConfig, stream: StreamConfig, step: int, seed: int, seconds: float, group: Group
 ) -> None:

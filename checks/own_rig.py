@@ -1,6 +1,7 @@
 """What another car's cameras and poses cost: the small model on the same scenes through the nominal rig, another rig, and each loss alone.
 
-    python checks/own_rig.py --scenes 64 --out own_rig.json
+    python checks/own_rig.py --scenes 64 --out own_rig.json          # what is lost: each loss alone
+    python checks/own_rig.py --scenes 64 --apart                     # which difference of the other rig costs how much
 
 Scenes nobody trained on (seeds from 960,000), at t0 = 5.1 s: minADE over 6 samples, ADE of the first, the share of right decisions, and
 the multiple of the nominal rig's. Pictures of the other rig are rendered through its own lenses, and re-rendered by rig.views.
@@ -18,6 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +53,9 @@ TOGETHER = 16
 """Scenes planned at once."""
 
 Rig = Mapping[str, Calibration]
-LATEST = 3
-"""Frames before the usual four: what a late camera shows instead."""
 
-SHOTS: dict[Calibration, torch.Tensor] = {}
-"""Camera -> its pictures of all scenes."""
+SHOTS: dict[tuple[Calibration, int], torch.Tensor] = {}
+"""Camera and step -> its pictures of all scenes."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,32 @@ def variants() -> list[Variant]:
     ]
 
 
+def apart() -> list[Variant]:
+    """The other rig's differences one at a time, re-rendered by rig.views in all but the fourth."""
+    rig, near = other(), {n: resized(c, 640, 360) for n, c in RIG.items()}
+    names = dict(zip(CAMERAS, ("left", "front", "right", "tele")))
+    homed = {own: replace(rig[own], position=RIG[n].position) for n, own in names.items()}
+    placed = {n: replace(near[n], position=rig[own].position) for n, own in names.items()}
+    higher = raised(near, 0.15)
+    back = {n: replace(c, position=(c.position[0] - 0.15, *c.position[1:])) for n, c in near.items()}
+    return [
+        Variant("nominal cameras, re-rendered", near, near),
+        Variant("its lenses at nominal places", homed, homed),
+        Variant("nominal lenses at its places", placed, placed),
+        Variant("the same, taken for nominal ones", placed, near),
+        Variant("nominal cameras 0.15 m higher", higher, higher),
+        Variant("nominal cameras 0.15 m back", back, back),
+        Variant("the other car, clean poses", rig, rig),
+    ]
+
+
 def pictures(scene: SceneBatch, variant: Variant | None) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Frames u8 [B, C, 4, 3, h, w] of all scenes and the names of their cameras."""
     if variant is None:
         steps = T0_STEP + torch.arange(1 - FRAMES, 1).float().expand(len(scene.seeds), -1)
         return render_at(scene, steps, width=SEEN[0], height=SEEN[1]).cpu(), CAMERAS
-    first = LATEST - round(variant.late / DT)
-    shots = {name: shot(scene, name, camera)[:, first : first + FRAMES] for name, camera in variant.real.items()}
+    steps = [T0_STEP - round(variant.late / DT) - age for age in reversed(range(FRAMES))]
+    shots = {n: torch.stack([shot(scene, n, camera, step) for step in steps], 1) for n, camera in variant.real.items()}
     found = {name: view_of(resized(RIG[name], *SEEN), variant.said, variant.road).to(_head.DEVICE) for name in CAMERAS}
     kept = {name: view for name, view in found.items() if view.coverage >= 0.5}
     views = []
@@ -129,13 +148,13 @@ def pictures(scene: SceneBatch, variant: Variant | None) -> tuple[torch.Tensor, 
     return torch.stack(views), tuple(kept)
 
 
-def shot(scene: SceneBatch, name: str, camera: Calibration) -> torch.Tensor:
-    """A real camera's pictures u8 [B, LATEST + 4, 3, h, w] up to t0, made once for all variants that have it."""
-    if camera not in SHOTS:
-        steps = T0_STEP + torch.arange(1 - FRAMES - LATEST, 1).float().expand(len(scene.seeds), -1)
-        size = {"width": camera.lens.width, "height": camera.lens.height}
-        SHOTS[camera] = render_at(scene, steps, cameras=[name], rig={name: camera}, **size)[:, 0].cpu()
-    return SHOTS[camera]
+def shot(scene: SceneBatch, name: str, camera: Calibration, step: int) -> torch.Tensor:
+    """A real camera's pictures u8 [B, 3, h, w] at a step, made once for all variants that have it."""
+    if (camera, step) not in SHOTS:
+        steps, lens = torch.full((len(scene.seeds), 1), float(step)), camera.lens
+        made = render_at(scene, steps, cameras=[name], rig={name: camera}, width=lens.width, height=lens.height)
+        SHOTS[camera, step] = made[:, 0, 0].cpu()
+    return SHOTS[camera, step]
 
 
 def history(scene: SceneBatch, row: int, how: str) -> Trajectory:
@@ -174,8 +193,8 @@ def history(scene: SceneBatch, row: int, how: str) -> Trajectory:
     return path
 
 
-def score(planner: Planner, scene: SceneBatch, variant: Variant | None, options: PlanOptions) -> dict[str, float]:
-    """Means over the scenes whose history the gate lets pass, and how many it refused."""
+def score(planner: Planner, scene: SceneBatch, variant: Variant | None, options: PlanOptions) -> dict[str, Any]:
+    """Means over the scenes whose history the gate lets pass, how many it refused; scenes: seed -> family, minADE, right decisions."""
     future = paths(scene.to("cpu"), torch.full((len(scene.seeds),), T0_STEP)).future_xyz
     meant = labels(scene.to("cpu"), T0_STEP)
     frames, cameras = pictures(scene, variant)
@@ -196,10 +215,12 @@ def score(planner: Planner, scene: SceneBatch, variant: Variant | None, options:
             meanings = [classify(text) for text in plan.reasoning]
             right.append(sum(m is not None and m[0] == meant[row].decision for m in meanings) / len(meanings))
     refused = len(scene.seeds) - len(seen)
-    return {"min_ade": float(np.mean(best)), "ade": float(np.mean(first)), "decisions": float(np.mean(right)), "refused": refused}
+    means = {"min_ade": float(np.mean(best)), "ade": float(np.mean(first)), "decisions": float(np.mean(right)), "refused": refused}
+    each = {int(scene.seeds[row]): [scene.family[row], round(b, 3), round(r, 3)] for row, b, r in zip(few, best, right)}
+    return means | {"scenes": each}
 
 
-def figure(rows: Mapping[str, Mapping[str, float]], file: Path) -> None:
+def figure(rows: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """Bars: minADE of every loss as a multiple of the nominal rig's."""
     from alpamayo_r1.draw import style
 
@@ -223,6 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=64)
     parser.add_argument("--only", help="only variants whose name holds this")
+    parser.add_argument("--apart", action="store_true", help="the differences of the other rig one at a time")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     parser.add_argument("--figure", type=Path, help="PNG file of bars")
     given = parser.parse_args()
@@ -233,9 +255,9 @@ def main() -> None:
     options = PlanOptions(samples=6, seed=42, max_tokens=32)
     scene = simulate(range(FIRST, FIRST + given.scenes), seconds=12.0).to(_head.DEVICE)
     began = time.perf_counter()
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     print(f"{'':<36}{'minADE m':>9}{'x':>6}{'ADE m':>8}{'x':>6}{'decisions':>11}{'refused':>9}", flush=True)
-    for variant in [None, *(v for v in variants() if not given.only or given.only in v.name)]:
+    for variant in [None, *(v for v in (apart() if given.apart else variants()) if not given.only or given.only in v.name)]:
         name = "nominal rig" if variant is None else variant.name
         row = rows[name] = score(planner, scene, variant, options)
         base = rows["nominal rig"]

@@ -36,7 +36,7 @@ from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.prompt import build_prompt
 from alpamayo_r1.core.quantised import Kind, Quantised, Scheme, quantise, quantised_by_rows
 from alpamayo_r1.core.vla import VLA
-from alpamayo_r1.engine.ops import quantised
+from alpamayo_r1.engine.ops import eight, quantised
 from alpamayo_r1.engine.ops.quantised import Cut
 from alpamayo_r1.planner import Planner
 from bench.sweep import replay_us
@@ -207,9 +207,9 @@ def many_rows() -> dict[str, Any]:
             for kind, weight in weights.items():
                 row[f"{kind} made"] = graph_us(lambda x=x, w=weight: quantised.many(x, w))
                 if m <= 1024:
-                    before, quantised.FEW = quantised.FEW, 1024
+                    before, eight.FEW = eight.FEW, 1024
                     row[f"{kind} codes"] = graph_us(lambda x=x, w=weight: quantised.linear(x, w, final=True))
-                    quantised.FEW = before
+                    eight.FEW = before
             found[f"{m} x {n} x {k}"] = row
             say(f"{m} x {n} x {k}: " + ", ".join(f"{name} {us:.0f}" for name, us in row.items()) + " us")
     return found

@@ -26,7 +26,7 @@ from alpamayo_r1.core.precision import PARTS, PRECISIONS
 from alpamayo_r1.core.quantised import Kind, Scheme, quantise, storable
 from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.vla import VLA
-from alpamayo_r1.engine.ops.quantised import quantise_rows
+from alpamayo_r1.engine.ops.eight import quantise_rows
 from alpamayo_r1.train.loop import make_layout
 from alpamayo_r1.train.validate import judge, read_scenes, show_scenes
 from alpamayo_r1.world.families import T0_STEP
@@ -84,8 +84,7 @@ def inputs_in_8_bits(decoder: str, least: int = 64) -> Change:
         x = given[0]
         if x.shape[-2] < least:
             return given
-        codes, scale = quantise_rows(x.flatten(0, -2))
-        return ((codes.float() * scale).view(x.shape),)
+        return (quantise_rows(x.flatten(0, -2)).numbers().view(x.shape),)
 
     def change(model: VLA) -> None:
         for layer in cast(nn.Module, getattr(model, decoder)).modules():
@@ -233,8 +232,7 @@ def layers() -> dict[str, Any]:
                 made = quantise(w, scheme).dequantised(torch.float32)
                 line[name] = errors(x, made, exact)
                 if name == "e4m3":
-                    codes, scale = quantise_rows(x)
-                    line["e4m3, inputs too"] = errors(codes.float() * scale, made, exact)
+                    line["e4m3, inputs too"] = errors(quantise_rows(x).numbers(), made, exact)
                     whole = x.abs().max() / 448
                     line["e4m3, inputs too, one scale"] = errors((x / whole).to(torch.float8_e4m3fn).float() * whole, made, exact)
             found[f"{label}, {inputs}"] = line

@@ -48,7 +48,7 @@ def card(monkeypatch):
 
     def of(gigabytes: float, fp8: bool = True) -> torch.device:
         monkeypatch.setattr(planner, "free_bytes", lambda device: gigabytes * 1e9)
-        monkeypatch.setattr("alpamayo_r1.engine.ops.quantised.has_fp8_products", lambda device: fp8)
+        monkeypatch.setattr("alpamayo_r1.engine.ops.eight.has_fp8_products", lambda device: fp8)
         return torch.device("cuda")
 
     return of

@@ -299,7 +299,7 @@ def chosen(
     """
     if device.type == "cpu" or find_spec("alpamayo_r1.engine") is None:
         return stored or (None if name in (None, "auto") else PRECISIONS[name])
-    from alpamayo_r1.engine.ops.quantised import has_fp8_products
+    from alpamayo_r1.engine.ops.eight import has_fp8_products
     from alpamayo_r1.engine.room import most_samples, said_to_fit, what_fits
 
     tokens, free = PlanOptions.max_tokens, free_bytes(device)

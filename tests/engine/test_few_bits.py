@@ -7,7 +7,7 @@ from alpamayo_r1 import testing
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.quantised import Quantised, QuantisedLinear
-from alpamayo_r1.engine.ops import quantised
+from alpamayo_r1.engine.ops import eight, products, quantised
 from alpamayo_r1.engine.weights import fuse, fuse_stack
 from alpamayo_r1.planner import Planner
 
@@ -29,6 +29,42 @@ def test_engine_and_specification_plan_alike(checkpoint, precision):
     assert (fast.xyz - slow.xyz).abs().max() < 1e-3
     whole, _ = load_checkpoint(checkpoint, dtype=torch.float32)
     assert not torch.equal(Planner.of(whole, vocabulary, False).plan(OBSERVATION, samples=2, seed=1, max_tokens=6).actions, slow.actions)
+
+
+def test_norms_and_swiglu_make_the_8_bits_that_products_read(checkpoint, monkeypatch):
+    model, vocabulary = load_checkpoint(checkpoint, dtype=torch.bfloat16, precision=PRECISIONS["fp8"])
+
+    def planned() -> torch.Tensor:
+        return Planner.of(model, vocabulary, True).plan(OBSERVATION, samples=2, seed=1, max_tokens=4).actions
+
+    def eight_where_many(x, weight, words):
+        return isinstance(weight, Quantised) and len(x) > 8 and not words
+
+    alone = quantised._by_rows
+    plain = planned()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            quantised, "_by_rows", lambda x, w, words: quantised.many(eight.quantise_rows(x), w) if len(x) > 8 else alone(x, w, words)
+        )
+        by_products = planned()
+    made = []
+    for name in ("rms_norm_eight", "add_rms_norm_eight", "swiglu_eight"):
+        function = getattr(eight, name)
+        for module in (eight, products):
+            patch_counted(monkeypatch, module, name, function, made)
+    for module in (eight, products, quantised):
+        monkeypatch.setattr(module, "reads_eight", eight_where_many)
+    monkeypatch.setattr(
+        quantised, "_by_rows", lambda x, w, words: quantised.many(eight.quantise_rows(x), w) if len(x) > 8 else alone(x, w, words)
+    )
+    assert torch.equal(planned(), by_products) and not torch.equal(plain, by_products)
+    assert set(made) == {"rms_norm_eight", "add_rms_norm_eight", "swiglu_eight"}
+
+
+def patch_counted(monkeypatch, module, name, function, made):
+    """Has calls of a function by its name in a module noted."""
+    if hasattr(module, name):
+        monkeypatch.setattr(module, name, lambda *given: made.append(name) or function(*given))
 
 
 def test_fused_weights_are_stored_once_and_fused_twice_the_same(checkpoint):
@@ -71,7 +107,7 @@ def test_cuts_of_words_follow_no_number_of_rows(monkeypatch):
 
 def test_rows_in_8_bits_keep_their_largest_number():
     x = torch.tensor([[1.0, -3.5, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
-    codes, scale = quantised.quantise_rows(x)
-    assert (codes.float() * scale - x).abs().max() <= 3.5 * 2**-4
-    assert codes[0, 1].float() == -448
-    assert not codes[1].float().any()
+    made = eight.quantise_rows(x)
+    assert (made.numbers() - x).abs().max() <= 3.5 * 2**-4
+    assert made.codes[0, 1].float() == -448
+    assert not made.codes[1].float().any()

@@ -20,14 +20,16 @@ from alpamayo_r1.engine.arena import MLP_ROWS, Buffers
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.ops import (
     Context,
+    Rows,
     Weight,
     action_features,
-    add_rms_norm,
+    add_rms_norm_for,
     attend,
     linear,
     linear_into,
     pick_rows,
     rms_norm,
+    rms_norm_for,
     rope_write,
     row_dots,
     swiglu_linear,
@@ -156,13 +158,13 @@ def first_logits(model: Model, last: torch.Tensor) -> torch.Tensor:
     return linear(last, model.head, final=True)[0]
 
 
-def mlp(layer: LayerWeights, normed: torch.Tensor, words: bool = False) -> torch.Tensor:
+def mlp(layer: LayerWeights, normed: Rows, words: bool = False) -> torch.Tensor:
     """One layer's MLP -> parts [P, M, hidden]; of many rows some at a time, since what is between is six times as wide."""
     if len(normed) <= MLP_ROWS:
-        return linear(swiglu_linear(normed, layer.gate_up, words=words), layer.down, words=words)
-    out = torch.empty_like(normed)
+        return linear(swiglu_linear(normed, layer.gate_up, then=layer.down, words=words), layer.down, words=words)
+    out = torch.empty(len(normed), len(layer.down), device=layer.mlp_norm.device, dtype=normed.dtype)
     for some, into in zip(normed.split(MLP_ROWS), out.split(MLP_ROWS), strict=True):
-        linear_into(swiglu_linear(some, layer.gate_up), layer.down, into)
+        linear_into(swiglu_linear(some, layer.gate_up, then=layer.down), layer.down, into)
     return out[None]
 
 
@@ -178,13 +180,16 @@ class Own:
 
 def run_layers(stack: Stack, x: torch.Tensor, rope, own: Own, buffers: Buffers) -> torch.Tensor:
     """Tokens x [N, hidden] (changed in place) through all layers over prompt and suffix -> final norm [N, hidden]."""
-    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    words = own.words
+    normed = rms_norm_for(stack.layers[0].qkv, x, stack.layers[0].input_norm, stack.eps, words=words)
     for i, layer in enumerate(stack.layers):
-        qkv = linear(normed, layer.qkv, words=own.words)
+        qkv = linear(normed, layer.qkv, words=words)
         q = rope_write(qkv, layer.head_norms, rope, own.at, buffers.suffix[i], own.start, stack.heads)
-        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], own.visible, causal=own.words), stack.heads)
-        normed = add_rms_norm(x, linear(out, layer.out, words=own.words), layer.mlp_norm, stack.eps)
-        normed = add_rms_norm(x, mlp(layer, normed, own.words), stack.norm_after(i), stack.eps)
+        out = attend(q, Context(buffers.prefix[i], buffers.prompt, buffers.suffix[i], own.visible, causal=words), stack.heads)
+        normed = add_rms_norm_for(layer.gate_up, x, linear(out, layer.out, words=words), layer.mlp_norm, stack.eps, words=words)
+        norm, then = stack.after(i)
+        normed = add_rms_norm_for(then, x, mlp(layer, normed, words), norm, stack.eps, words=words)
+    assert isinstance(normed, torch.Tensor)
     return normed
 
 

@@ -14,13 +14,7 @@ from alpamayo_r1.engine.arena import Buffers
 from alpamayo_r1.engine.forward import Model, first_logits, mlp
 from alpamayo_r1.engine.graphs import Run, at_once
 from alpamayo_r1.engine.memory import Known, early, scene_cache
-from alpamayo_r1.engine.ops import (
-    add_rms_norm,
-    linear,
-    pick_rows,
-    rms_norm,
-    rope_write,
-)
+from alpamayo_r1.engine.ops import Rows, add_rms_norm_for, linear, pick_rows, rms_norm_for, rope_write
 from alpamayo_r1.engine.ops.launch import sent
 from alpamayo_r1.engine.vendor import attention, attention_by_rows, masked_attention
 
@@ -103,13 +97,13 @@ class Part:
 def read_early(model: Model, prompt: Prompt, images: Sequence[torch.Tensor], cache: Sequence[KV]) -> None:
     """Reads a prompt's first tokens into a cache of as many, per layer [1, Hkv, n, d]. images: at least those that stand in them."""
     stack, part = model.text, Part.of(model, prompt, 0, cache[0][0].shape[2], images[0])
-    normed = rms_norm(part.x, stack.layers[0].input_norm, stack.eps)
+    normed = rms_norm_for(stack.layers[0].qkv, part.x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads)
         if i + 1 == len(stack.layers):
             return  # keys and values are all that is used of the last layer
         out = attention(q.transpose(0, 1)[None], *cache[i], causal=True).transpose(1, 2).flatten(2)[0]
-        normed = add_rms_norm(part.x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        normed = add_rms_norm_for(layer.gate_up, part.x, linear(out, layer.out), layer.mlp_norm, stack.eps)
         normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
 
 
@@ -122,7 +116,7 @@ def read_rest(
     """
     stack, part = model.text, Part.of(model, prompt, start, len(prompt), images[0])
     every = part.x.new_zeros(len(prompt) if start and part.x.is_cuda else 0, stack.heads.queries, stack.heads.width)
-    normed = rms_norm(part.x, stack.layers[0].input_norm, stack.eps)
+    normed = rms_norm_for(stack.layers[0].qkv, part.x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
         q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads)
         done()
@@ -136,20 +130,21 @@ def read_rest(
         by_rows = not (last or q.is_cuda)
         out = attention_by_rows(queries, *cache[i]) if by_rows else attention(queries, *cache[i], causal=not last)
         out = out.transpose(1, 2).flatten(2)[0]
-        normed = add_rms_norm(part.x, linear(out[-len(part.x) :], layer.out), layer.mlp_norm, stack.eps)
+        normed = add_rms_norm_for(layer.gate_up, part.x, linear(out[-len(part.x) :], layer.out), layer.mlp_norm, stack.eps)
         normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
+    assert isinstance(normed, torch.Tensor)
     return normed[-1:]
 
 
-def after_mlp(model: Model, i: int, part: Part, normed: torch.Tensor, deep: torch.Tensor | None) -> torch.Tensor:
+def after_mlp(model: Model, i: int, part: Part, normed: Rows, deep: torch.Tensor | None) -> Rows:
     """Layer i's MLP on a part of a prompt, then DeepStack features where there are some for it: what the next layer reads."""
     stack = model.text
-    delta = mlp(stack.layers[i], normed)
+    delta, (norm, then) = mlp(stack.layers[i], normed), stack.after(i)
     if deep is None:
-        return add_rms_norm(part.x, delta, stack.norm_after(i), stack.eps)
+        return add_rms_norm_for(then, part.x, delta, norm, stack.eps)
     part.x.add_(delta[0])
     part.deepen(deep)
-    return rms_norm(part.x, stack.norm_after(i), stack.eps)
+    return rms_norm_for(then, part.x, norm, stack.eps)
 
 
 def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: int) -> torch.Tensor:
@@ -160,7 +155,7 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
     slot = torch.full((1,), n, device=vla.device)
     allowed = torch.ones(len(at), len(prompt), dtype=torch.bool, device=vla.device).tril(n).repeat(stack.heads.group, 1)
     x = pick_rows(model.embedding, prompt.ids[n:].to(vla.device))
-    normed = rms_norm(x, stack.layers[0].input_norm, stack.eps)
+    normed = rms_norm_for(stack.layers[0].qkv, x, stack.layers[0].input_norm, stack.eps, words=True)
     for i, layer in enumerate(stack.layers):
         cache = scene_cache(buffers.prefix[i], scene, len(prompt))
         for into, keys in zip(cache, known.kv[i], strict=True):
@@ -169,6 +164,8 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
         groups = q.unflatten(1, (stack.heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2)  # (Hkv, G n, d): a key head's queries together
         out = masked_attention(groups[None], *cache, allowed)[0]
         out = out.unflatten(1, (stack.heads.group, -1)).permute(2, 0, 1, 3).flatten(1)
-        normed = add_rms_norm(x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps)
-        normed = add_rms_norm(x, mlp(layer, normed, words=True), stack.norm_after(i), stack.eps)
+        normed = add_rms_norm_for(layer.gate_up, x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps, words=True)
+        norm, then = stack.after(i)
+        normed = add_rms_norm_for(then, x, mlp(layer, normed, words=True), norm, stack.eps, words=True)
+    assert isinstance(normed, torch.Tensor)
     return first_logits(model, normed[-1:])

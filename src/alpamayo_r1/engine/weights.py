@@ -41,9 +41,11 @@ class Stack:
     heads: Heads
     eps: float
 
-    def norm_after(self, layer: int) -> torch.Tensor:
-        """The norm that follows layer `layer`: the next layer's, or the last."""
-        return self.layers[layer + 1].input_norm if layer + 1 < len(self.layers) else self.norm
+    def after(self, layer: int) -> tuple[torch.Tensor, Weight | None]:
+        """What follows layer `layer`: the next layer's norm and first product, or the last norm and no product of all rows."""
+        if layer + 1 == len(self.layers):
+            return self.norm, None
+        return self.layers[layer + 1].input_norm, self.layers[layer + 1].qkv
 
 
 def fuse_stack(decoder: Decoder) -> Stack:

@@ -9,14 +9,21 @@ from alpamayo_r1.engine.kernels.common import _depend, _sum_parts
 
 
 @triton.jit
+def _normed(value, weight, width, eps):
+    """A row over its root mean square, rounded, times the weight; nought beyond its width."""
+    wide = value.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide) / width + eps)
+    return weight * (wide * scale).to(value.dtype)
+
+
+@triton.jit
 def rms_norm_kernel(x, weight, out, width, eps, BLOCK: tl.constexpr, PDL: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * width
     i = tl.arange(0, BLOCK)
     w = tl.load(weight + i, mask=i < width, other=0.0)
     _depend(PDL)
-    value = tl.load(x + row + i, mask=i < width, other=0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(value * value) / width + eps)
-    tl.store(out + row + i, w * (value * scale).to(out.dtype.element_ty), mask=i < width)
+    value = tl.load(x + row + i, mask=i < width, other=0.0)
+    tl.store(out + row + i, _normed(value, w, width, eps), mask=i < width)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -28,9 +35,7 @@ def add_rms_norm_kernel(x, delta, weight, out, rows, width, eps, PARTS: tl.const
     change = _sum_parts(delta, row + i, i < width, rows * width, PARTS).to(x.dtype.element_ty)
     value = tl.load(x + row + i, mask=i < width, other=0.0) + change
     tl.store(x + row + i, value, mask=i < width)
-    value = value.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(value * value) / width + eps)
-    tl.store(out + row + i, w * (value * scale).to(out.dtype.element_ty), mask=i < width)
+    tl.store(out + row + i, _normed(value, w, width, eps), mask=i < width)
 
 
 @triton.jit

@@ -82,18 +82,6 @@ def swiglu_linear_kernel(
 
 
 @triton.jit
-def swiglu_kernel(gate_up, width, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    """gate <- silu(gate) * up in place; rows of [gate | up]."""
-    row = tl.program_id(0).to(tl.int64) * 2 * width
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    _depend(PDL)
-    gate = tl.load(gate_up + row + i, mask=i < width, other=0.0)
-    up = tl.load(gate_up + row + width + i, mask=i < width, other=0.0)
-    wide = gate.to(tl.float32)
-    tl.store(gate_up + row + i, (wide * tl.sigmoid(wide)).to(gate.dtype) * up, mask=i < width)
-
-
-@triton.jit
 def action_features_kernel(x, time, first_freqs, second_freqs, time_freqs, out, HALF: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr):
     """One waypoint: sqrt(2) [sin, cos](u f 2 pi) of its two numbers and of the time, side by side."""
     row = tl.program_id(0)

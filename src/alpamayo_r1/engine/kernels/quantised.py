@@ -206,16 +206,3 @@ def dequantise_kernel(
         values = _from_e4m3(some, kind, FAST) if KIND == 0 else _from_int8(some, kind, FAST)
         factor = tl.load(scale + (0 if KIND == 0 else start // GROUP * scale_stride) + safe).to(tl.float32)
         tl.store(out + ks[None, :], (values.to(tl.float32) * factor[:, None]).to(kind), mask=mask & (ks < k)[None, :])
-
-
-@triton.jit
-def quantise_rows_kernel(x, codes, scale, k, x_stride, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    """One row of x [M, k] as e4m3 and its scale: the largest number becomes 448."""
-    row = tl.program_id(0).to(tl.int64)
-    i = tl.arange(0, BLOCK)
-    _release(PDL)
-    _wait(PDL)
-    values = tl.load(x + row * x_stride + i, mask=i < k, other=0.0).to(tl.float32)
-    factor = tl.maximum(tl.max(tl.abs(values)), 1e-12) / 448.0
-    tl.store(codes + row * k + i, tl.clamp(values / factor, -448.0, 448.0).to(codes.dtype.element_ty), mask=i < k)
-    tl.store(scale + row, factor)

@@ -6,18 +6,23 @@ Letters: M rows (tokens) · R rows of reasoning (scenes x samples) · P parts of
 
 from alpamayo_r1.engine.ops.attention import Context, attend
 from alpamayo_r1.engine.ops.drawing import draw_tokens
+from alpamayo_r1.engine.ops.eight import EightBits, Rows, Weight, add_rms_norm_for, rms_norm_for
 from alpamayo_r1.engine.ops.norms import add_layer_norm, add_rms_norm, rms_norm
-from alpamayo_r1.engine.ops.products import Weight, action_features, linear, linear_gelu, linear_into, row_dots, swiglu, swiglu_linear
+from alpamayo_r1.engine.ops.products import action_features, linear, linear_gelu, linear_into, row_dots, swiglu_linear
 from alpamayo_r1.engine.ops.rotation import Heads, rope_write, vision_rope
+from alpamayo_r1.engine.ops.swiglu import swiglu
 from alpamayo_r1.engine.ops.table import pick_rows
 
 __all__ = [
     "Context",
+    "EightBits",
     "Heads",
+    "Rows",
     "Weight",
     "action_features",
     "add_layer_norm",
     "add_rms_norm",
+    "add_rms_norm_for",
     "attend",
     "draw_tokens",
     "linear",
@@ -25,6 +30,7 @@ __all__ = [
     "linear_into",
     "pick_rows",
     "rms_norm",
+    "rms_norm_for",
     "rope_write",
     "row_dots",
     "swiglu",

@@ -12,7 +12,9 @@ from torch import nn
 from alpamayo_r1.core.quantised import Quantised
 from alpamayo_r1.core.vla import ActionIn, Fourier
 from alpamayo_r1.engine.ops import quantised
+from alpamayo_r1.engine.ops.eight import Rows, Weight, reads_codes, reads_eight, swiglu_eight
 from alpamayo_r1.engine.ops.launch import PROGRAMS, THIN, WORDS, ceil_div, kernels, launch, on_gpu, power
+from alpamayo_r1.engine.ops.swiglu import swiglu
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,14 @@ def thin_tile(kind: str, rows: int, n: int, k: int) -> Tile:
     return Tile(rows, columns, depth, splits, 4, 4)
 
 
-Weight = torch.Tensor | Quantised
-"""What a product multiplies by: [N, K]."""
-
-
-def linear(x: torch.Tensor, weight: Weight, *, final: bool = False, words: bool = False) -> torch.Tensor:
+def linear(x: Rows, weight: Weight, *, final: bool = False, words: bool = False) -> torch.Tensor:
     """x weight^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N], fp32 if more than one.
 
-    final: one part. words: a row's bits do not depend on the other rows, up to 128 of them.
+    final: one part. words: a row's bits do not depend on the other rows, up to 128 of them. In 8 bits are rows for which `reads_eight`.
     """
     if isinstance(weight, Quantised):
         return quantised.linear(x, weight, final=final, words=words)
+    assert isinstance(x, torch.Tensor)
     cut = tile("linear", x, weight.shape[0], weight.shape[1], words)
     return _vendor(x, weight, words)[None] if cut is None else _linear(x, weight, cut, final)
 
@@ -132,19 +131,26 @@ def tiling(cut: Tile, x: torch.Tensor) -> dict[str, int | bool]:
     }
 
 
-def linear_into(x: torch.Tensor, weight: Weight, out: torch.Tensor) -> None:
+def linear_into(x: Rows, weight: Weight, out: torch.Tensor) -> None:
     """out = x weight^T of many rows."""
     if isinstance(weight, Quantised):
-        out.copy_(quantised.linear(x, weight, final=True)[0])
+        quantised.linear_into(x, weight, out)
     else:
+        assert isinstance(x, torch.Tensor)
         torch.mm(x, weight.T, out=out)
 
 
-def swiglu_linear(x: torch.Tensor, weight: Weight, *, words: bool = False) -> torch.Tensor:
-    """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I]. words: as in `linear`."""
+def swiglu_linear(x: Rows, weight: Weight, *, then: Weight | None = None, words: bool = False) -> Rows:
+    """silu(gate) * up with [gate | up] = x weight^T: x [M, K], weight [2 I, K] -> [M, I], as the product with `then` reads it.
+
+    words: as in `linear`.
+    """
     if isinstance(weight, Quantised):
-        few = quantised.reads_codes(x, words)
-        return quantised.swiglu_linear(x, weight, words) if few else swiglu(quantised.linear(x, weight, words=words)[0])
+        if isinstance(x, torch.Tensor) and reads_codes(x, words):
+            return quantised.swiglu_linear(x, weight, words)
+        gate_up = quantised.linear(x, weight, words=words)[0]
+        return swiglu_eight(gate_up) if reads_eight(gate_up, then, words) else swiglu(gate_up)
+    assert isinstance(x, torch.Tensor)
     cut = tile("swiglu", x, len(weight) // 2, weight.shape[1], words)
     return swiglu(_vendor(x, weight, words)) if cut is None else _swiglu_linear(x, weight, cut)
 
@@ -159,17 +165,6 @@ def _swiglu_linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile) -> torch.Te
         **tiling(cut, x),
     )
     return out
-
-
-def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up of rows [gate | up]: [M, 2 I] -> [M, I], on a GPU in place: the first half."""
-    gate, up = gate_up.chunk(2, -1)
-    if not on_gpu(gate_up):
-        return nnf.silu(gate).mul_(up)
-    m, width = gate.shape
-    block = min(2048, power(width))
-    launch(kernels("products").swiglu_kernel, (m, ceil_div(width, block)), gate_up, width, BLOCK=block, warps=8)
-    return gate
 
 
 def linear_gelu(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:

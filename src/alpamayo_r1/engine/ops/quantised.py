@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 import torch.nn.functional as nnf
 
-from alpamayo_r1.core.quantised import E4M3_MAX, Quantised
-from alpamayo_r1.engine.ops.launch import PROGRAMS, WORDS, ceil_div, kernels, launch, on_gpu, power
+from alpamayo_r1.core.quantised import Quantised
+from alpamayo_r1.engine.ops.eight import EightBits, Rows, quantise_rows, reads_codes, reads_eight
+from alpamayo_r1.engine.ops.launch import PROGRAMS, ceil_div, kernels, launch, on_gpu
 
 KINDS = {"e4m3": 0, "int8": 1, "int4": 2}
-
-FEW = 256
-"""Up to this many rows the kernels that read the codes are faster than making the weight first."""
 
 SCRATCH = {"e4m3": 104 * 2**20, "int8": 104 * 2**20, "int4": 64 * 2**20}
 """Bytes of the weight that is made at a time: each time is two launches, which the host has to keep up with; int4 is for small cards."""
@@ -24,13 +21,10 @@ FAST = True
 """Codes become bf16 by bits, four at a time, on a GPU."""
 
 
-def reads_codes(x: torch.Tensor, words: bool) -> bool:
-    """Whether a product of rows x is made by the kernels that read codes."""
-    return on_gpu(x) and len(x) <= (WORDS if words else FEW)
-
-
-def linear(x: torch.Tensor, weight: Quantised, *, final: bool = False, words: bool = False) -> torch.Tensor:
+def linear(x: Rows, weight: Quantised, *, final: bool = False, words: bool = False) -> torch.Tensor:
     """x w^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N]. See `products.linear`."""
+    if isinstance(x, EightBits):
+        return many(x, weight)[None]
     if not reads_codes(x, words):
         return (many(x, weight) if on_gpu(x) else _by_rows(x, weight, words))[None]
     (n, k), m, depth = weight.shape, len(x), depth_of(weight)
@@ -53,6 +47,14 @@ def swiglu_linear(x: torch.Tensor, weight: Quantised, words: bool) -> torch.Tens
     grid = ceil_div(m, how.rows), ceil_div(n, how.columns)
     launch(kernels("quantised").swiglu_linear_kernel, grid, x, *stored(weight), *tail, **tiling(x, weight, how))
     return out
+
+
+def linear_into(x: Rows, weight: Quantised, out: torch.Tensor) -> None:
+    """out = x w^T of many rows."""
+    if isinstance(x, EightBits) or on_gpu(x):
+        many(x, weight, out)
+    else:
+        out.copy_(_by_rows(x, weight, words=False))
 
 
 def _by_rows(x: torch.Tensor, weight: Quantised, words: bool) -> torch.Tensor:
@@ -173,44 +175,20 @@ def dequantise(weight: Quantised, dtype: torch.dtype) -> torch.Tensor:
     return out
 
 
-def many(x: torch.Tensor, weight: Quantised) -> torch.Tensor:
-    """x w^T of many rows [M, N]: in 8 bits where the weight and the card have them, else with the weight made anew, some rows at a time."""
+def many(x: Rows, weight: Quantised, out: torch.Tensor | None = None) -> torch.Tensor:
+    """x w^T of many rows [M, N]: in 8 bits where the weight and the card have them, else with the weight made anew, some rows at a time.
+
+    out: where it is put; None: in memory of its own.
+    """
     n, k = weight.shape
-    if weight.scheme.kind == "e4m3" and x.dtype == torch.bfloat16 and n % 16 == 0 and k % 16 == 0 and has_fp8_products(x.device):
-        codes, scale = quantise_rows(x)
-        return torch._scaled_mm(codes, weight.codes.T, scale, weight.scale, out_dtype=x.dtype, use_fast_accum=True)
-    out = torch.empty(len(x), n, device=x.device, dtype=x.dtype)
+    if out is None:
+        out = torch.empty(len(x), n, device=weight.codes.device, dtype=x.dtype)
+    if isinstance(x, torch.Tensor) and reads_eight(x, weight, words=False):
+        x = quantise_rows(x)
+    if isinstance(x, EightBits):
+        return torch._scaled_mm(x.codes, weight.codes.T, x.scale, weight.scale, out_dtype=x.dtype, use_fast_accum=True, out=out)
     at_once = max(128, SCRATCH[weight.scheme.kind] // (k * x.element_size()) // 128 * 128)
     for start in range(0, n, at_once):
         end = min(start + at_once, n)
         torch.mm(x, dequantise(weight.rows(start, end), x.dtype).T, out=out[:, start:end])
     return out
-
-
-def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows [M, K] as e4m3, and the scale of each f32[M, 1]."""
-    m, k = x.shape
-    if not on_gpu(x):
-        scale = x.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / E4M3_MAX
-        return (x.float() / scale).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn), scale
-    codes = torch.empty(m, k, device=x.device, dtype=torch.float8_e4m3fn)
-    scale = torch.empty(m, 1, device=x.device, dtype=torch.float32)
-    launch(kernels("quantised").quantise_rows_kernel, (m,), x, codes, scale, k, x.stride(0), BLOCK=power(k), warps=8)
-    return codes, scale
-
-
-@cache
-def has_fp8_products(device: torch.device) -> bool:
-    """Whether a device multiplies e4m3 with a scale per row, and rightly: tried once, since versions of the library differ in it."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
-        return False
-    generator = torch.Generator(device).manual_seed(0)
-    x, w = (torch.randn(64, 128, device=device, generator=generator) for _ in range(2))
-    scale = torch.linspace(0.5, 2, 64, device=device)
-    try:
-        codes = x.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn)
-        got = torch._scaled_mm(codes[0], codes[1].T, scale[:, None], scale[None], out_dtype=torch.bfloat16, use_fast_accum=True)
-    except RuntimeError:
-        return False
-    want = (codes[0].float() * scale[:, None]) @ (codes[1].float() * scale[:, None]).T
-    return bool((got.float() - want).norm() < 0.02 * want.norm())

@@ -189,18 +189,28 @@ def _in_front(camera: Calibration, wanted: np.ndarray, obstacles: Sequence[Obsta
     ground = torch.where(ray[:, 2] < -1e-6, -camera.position[2] / ray[:, 2], torch.inf)
     hidden = torch.zeros(len(ray), dtype=torch.bool)
     for obstacle in obstacles:
+        some = _toward(obstacle, camera, ray)
         for centre, half in _parts(obstacle):
             c, s = math.cos(obstacle.yaw), math.sin(obstacle.yaw)
             turn = torch.tensor([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
             foot = torch.tensor([obstacle.x, obstacle.y, 0.0], dtype=torch.float64)
             origin = (torch.tensor(camera.position, dtype=torch.float64) - foot) @ turn - centre
-            along = ray @ turn
+            along = ray[some] @ turn
             near, far = ((side * half - origin) / torch.where(along.abs() < 1e-12, 1e-12, along) for side in (-along.sign(), along.sign()))
             enter, leave = near.amax(-1), far.amin(-1)
-            hidden |= (enter > 0) & (enter < leave) & (enter < ground - 0.05)
+            hidden[some] |= (enter > 0) & (enter < leave) & (enter < ground[some] - 0.05)
     seen = np.ones(wanted.shape, dtype=np.uint8)
     seen[row, column] = ~hidden.numpy()
     return seen
+
+
+def _toward(obstacle: Obstacle, camera: Calibration, ray: torch.Tensor) -> torch.Tensor:
+    """Indices of the unit rays [N, 3] that may meet an obstacle: those within the cone around the ball that holds it."""
+    radius = math.hypot(obstacle.length, obstacle.width, obstacle.height) / 2
+    way = torch.tensor([obstacle.x, obstacle.y, obstacle.height / 2], dtype=ray.dtype) - torch.tensor(camera.position, dtype=ray.dtype)
+    distance = float(way.norm())
+    least = math.sqrt(1 - (radius / distance) ** 2) if distance > radius else -math.inf
+    return (ray @ (way / max(distance, radius)) >= least - 1e-9).nonzero()[:, 0]
 
 
 def _parts(obstacle: Obstacle) -> list[tuple[torch.Tensor, torch.Tensor]]:

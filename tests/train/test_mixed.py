@@ -16,7 +16,7 @@ from alpamayo_r1.core.prompt import build_prompt, build_question
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.core.vocab import load_vocabulary
 from alpamayo_r1.train.loop import Pool, fresh_model, make_layout
-from alpamayo_r1.train.mixed import MixedLosses, mixed_arguments, mixed_rows
+from alpamayo_r1.train.mixed import MixedLosses, mixed_rows
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import StreamConfig
 from alpamayo_r1.train.texts import ASKED, PLANS, SUBSETS, Tails, make_heads, make_mixed
@@ -68,8 +68,8 @@ def test_the_prompts_of_training_are_the_products(made, losses):
     hidden_of, asked, navigated, subsets = {}, 0, 0, set()
     for which in range(PLANS + ASKED):
         head, tail = rows.head[:, which], rows.tail[:, which].long()
-        patches = mixed_arguments_patches(rows, config)
-        hidden, _ = losses.read_rows(patches, head, tail)
+        patches = patches_of(rows, config)
+        hidden, _ = losses.read_rows(losses.model.vision(patches, losses.layout.grid), head, tail)
         for b in range(len(SEEDS)):
             hidden_of[b, which] = hidden[b]
             cameras = tuple(CAMERAS[c] for c in SUBSETS[int(head[b])])
@@ -101,7 +101,7 @@ def test_the_prompts_of_training_are_the_products(made, losses):
     assert asked and navigated and len(subsets) > 1
 
 
-def mixed_arguments_patches(rows, config):
+def patches_of(rows, config):
     """The patches of rows, without jitter."""
     from alpamayo_r1.core.images import normalise, patchify
 
@@ -109,15 +109,14 @@ def mixed_arguments_patches(rows, config):
 
 
 def test_a_step_on_the_same_rows_lowers_every_loss(made, losses):
-    config, _, chunk = made
-    pool = Pool(8)
+    chunk, pool = made[2], Pool(8)
     pool.add(mixed_rows(chunk, losses.layout, CPU))
     optimiser = torch.optim.AdamW(losses.parameters(), lr=3e-3)
     seen = []
-    for _ in range(10):
+    for _ in range(16):
         generator = torch.Generator().manual_seed(0)
-        given = mixed_arguments(pool.draw(4, generator), 2, config, generator)
-        parts = losses(*given, torch.randn(2, 1, 64, 2, generator=generator), torch.rand(2, 1, generator=generator))
+        rows, noise, t = pool.draw(4, generator), torch.randn(2, 1, 64, 2, generator=generator), torch.rand(2, 1, generator=generator)
+        parts = losses(rows, noise, t, generator)
         sum(weight * part for weight, part in zip((1, 1, 1, loop.PATH, 1), parts, strict=True)).backward()
         optimiser.step()
         optimiser.zero_grad()

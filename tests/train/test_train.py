@@ -17,7 +17,7 @@ from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.vocab import load_vocabulary, spoken, whole_ids
 from alpamayo_r1.planner import load
 from alpamayo_r1.train import validate as measure
-from alpamayo_r1.train.loop import Losses, Pool, TrainConfig, arguments, fresh_model, make_layout, render_rows, train
+from alpamayo_r1.train.loop import Losses, Pool, TrainConfig, fresh_model, make_layout, render_rows, train
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, chunks, make_chunk
 from alpamayo_r1.world.families import T0_STEP
@@ -112,7 +112,7 @@ def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):
     _, config, vocabulary = skeleton
     monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
     layout = make_layout(config, vocabulary)
-    losses = Losses(fresh_model(config, torch.device("cpu"), 0), layout, draws=2)
+    losses = Losses(fresh_model(config, torch.device("cpu"), 0), layout, 2, 24)
     chunk = make_chunk(np.arange(8), T0_STEP, np.zeros(8, bool), np.zeros(8, bool), config, vocabulary, 24)
     pool = Pool(16)
     pool.add(render_rows(chunk, layout, torch.device("cpu")))
@@ -120,9 +120,9 @@ def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):
     seen = []
     for _ in range(12):
         generator = torch.Generator().manual_seed(0)
-        given = arguments(pool.draw(8, generator), layout, config, generator)
+        rows = pool.draw(8, generator)
         noise, t = torch.randn(8, 2, 64, 2, generator=generator), torch.rand(8, 2, generator=generator)
-        parts = losses(*given, noise, t)
+        parts = losses(rows, noise, t, generator)
         sum(weight * part for weight, part in zip((1, 1, loop.PATH, 1), parts, strict=True)).backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -200,7 +200,7 @@ def test_a_save_that_is_cut_off_leaves_the_last_state(skeleton, tmp_path, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop.torch, "save", cut_off)
-    losses = Losses(fresh_model(config, torch.device("cpu"), 0), make_layout(config, vocabulary), 1)
+    losses = Losses(fresh_model(config, torch.device("cpu"), 0), make_layout(config, vocabulary), 1, 24)
     with pytest.raises(KeyboardInterrupt):
         loop.finish(tmp_path, losses, TrainConfig(), StreamConfig(), 1, 1, 0.0, loop.Group())
     assert (tmp_path / "state.pt").read_bytes() == b"the last state"

@@ -39,7 +39,7 @@ def rope_table(positions: torch.Tensor, config: DecoderConfig, dtype: torch.dtyp
     Frequencies theta^(-2i/d); height and width own the first 3 * sections[1], 3 * sections[2] of their residue class, time the rest.
     """
     i = torch.arange(config.head_dim // 2, device=positions.device)
-    axis = torch.where((i % 3 > 0) & (i < 3 * i.new_tensor(config.rope_sections)[i % 3]), i % 3, 0)
+    axis = sum(n * ((i % 3 == n) & (i < 3 * config.rope_sections[n])).long() for n in (1, 2))
     inverse = 1.0 / config.rope_theta ** (2 * i.float() / config.head_dim)
     angle = positions.float()[axis].movedim(0, -1) * inverse
     angle = torch.cat([angle, angle], -1)

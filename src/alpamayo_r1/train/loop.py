@@ -11,28 +11,27 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import nn
 
 from alpamayo_r1.core.checkpoint import build_meta, load_model, save_checkpoint
-from alpamayo_r1.core.config import ActionConfig, ModelConfig, read_config
+from alpamayo_r1.core.config import ActionConfig, ModelConfig, VisionConfig, read_config
 from alpamayo_r1.core.family import ORDER
 from alpamayo_r1.core.files import write_text, written_whole
 from alpamayo_r1.core.flow import training_pair
 from alpamayo_r1.core.images import normalise, patchify, resize, target_size
 from alpamayo_r1.core.prompt import chat_text, images_text, plan_text, question_text, rope_positions
 from alpamayo_r1.core.types import CAMERAS, FRAMES
-from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier
+from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier, Images
 from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
 from alpamayo_r1.train.presets import write_skeleton
+from alpamayo_r1.train.step import Group, Step
 from alpamayo_r1.train.stream import Chunk, StreamConfig, chunks
 from alpamayo_r1.world.render import render
 
@@ -40,7 +39,7 @@ RENDER_SIZE = (224, 126)
 """Width and height of training pictures: 16:9 like the clips, then resized like them."""
 PATH = 0.02
 """Weight of the path's squared error in 1/m^2."""
-READOUT = tuple(range(7, 64, 8))
+READOUT = slice(7, 64, 8)
 """Future steps of the auxiliary read-out: 0.8, 1.6 .. 6.4 s."""
 
 
@@ -67,6 +66,7 @@ class TrainConfig:
     seed: int = 0
     workers: int = 12
     compile: bool = True  # torch.compile the blocks of the model (on a GPU): a third of the launches after half a minute
+    graphs: bool = True  # replay a step as graphs (on a GPU)
     save_every: float = 90.0  # seconds
     own_pool: int = 12288  # scenes of those that the model drove to itself, where `train` is given a source of them
     own_share: float = 0.5  # of a batch
@@ -147,12 +147,27 @@ def embed_numbers(model: VLA, config: ModelConfig) -> None:
 
 
 class FlowLosses(nn.Module):
-    """The model with the throw-away read-out, and the error of its flow."""
+    """The model with the throw-away read-out, what it sees, and the error of its flow."""
 
     def __init__(self, model: VLA, layout: Layout, draws: int):
         super().__init__()
         self.model, self.layout, self.draws = model, layout, draws
-        self.readout = nn.Linear(model.config.text.hidden, 2 * len(READOUT)).to(model.device)
+        self.readout = nn.Linear(model.config.text.hidden, 16).to(model.device)
+        self.patches = jittered
+
+    def compile(self) -> None:
+        """Compiles the pictures' way in and the blocks of the model: the whole of it would take minutes."""
+        self.patches = torch.compile(jittered, dynamic=False)
+        for block in (*self.model.vision.blocks, *self.model.language.layers, *self.model.expert.layers):
+            block.compile(dynamic=False)
+
+    def see(self, frames: torch.Tensor, generator: torch.Generator) -> Images:
+        """Image tokens and DeepStack features of pictures u8 (B, I, 3, h, w), whose brightness, contrast and noise differ per scene."""
+        device, kind = frames.device, frames.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        drawn = torch.rand(3, len(frames), 1, 1, 1, 1, generator=generator, device=device)
+        noise = torch.randn(frames.shape, generator=generator, device=device, dtype=dtype)
+        return self.model.vision(self.patches(frames, drawn, noise, self.model.config.vision), self.layout.grid)
 
     def flow_error(self, kv, seen, first, action, noise, t):
         """The flow's error [B, K, 64, 2]: K draws per row side by side, each seeing the row's prompt and words and itself.
@@ -161,34 +176,77 @@ class FlowLosses(nn.Module):
         """
         rows, k, steps = noise.shape[:3]
         x, velocity = training_pair(action[:, None], noise, t[..., None, None])
-        embeds = self.model.action_in_proj(x.flatten(1, 2), t[..., None].expand(-1, -1, steps).flatten(1))
+        embeds = self.model.action_in_proj(x.flatten(1, 2), t[..., None].expand(-1, -1, steps).flatten(1)).to(kv[0][0].dtype)
         keys = torch.arange(kv[0][0].shape[2], device=x.device)
         past = (keys < seen[:, None])[:, None, None].expand(-1, -1, k * steps, -1)
-        own = torch.block_diag(*[torch.ones(steps, steps, dtype=torch.bool, device=x.device)] * k).expand(rows, 1, -1, -1)
-        place = first[:, None] + torch.arange(steps, device=x.device).repeat(k)
-        hidden, _ = self.model.expert(embeds, place.expand(3, -1, -1), past=kv, mask=torch.cat([past, own.bool()], -1))
+        draw = torch.arange(k * steps, device=x.device) // steps
+        own = (draw[:, None] == draw).expand(rows, 1, -1, -1)
+        place = first[:, None] + torch.arange(k * steps, device=x.device) % steps
+        hidden, _ = self.model.expert(embeds, place.expand(3, -1, -1), past=kv, mask=torch.cat([past, own], -1))
         return (self.model.action_out_proj(hidden).float() - velocity.flatten(1, 2)).view_as(noise)
 
 
 class Losses(FlowLosses):
-    """The model with its read-out; forward gives the four losses."""
+    """The model with its read-out on rows of one prompt."""
 
-    def forward(self, patches, ids, positions, image, words, length, natural, action, future, noise, t):
-        """All rows of one batch; see Chunk. noise [B, K, 64, 2], t [B, K]."""
-        rows, prompt = len(ids), len(self.layout.ids)
-        grids = [self.layout.grid] * (rows * len(CAMERAS) * FRAMES)
-        hidden, kv = self.model.read(ids, positions, image, patches, grids)
-        said = words.shape[1]
+    ids: torch.Tensor
+    positions: torch.Tensor
+    image: torch.Tensor
+
+    def __init__(self, model: VLA, layout: Layout, draws: int, words: int):
+        super().__init__(model, layout, draws)
+        following = (layout.next_position + torch.arange(words)).expand(3, -1)
+        fixed = {"ids": layout.ids, "positions": torch.cat([layout.positions, following], 1), "image": layout.image.nonzero()[:, 0]}
+        for name, tensor in fixed.items():
+            self.register_buffer(name, tensor.to(model.device), persistent=False)
+
+    def loss(self, rows: Rows, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is minimised, and its parts f32[4]: language, flow, path in m^2, read-out."""
+        count, device = len(rows.length), rows.length.device
+        noise = torch.randn(count, self.draws, 64, 2, device=device, generator=generator)
+        t = torch.rand(count, self.draws, device=device, generator=generator)
+        with torch.autocast(device.type, torch.bfloat16):
+            language, flow, path, readout = parts = self(rows, noise, t, generator)
+        return language + flow + PATH * path + readout, torch.stack(parts).detach()
+
+    def forward(self, rows: Rows, noise: torch.Tensor, t: torch.Tensor, generator: torch.Generator):
+        """The four losses of one batch at noise [B, K, 64, 2] and t [B, K]."""
+        prompt, said, length, natural = len(self.ids), rows.words.shape[1], rows.length, rows.natural
+        hidden, kv = self.read(rows, generator)
         logits = self.model.logits(hidden[:, prompt - 1 : prompt - 1 + said])
-        counted = (torch.arange(said, device=ids.device) < length[:, None]) & natural[:, None]
-        nll = nnf.cross_entropy(logits.float().flatten(0, 1), words.flatten(), reduction="none").view_as(words)
+        counted = (torch.arange(said, device=length.device) < length[:, None]) & natural[:, None]
+        nll = nnf.cross_entropy(logits.float().flatten(0, 1), rows.words.flatten(), reduction="none").view_as(rows.words)
         language = (nll * counted).sum() / counted.sum().clamp_min(1)
-        error = self.flow_error(kv, prompt + length, self.layout.next_position + length, action, noise, t)
-        path = path_error(error, first_speed(future, self.model.config.action), self.model.config.action)
-        guess = self.readout(hidden[:, prompt - 1].float()).view(rows, -1, 2)
-        off = nnf.smooth_l1_loss(guess, future[:, list(READOUT), :2] / 10, reduction="none", beta=0.1).mean((1, 2))
-        readout = (off * natural).sum() / natural.sum().clamp_min(1)
+        error = self.flow_error(kv, prompt + length, self.layout.next_position + length, rows.action, noise, t)
+        path = path_error(error, first_speed(rows.future, self.model.config.action), self.model.config.action)
+        readout = read_out_error(self.readout(hidden[:, prompt - 1].float()), rows.future, natural)
         return language, error.square().mean(), path, readout
+
+    def read(self, rows: Rows, generator: torch.Generator):
+        """Hidden states, keys and values of the prompt and the words of rows."""
+        count = len(rows.length)
+        history = self.layout.history
+        prompt = self.ids.expand(count, -1)
+        ids = torch.cat([prompt[:, : history.start], rows.history_ids, prompt[:, history.stop :], rows.words], 1)
+        features, deep = self.see(rows.frames, generator)
+        x = self.model.language.embed_tokens(ids).to(features.dtype)
+
+        def spread(base: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+            return base.index_copy(1, self.image, values.view(count, -1, values.shape[-1]).to(base.dtype))
+
+        zeros = torch.zeros_like(x)
+        return self.model.language(
+            spread(x, features),
+            self.positions[:, None].expand(-1, count, -1),
+            causal=True,
+            deepstack=[spread(zeros, d) for d in deep],
+        )
+
+
+def read_out_error(guess: torch.Tensor, future: torch.Tensor, natural: torch.Tensor) -> torch.Tensor:
+    """Smooth L1 of a read-out [B, 16] of the future [B, 64, 3] at READOUT, over natural rows."""
+    off = nnf.smooth_l1_loss(guess.view(len(guess), -1, 2), future[:, READOUT, :2] / 10, reduction="none", beta=0.1).mean((1, 2))
+    return (off * natural).sum() / natural.sum().clamp_min(1)
 
 
 def first_speed(future: torch.Tensor, action: ActionConfig) -> torch.Tensor:
@@ -271,29 +329,14 @@ def joined_rows(a: Rows, b: Rows) -> Rows:
     return Rows(*(torch.cat([getattr(a, name), getattr(b, name)]) for name in Rows.__dataclass_fields__))
 
 
-def arguments(rows: Rows, layout: Layout, config: ModelConfig, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Rows as the arguments of Losses.forward, but for noise and t: jittered, cut into patches, put into the prompt."""
-    count, device = len(rows.length), rows.length.device
-    patches = patchify(jitter(normalise(rows.frames.flatten(0, 1)), count, generator), config.vision)
-    ids = layout.ids.to(device).repeat(count, 1)
-    ids[:, layout.history] = rows.history_ids
-    ids = torch.cat([ids, rows.words], 1)
-    following = layout.next_position + torch.arange(rows.words.shape[1])
-    positions = torch.cat([layout.positions, following.expand(3, -1)], 1).to(device)[:, None].expand(-1, count, -1)
-    image = nnf.pad(layout.image, (0, rows.words.shape[1])).to(device).expand(count, -1)
-    return patches, ids, positions, image, rows.words, rows.length, rows.natural, rows.action, rows.future
+def jittered(frames: torch.Tensor, drawn: torch.Tensor, noise: torch.Tensor, vision: VisionConfig) -> torch.Tensor:
+    """Pictures u8 (B, I, 3, h, w) as patches, brightness, contrast and noise differing per scene as with cameras and video compression.
 
-
-def jitter(pixels: torch.Tensor, rows: int, generator: torch.Generator) -> torch.Tensor:
-    """Brightness, contrast and noise that differ per scene, as cameras and video compression do. pixels [rows * images, 3, h, w]."""
-    images = len(pixels) // rows
-
-    def per_scene(low: float, high: float) -> torch.Tensor:
-        drawn = low + (high - low) * torch.rand(rows, generator=generator, device=pixels.device)
-        return drawn.repeat_interleave(images)[:, None, None, None]
-
-    noisy = pixels * per_scene(0.9, 1.1) + per_scene(-0.06, 0.06)
-    return noisy + per_scene(0.0, 0.03) * torch.randn(pixels.shape, generator=generator, device=pixels.device)
+    drawn: uniform (3, B, 1, 1, 1, 1). noise: normal, of the pictures' shape and of the dtype that the patches shall have.
+    """
+    gain, lift, grain = 0.9 + 0.2 * drawn[0], 0.12 * drawn[1] - 0.06, 0.03 * drawn[2]
+    pixels = normalise(frames) * gain + lift + grain * noise
+    return patchify(pixels.to(noise.dtype).flatten(0, 1), vision)
 
 
 def split_rows(chunk: Chunk, count: int) -> Iterator[Chunk]:
@@ -303,53 +346,9 @@ def split_rows(chunk: Chunk, count: int) -> Iterator[Chunk]:
         yield type(chunk)(*(getattr(chunk, name)[rows] for name in chunk.__dataclass_fields__))
 
 
-def make_optimiser(losses: FlowLosses, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW; no weight decay on vectors."""
-    matrices = [p for p in losses.parameters() if p.ndim >= 2]
-    vectors = [p for p in losses.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.95), fused=device.type == "cuda")
-
-
 def schedule(step: int, share: float, config: TrainConfig) -> float:
     """Share of the peak rate: a linear rise over `warmup` steps, flat for a third of the budget, then linear to zero at its end."""
     return min(1.0, (step + 1) / config.warmup) * max(0.0, min(1.0, (1 - share) / 0.67))
-
-
-@dataclass(frozen=True)
-class Group:
-    """The training processes of one run: they see other scenes and share gradients."""
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def join(cls, device: torch.device) -> Group:
-        """The group that torchrun started, or this process alone."""
-        if "RANK" not in os.environ:
-            return cls()
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return cls(dist.get_rank(), dist.get_world_size())
-
-    def share(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Replaces gradients by their mean over the group."""
-        if self.size > 1:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            flat = torch.cat([g.flatten() for g in gradients])
-            dist.all_reduce(flat)
-            parts = (flat / self.size).split([g.numel() for g in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
-
-    def agree(self, value: float, device: torch.device) -> float:
-        """The first process's value."""
-        if self.size == 1:
-            return value
-        shared = torch.tensor([value], device=device, dtype=torch.float64)
-        dist.broadcast(shared, 0)
-        return shared.item()
 
 
 Source = Callable[[VLA, float], Rows | None]
@@ -379,16 +378,15 @@ def train(
     shape = read_config(out)
     vocabulary = load_vocabulary(out / shape.vlm, shape.tokens, shape.family)
     layout = make_layout(shape, vocabulary)
-    losses = Losses(fresh_model(shape, device, config.seed), layout, config.draws)
+    losses = Losses(fresh_model(shape, device, config.seed), layout, config.draws, stream.words)
     step, seed = 0, stream.first_seed
     if resume is not None:
         step, seed = go_on(losses, resume, stream.first_seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     if config.compile and device.type == "cuda":
-        for block in (*losses.model.vision.blocks, *losses.model.language.layers, *losses.model.expert.layers):
-            block.compile(dynamic=False)
-    optimiser = make_optimiser(losses, config, device)
+        losses.compile()
     generator = torch.Generator(device=device).manual_seed(config.seed + 1000 * group.rank + step)
+    learn = Step(losses, losses.loss, group, generator, config.decay, config.graphs)
     source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
     pieces = (part for chunk in source for part in split_rows(chunk, config.fresh))
     pool, driven, first_step, saved = Pool(config.pool), Pool(config.own_pool), step, 0.0
@@ -413,12 +411,10 @@ def train(
         mine = round(config.own_share * config.batch) if driven.written else 0
         for _ in range(steps):
             rate = config.rate * schedule(step - first_step, share, config)
-            for one in optimiser.param_groups:
-                one["lr"] = rate
             rows = pool.draw(config.batch - mine, generator)
             if mine:
                 rows = joined_rows(rows, driven.draw(mine, generator))
-            sums += learn(losses, rows, optimiser, group, generator)
+            sums += learn(rows, rate)
             step += 1
         seed += config.fresh * group.size
         if log is not None:
@@ -435,23 +431,6 @@ def train(
                 saved = now - began
     if group.rank == 0:
         finish(out, losses, config, stream, step, seed, time.monotonic() - began, group)
-
-
-def learn(losses: Losses, rows: Rows, optimiser: torch.optim.Optimizer, group: Group, generator: torch.Generator) -> torch.Tensor:
-    """One optimiser step on the rows; the four losses and the gradient's norm before clipping at 1, f32[5]."""
-    parameters, device = list(losses.parameters()), generator.device
-    given = arguments(rows, losses.layout, losses.model.config, generator)
-    noise = torch.randn(len(rows.length), losses.draws, 64, 2, device=device, generator=generator)
-    t = torch.rand(len(rows.length), losses.draws, device=device, generator=generator)
-    with torch.autocast(device.type, torch.bfloat16):
-        language, flow, path, readout = losses(*given, noise, t)
-        loss = language + flow + PATH * path + readout
-    loss.backward()
-    group.share(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return torch.stack([language.detach(), flow.detach(), path.detach(), readout.detach(), norm])
 
 
 def go_on(losses: FlowLosses, resume: Path, first_seed: int) -> tuple[int, int]:

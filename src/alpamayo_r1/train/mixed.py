@@ -17,16 +17,12 @@ import torch.nn.functional as nnf
 from torch import nn
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
-from alpamayo_r1.core.config import ModelConfig, read_config
-from alpamayo_r1.core.images import normalise, patchify
-from alpamayo_r1.core.types import CAMERAS, FRAMES
-from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.config import read_config
+from alpamayo_r1.core.vla import VLA, Images
 from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
 from alpamayo_r1.train.loop import (
     PATH,
-    READOUT,
     FlowLosses,
-    Group,
     Layout,
     Pool,
     Rows,
@@ -35,15 +31,15 @@ from alpamayo_r1.train.loop import (
     first_speed,
     fresh_model,
     go_on,
-    jitter,
     make_layout,
-    make_optimiser,
     path_error,
+    read_out_error,
     render_rows,
     schedule,
     split_rows,
 )
 from alpamayo_r1.train.presets import write_skeleton
+from alpamayo_r1.train.step import Group, Step
 from alpamayo_r1.train.stream import StreamConfig, through
 from alpamayo_r1.train.texts import ASKED, PLANS, Heads, MixedChunk, MixedStream, make_heads
 
@@ -68,10 +64,30 @@ class MixedLosses(FlowLosses):
         super().__init__(model, layout, draws)
         self.heads, self.plans, self.words = heads, plans, words
 
-    def forward(self, patches, head, tail, prompt, said, natural, action, future, noise, t):
-        """All rows of one batch: head, prompt, said (B,), tail (B, L); natural, action, future, noise, t of the plans (P, ...)."""
+    def loss(self, rows: MixedRows, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is minimised, and its parts f32[5]: language, answers, flow, path in m^2, read-out."""
+        plans, device = self.plans, rows.length.device
+        noise = torch.randn(plans, self.draws, 64, 2, device=device, generator=generator)
+        t = torch.rand(plans, self.draws, device=device, generator=generator)
+        with torch.autocast(device.type, torch.bfloat16):
+            language, answers, flow, path, readout = parts = self(rows, noise, t, generator)
+        return language + answers + flow + PATH * path + readout, torch.stack(parts).detach()
+
+    def texts(self, rows: MixedRows, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A text of each row at random: head (B,), tail (B, L), prompt, said (B,). The first `plans` rows plan, the others answer."""
+        count, device = len(rows.length), rows.length.device
+        plan = torch.randint(PLANS, (self.plans,), generator=generator, device=device)
+        asked = PLANS + torch.randint(ASKED, (count - self.plans,), generator=generator, device=device)
+        row, which = torch.arange(count, device=device), torch.cat([plan, asked])
+        head, tail, prompt, said = (getattr(rows, name)[row, which].long() for name in ("head", "tail", "prompt", "said"))
+        return head, tail, prompt, said
+
+    def forward(self, given: MixedRows, noise: torch.Tensor, t: torch.Tensor, generator: torch.Generator):
+        """The five losses of one batch at noise [P, K, 64, 2] and t [P, K] of its P plans."""
+        head, tail, prompt, said = self.texts(given, generator)
+        natural, action, future = (getattr(given, name)[: self.plans] for name in ("natural", "action", "future"))
         plans, rows = self.plans, torch.arange(len(head), device=head.device)[:, None]
-        hidden, kv = self.read_rows(patches, head, tail)
+        hidden, kv = self.read_rows(self.see(given.frames, generator), head, tail)
         start = self.heads.length[head] + prompt  # of the first word
         at = torch.arange(self.words, device=head.device)
         logits = self.model.logits(hidden[rows, start[:, None] - 1 + at])
@@ -85,12 +101,10 @@ class MixedLosses(FlowLosses):
         first = self.heads.following[head[:plans]] + prompt[:plans] + length
         error = self.flow_error([(k[:plans], v[:plans]) for k, v in kv], begun + length, first, action, noise, t)
         path = path_error(error, first_speed(future, self.model.config.action), self.model.config.action)
-        guess = self.readout(hidden[rows[:plans, 0], begun - 1].float()).view(plans, -1, 2)
-        off = nnf.smooth_l1_loss(guess, future[:, list(READOUT), :2] / 10, reduction="none", beta=0.1).mean((1, 2))
-        readout = (off * natural).sum() / natural.sum().clamp_min(1)
+        readout = read_out_error(self.readout(hidden[rows[:plans, 0], begun - 1].float()), future, natural)
         return language, answers, error.square().mean(), path, readout
 
-    def read_rows(self, patches, head, tail):
+    def read_rows(self, images: Images, head: torch.Tensor, tail: torch.Tensor):
         """Hidden states and keys and values of [head | tail | padding]. All pictures are seen; a row's head says which it has."""
         heads, count = self.heads, len(head)
         at, begin = torch.arange(heads.ids.shape[1] + tail.shape[1], device=head.device)[None], heads.length[head][:, None]
@@ -103,32 +117,16 @@ class MixedLosses(FlowLosses):
         positions = torch.where(before[:, None], of_head(heads.positions), (heads.following[head][:, None] + at - begin)[:, None])
         source = torch.where(before, of_head(heads.source), -1)
         there = (source >= 0)[..., None]
-        grids = [self.layout.grid] * (count * len(CAMERAS) * FRAMES)
-        features, deep = self.model.encode(patches, grids)
+        features, deep = images
 
         def spread(values: torch.Tensor) -> torch.Tensor:
             values = values.view(count, -1, values.shape[-1])
             return values.gather(1, source.clamp_min(0)[..., None].expand(-1, -1, values.shape[-1]))
 
-        x = self.model.language.embed_tokens(ids)
+        x = self.model.language.embed_tokens(ids).to(features.dtype)
         x = torch.where(there, spread(features).to(x.dtype), x)
         deepstack = [torch.where(there, spread(d).to(x.dtype), torch.zeros_like(x)) for d in deep]
         return self.model.language(x, positions.transpose(0, 1), causal=True, deepstack=deepstack)
-
-
-def mixed_arguments(rows: MixedRows, plans: int, config: ModelConfig, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """Rows as the arguments of MixedLosses.forward, but for noise and t: the first `plans` plan, the others answer."""
-    count, device = len(rows.length), rows.length.device
-    patches = patchify(jitter(normalise(rows.frames.flatten(0, 1)), count, generator), config.vision)
-    which = torch.cat(
-        [
-            torch.randint(PLANS, (plans,), generator=generator, device=device),
-            PLANS + torch.randint(ASKED, (count - plans,), generator=generator, device=device),
-        ]
-    )
-    row = torch.arange(count, device=device)
-    head, tail, prompt, said = (getattr(rows, name)[row, which].long() for name in ("head", "tail", "prompt", "said"))
-    return patches, head, tail, prompt, said, rows.natural[:plans], rows.action[:plans], rows.future[:plans]
 
 
 def begin_from(model: VLA, vocabulary: QwenVocabulary, start: Path) -> None:
@@ -177,10 +175,9 @@ def train_mixed(
     step, seed = (0, stream.first_seed) if resume is None or begins else go_on(losses, resume, stream.first_seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     if config.compile and device.type == "cuda":
-        for block in (*model.vision.blocks, *model.language.layers, *model.expert.layers):
-            block.compile(dynamic=False)
-    optimiser, group = make_optimiser(losses, config, device), Group()
-    generator = torch.Generator(device=device).manual_seed(config.seed + step)
+        losses.compile()
+    group, generator = Group(), torch.Generator(device=device).manual_seed(config.seed + step)
+    learn = Step(losses, losses.loss, group, generator, config.decay, config.graphs)
     source = through(MixedStream(replace(stream, first_seed=seed), shape, str(out), 0, 1), config.workers)
     pieces = (cast(MixedChunk, part) for chunk in source for part in split_rows(chunk, config.fresh))
     pool, first_step, saved = Pool(config.pool), step, 0.0
@@ -197,9 +194,7 @@ def train_mixed(
             sums, rate, steps = torch.zeros(len(names), device=device), 0.0, config.reuse * config.fresh // config.batch
             for _ in range(steps):
                 rate = config.rate * schedule(step - first_step, share, config)
-                for one in optimiser.param_groups:
-                    one["lr"] = rate
-                sums += learn_mixed(losses, cast(MixedRows, pool.draw(config.batch, generator)), optimiser, group, generator)
+                sums += learn(pool.draw(config.batch, generator), rate)
                 step += 1
             seed += config.fresh
             line = {"step": step} | dict(zip(names, (sums / steps).tolist(), strict=True))
@@ -219,22 +214,3 @@ def mixed_rows(chunk: MixedChunk, layout: Layout, device: torch.device) -> Mixed
     plain = render_rows(chunk, layout, device)
     shared = (getattr(plain, name) for name in Rows.__dataclass_fields__)
     return MixedRows(*shared, *(getattr(chunk, name).to(device) for name in ("head", "tail", "prompt", "said")))
-
-
-def learn_mixed(
-    losses: MixedLosses, rows: MixedRows, optimiser: torch.optim.Optimizer, group: Group, generator: torch.Generator
-) -> torch.Tensor:
-    """One optimiser step on the rows; the five losses and the gradient's norm before clipping at 1, f32[6]."""
-    parameters, device, plans = list(losses.parameters()), generator.device, losses.plans
-    given = mixed_arguments(rows, plans, losses.model.config, generator)
-    noise = torch.randn(plans, losses.draws, 64, 2, device=device, generator=generator)
-    t = torch.rand(plans, losses.draws, device=device, generator=generator)
-    with torch.autocast(device.type, torch.bfloat16):
-        language, answers, flow, path, readout = losses(*given, noise, t)
-        loss = language + answers + flow + PATH * path + readout
-    loss.backward()
-    group.share(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return torch.stack([language.detach(), answers.detach(), flow.detach(), path.detach(), readout.detach(), norm])

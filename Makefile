@@ -24,10 +24,10 @@ lint: setup
 	$(BIN)/basedpyright
 
 test: lint
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --durations=15
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
 quick: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 checks: setup
 	PYTHON=$(BIN)/python sh checks/all.sh

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 import torch
+import typer.testing
 from safetensors.torch import load_file
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
@@ -24,6 +26,8 @@ HOW = {
     "return_tensors": "pt",
 }
 """How clients call `apply_chat_template`."""
+
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # else every call of a test builds all the verbs again: 35 ms
 
 
 def golden(case: str) -> dict[str, torch.Tensor]:

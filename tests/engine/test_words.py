@@ -34,9 +34,17 @@ def observation():
     return sample.observation
 
 
+OPTIONS = {
+    "one": {},
+    "three": {"samples": 3, "temperature": 1.3},
+    "cut off": {"max_tokens": 4, "samples": 2},
+    "given": {"reasoning": "Keep the lane", "samples": 2},
+}
+
+
 def everything(planner, observation, **options):
     """Tokens, actions and the keys that the actions saw."""
-    plan = planner.plan(observation, seed=3, **options)
+    plan = planner.plan(observation, seed=3, steps=2, **options)
     buffers = planner.engine.arena.view(1, len(plan.tokens))
     seen = buffers.said.length - 1 + buffers.said.ended
     keys = [layer[0][r, :, : int(n)].clone() for layer in buffers.suffix for r, n in enumerate(seen)]
@@ -51,6 +59,13 @@ def wrong_at(place):
     return guess
 
 
+@pytest.fixture(scope="module", params=OPTIONS)
+def without_drafts(request, planner, observation):
+    """Options, and everything of their plan without drafts."""
+    options = OPTIONS[request.param]
+    return options, *everything(planner, observation, drafts=False, **options)
+
+
 SOURCES = {
     "from the table": guesses,
     "none": lambda said, count, *rest: [],
@@ -63,14 +78,9 @@ SOURCES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"samples": 3, "temperature": 1.3}, {"max_tokens": 4, "samples": 2}, {"reasoning": "Keep the lane", "samples": 2}],
-    ids=["one", "three", "cut off", "given"],
-)
 @pytest.mark.filterwarnings("ignore:.*ended without")
-def test_drafts_change_no_bit(planner, observation, source, options, monkeypatch):
-    want, keys = everything(planner, observation, drafts=False, **options)
+def test_drafts_change_no_bit(planner, observation, source, without_drafts, monkeypatch):
+    options, want, keys = without_drafts
     follow = [list(row) for row in want.tokens]
     made = words.Drafting.__init__
 
@@ -92,8 +102,8 @@ def test_drafts_change_no_bit(planner, observation, source, options, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"top_k": 3, "samples": 2}, {"temperature": 0.0}, {"samples": 6}], ids=["top-k", "greedy", "six"])
 def test_plans_in_a_row_say_the_same_in_fewer_passes(planner, observation, options):
-    want = planner.plan(observation, seed=5, drafts=False, **options)
-    first, second = (planner.plan(observation, seed=5, **options) for _ in range(2))
+    want = planner.plan(observation, seed=5, steps=2, drafts=False, **options)
+    first, second = (planner.plan(observation, seed=5, steps=2, **options) for _ in range(2))
     assert first.tokens == second.tokens == want.tokens and torch.equal(second.actions, want.actions)
     assert second.passes < want.passes == max(map(len, want.tokens))
 

@@ -13,9 +13,11 @@ import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -107,11 +109,15 @@ SPEAKS = ("vlm.model.language_model.", "vlm.lm_head.", "expert.", "action_")
 WORD_TABLE = "vlm.model.language_model.embed_tokens.weight"
 
 
+@lru_cache(maxsize=8)
+def weight_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """Name -> shape of every weight. Remembered: what fits a card asks for each precision, and a model's names take a tenth of a second."""
+    return MappingProxyType({name: tuple(parameter.shape) for name, parameter in build_meta(config).named_parameters()})
+
+
 def weight_bytes(config: ModelConfig, precision: Precision, dtype: torch.dtype, words_on_host: bool = False) -> int:
     """Bytes of the weights on the card. words_on_host: the word table is not."""
-    shapes = {name: tuple(parameter.shape) for name, parameter in build_meta(config).named_parameters()}
-    if words_on_host:
-        del shapes[WORD_TABLE]
+    shapes = {name: shape for name, shape in weight_shapes(config).items() if not (words_on_host and name == WORD_TABLE)}
     schemes = precision.schemes(shapes)
     return sum(scheme_bytes(schemes.get(name), shape, dtype) for name, shape in shapes.items())
 

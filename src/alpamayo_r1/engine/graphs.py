@@ -1,10 +1,13 @@
-"""Captured CUDA graphs by key. The first run of a key is eager, since it compiles and may be the only one; the second one is captured."""
+"""Captured CUDA graphs by key. A thread's first run of a key is eager, the second one is captured.
+
+The first one compiles, may be the only one, and makes what the vendor's libraries keep per thread: a capture may not make that.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from threading import RLock
+from threading import RLock, get_ident
 
 import torch
 
@@ -15,7 +18,7 @@ Run = Callable[[Hashable, Callable[[], None]], None]
 """Runs a function that a key names; see `Graphs.run`."""
 
 MET = 1024
-"""Keys that are remembered as met once."""
+"""Keys that are remembered as met once, each with its thread."""
 
 
 class Graphs:
@@ -32,9 +35,10 @@ class Graphs:
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
         """Runs the function, from its graph where there is one. Equal keys must mean equal kernels on equal addresses."""
+        met = get_ident(), key
         if not self.enabled:
             function()
-        elif key in self._graphs or key in self._met:
+        elif key in self._graphs or met in self._met:
             if key not in self._graphs:
                 self._graphs[key] = self._capture(function)
             self._graphs.move_to_end(key)
@@ -43,7 +47,7 @@ class Graphs:
                 self._graphs.popitem(last=False)
         else:
             function()
-            self._met[key] = None
+            self._met[met] = None
             if len(self._met) > MET:
                 self._met.popitem(last=False)
 

@@ -11,6 +11,7 @@ import argparse
 import threading
 import time
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -19,9 +20,12 @@ from torch.profiler import ProfilerActivity, profile
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.hub import checkpoint_folder
 from alpamayo_r1.drive.teach import Learner, Lessons, frozen
+from alpamayo_r1.train import loop
 from alpamayo_r1.train.loop import Losses, Pool, make_layout, render_rows
 from alpamayo_r1.train.step import Group, Step
 from alpamayo_r1.train.stream import make_chunk
+from alpamayo_r1.world import composite, ground
+from alpamayo_r1.world import render as renderer
 
 BEGAN = time.monotonic()
 
@@ -60,6 +64,43 @@ def kernels(work: Callable[[], object], count: int = 14) -> None:
         print(f"    {e.self_device_time_total / 1e3:8.2f} ms {e.count:6d} x  {e.key[:110]}")
 
 
+def shares(work: Callable[[], object]) -> None:
+    """Milliseconds of the parts of rendering, each waited for."""
+    took: dict[str, float] = {}
+    kept = []
+
+    def watch(module: ModuleType, name: str) -> None:
+        plain = getattr(module, name)
+
+        def call(*args: object, **options: object) -> object:
+            sync()
+            start = time.perf_counter()
+            out = plain(*args, **options)
+            sync()
+            took[name] = took.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
+            return out
+
+        kept.append((module, name, plain))
+        setattr(module, name, call)
+
+    for module, name in (
+        (renderer, "_background"),
+        (renderer, "_foreground"),
+        (renderer, "things_at"),
+        (renderer, "select"),
+        (loop, "resize"),
+        (ground, "_paved"),
+        (ground, "_shadows_on"),
+        (composite, "nearest"),
+        (composite, "shade"),
+    ):
+        watch(module, name)
+    total = timed(work, 1)
+    for module, name, plain in kept:
+        setattr(module, name, plain)
+    say(f"  of {total:.0f} ms: " + ", ".join(f"{name} {ms:.0f}" for name, ms in took.items()))
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, default=75)
@@ -83,6 +124,7 @@ def main() -> None:
     rows = render_rows(chunk, layout, device)
     say(f"render {scenes} scenes: {timed(lambda: render_rows(chunk, layout, device), 1 + times // 5):.0f} ms")
     kernels(lambda: render_rows(chunk, layout, device))
+    shares(lambda: render_rows(chunk, layout, device))
     pool = Pool(8 * scenes)
     for _ in range(4):
         pool.add(rows)
@@ -148,6 +190,14 @@ def main() -> None:
     for batch in sizes:
         if not over():
             one_size(batch)
+    if CUDA:
+        start = time.perf_counter()
+        ground._paved = torch.compile(ground._paved, dynamic=True)
+        render_rows(chunk, layout, device)
+        sync()
+        say(f"ground compiled in {time.perf_counter() - start:.1f} s")
+        say(f"render {scenes} scenes: {timed(lambda: render_rows(chunk, layout, device), 3):.0f} ms")
+        shares(lambda: render_rows(chunk, layout, device))
     driven = 4 if given.tiny else 256
     start = time.perf_counter()
     lessons = Lessons(model.config, vocabulary, device, scenes=driven, after=0.0)

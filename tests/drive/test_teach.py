@@ -38,8 +38,7 @@ def test_lessons_lead_back_to_the_way(planner, monkeypatch):
     small_pictures(monkeypatch)
     monkeypatch.setattr(teach, "Learner", Swerving)
     monkeypatch.setattr(teach, "frozen", lambda model: model)
-    monkeypatch.setattr(teach, "FIRST_SEED", 600_001)
-    lessons = teach.Lessons(planner.model.config, planner.vocabulary, torch.device("cpu"), scenes=6, every=5, seconds=2.0, after=0.5)
+    lessons = teach.Lessons(planner.model.config, planner.vocabulary, torch.device("cpu"), 6, 5, 2.0, after=0.5, first=600_001)
     assert lessons(planner.model, 0.4) is None, "too early"
     first, second = lessons(planner.model, 0.5), lessons(planner.model, 0.6)
     assert first is not None and second is not None

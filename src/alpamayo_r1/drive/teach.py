@@ -69,6 +69,7 @@ class Lessons:
     """A source of rows for `train`: drives `scenes` scenes at once, `every` steps per call, and others when they are over.
 
     Nothing is asked of a model that has used less than `after` of its budget: it would drive to places that it will never see again.
+    part: which one of how many processes this is; each drives other scenes. first: seed of the first scene.
     """
 
     def __init__(
@@ -81,20 +82,23 @@ class Lessons:
         seconds: float = 10.0,
         after: float = 0.2,
         silent: bool = False,
+        part: tuple[int, int] = (0, 1),
+        first: int = FIRST_SEED,
     ):
         self.config, self.vocabulary, self.device = config, vocabulary, device
         self.layout = make_layout(config, vocabulary)
-        self.scenes, self.every, self.after, self.seed, self.silent = scenes, every, after, FIRST_SEED, silent
+        self.scenes, self.every, self.after, self.silent, self.part, self.first = scenes, every, after, silent, part, first
+        self.seed = first + part[0] * scenes
         self.setting = Setting(seconds=seconds, replan=every * DT)
         self.calls = 0
         self._begin()
 
     def _begin(self) -> None:
         if self.seed + self.scenes - 1 > LAST_TRAINING_SEED:
-            self.seed = FIRST_SEED
+            self.seed = self.first + self.part[0] * self.scenes
         self.simulation = Simulation(range(self.seed, self.seed + self.scenes), self.setting)
         self.eyes = eyes_on(self.device, self.scenes)
-        self.seed += self.scenes
+        self.seed += self.part[1] * self.scenes
         self.alive = torch.ones(self.scenes, dtype=torch.bool)
 
     def __call__(self, model: VLA, share: float) -> Rows | None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as nnf
@@ -30,6 +31,7 @@ from alpamayo_r1.core.prompt import chat_text, images_text, plan_text, question_
 from alpamayo_r1.core.types import CAMERAS, FRAMES
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier, Images
 from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
+from alpamayo_r1.train.feed import Feed, Fresh
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.step import Group, Step
 from alpamayo_r1.train.stream import Chunk, StreamConfig, chunks
@@ -47,8 +49,8 @@ READOUT = slice(7, 64, 8)
 class TrainConfig:
     """A run. `minutes` is the budget; the learning rate falls to zero at its end.
 
-    Scenes are rendered `fresh` at a time into a pool of the latest `pool` scenes, and each is trained on about `reuse` times.
-    Numbers count per process.
+    Scenes are rendered `fresh` at a time into a pool of the latest `pool` scenes beside the training. Each is trained on at least about
+    `reuse` times, and where rendering cannot keep up, up to `most_reuse` times. Numbers count per process.
 
     Raises:
         ValueError: a batch larger than a round.
@@ -58,6 +60,7 @@ class TrainConfig:
     batch: int = 64
     fresh: int = 256
     reuse: int = 4
+    most_reuse: int = 16
     pool: int = 8192
     rate: float = 1.5e-3
     decay: float = 0.05
@@ -70,6 +73,8 @@ class TrainConfig:
     save_every: float = 90.0  # seconds
     own_pool: int = 12288  # scenes of those that the model drove to itself, where `train` is given a source of them
     own_share: float = 0.5  # of a batch
+    own_every: int = 2  # times that scenes are rendered before the model is asked for its own
+    print_every: int = 10  # rounds
     max_rounds: int = 10**9
 
     def __post_init__(self):
@@ -284,6 +289,10 @@ class Rows:
         return type(self)(*(f(getattr(self, name)) for name in self.__dataclass_fields__))
 
 
+C = TypeVar("C", bound=Chunk)
+R = TypeVar("R", bound=Rows)
+
+
 def render_rows(chunk: Chunk, layout: Layout, device: torch.device) -> Rows:
     """Renders the scenes of a chunk and brings all of it to the device."""
     scene, rows = chunk.scene.to(device), len(chunk.length)
@@ -339,8 +348,10 @@ def jittered(frames: torch.Tensor, drawn: torch.Tensor, noise: torch.Tensor, vis
     return patchify(pixels.to(noise.dtype).flatten(0, 1), vision)
 
 
-def split_rows(chunk: Chunk, count: int) -> Iterator[Chunk]:
-    """A chunk in pieces of `count` rows."""
+def split_rows(chunk: C, count: int) -> Iterator[C]:
+    """A chunk in pieces of `count` rows. Raises ValueError for one with fewer."""
+    if count > len(chunk.length):
+        raise ValueError(f"a chunk of the stream has {len(chunk.length)} scenes, but {count} are rendered at a time: raise its chunk")
     for first in range(0, len(chunk.length) - count + 1, count):
         rows = slice(first, first + count)
         yield type(chunk)(*(getattr(chunk, name)[rows] for name in chunk.__dataclass_fields__))
@@ -352,7 +363,7 @@ def schedule(step: int, share: float, config: TrainConfig) -> float:
 
 
 Source = Callable[[VLA, float], Rows | None]
-"""Further rows for the model as it is now and the share of the budget that is used; None: none at this round."""
+"""Further rows for the model as it is now and the share of the budget that is used; None: none yet."""
 
 
 def train(
@@ -366,7 +377,7 @@ def train(
 ) -> None:
     """Trains a preset and writes `out`: the checkpoint in bf16, `train.jsonl` with the curves, `state.pt` to go on from.
 
-    own: asked for rows at every round, from the first ones on a share of every batch (`drive.teach` drives the model for them).
+    own: asked for rows time and again, from the first ones on a share of every batch (`drive.teach` drives the model for them).
     Under torchrun every process takes one GPU and the first one writes.
     """
     began = time.monotonic()
@@ -379,58 +390,120 @@ def train(
     vocabulary = load_vocabulary(out / shape.vlm, shape.tokens, shape.family)
     layout = make_layout(shape, vocabulary)
     losses = Losses(fresh_model(shape, device, config.seed), layout, config.draws, stream.words)
-    step, seed = 0, stream.first_seed
-    if resume is not None:
-        step, seed = go_on(losses, resume, stream.first_seed)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    if config.compile and device.type == "cuda":
-        losses.compile()
-    generator = torch.Generator(device=device).manual_seed(config.seed + 1000 * group.rank + step)
-    learn = Step(losses, losses.loss, group, generator, config.decay, config.graphs)
+    step, seed = (0, stream.first_seed) if resume is None else go_on(losses, resume, stream.first_seed)
     source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
-    pieces = (part for chunk in source for part in split_rows(chunk, config.fresh))
-    pool, driven, first_step, saved = Pool(config.pool), Pool(config.own_pool), step, 0.0
-    log = (out / "train.jsonl").open("a", encoding="utf-8", newline="\n") if group.rank == 0 else None
-    for number in range(config.max_rounds):
-        elapsed = group.agree(time.monotonic() - began, device)
-        share = max(elapsed / (60 * config.minutes), number / config.max_rounds)
-        if share >= 1:
-            break
-        start = time.monotonic()
+    lessons = None if own is None else lambda share: own(losses.model, share)
+    feed = Feed(rendering(source, config.fresh, lambda chunk: render_rows(chunk, layout, device)), lessons, config.own_every, device)
+    Run(out, losses, config, stream, group, step, seed, began).go(feed, ("language", "flow", "path_m2", "readout"))
+
+
+def rendering(source: Iterator[C], count: int, render_all: Callable[[C], R]) -> Callable[[], tuple[R, float]]:
+    """Renders the next `count` scenes of a stream per call, and says how many seconds it waited for them."""
+    pieces = (part for chunk in source for part in split_rows(chunk, count))
+
+    def make() -> tuple[R, float]:
+        begin = time.monotonic()
         piece = next(pieces)
-        waited = time.monotonic()
-        pool.add(render_rows(piece, layout, device))
-        more = own(losses.model, share) if own is not None else None
-        if more is not None:
-            driven.add(more)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        rendered = time.monotonic()
-        sums, rate = torch.zeros(5, device=device), 0.0
-        steps = config.reuse * (config.fresh + (0 if more is None else len(more.length))) // config.batch
-        mine = round(config.own_share * config.batch) if driven.written else 0
-        for _ in range(steps):
-            rate = config.rate * schedule(step - first_step, share, config)
-            rows = pool.draw(config.batch - mine, generator)
-            if mine:
-                rows = joined_rows(rows, driven.draw(mine, generator))
-            sums += learn(rows, rate)
-            step += 1
-        seed += config.fresh * group.size
-        if log is not None:
-            means, now = (sums / steps).tolist(), time.monotonic()
-            line = {"step": step, "seconds": now - began}
-            line |= dict(zip(("language", "flow", "path_m2", "readout", "gradient"), means, strict=True))
-            line |= {"rate": rate, "wait_s": waited - start, "render_s": rendered - waited, "train_s": now - rendered}
+        waited = time.monotonic() - begin
+        return render_all(piece), waited
+
+    return make
+
+
+class Run:
+    """A run of the losses' training in rounds of steps, with pools of the latest rows.
+
+    Every process takes as many steps per round as the others, whatever rows it has got meanwhile.
+    """
+
+    def __init__(
+        self, out: Path, losses: FlowLosses, config: TrainConfig, stream: StreamConfig, group: Group, step: int, seed: int, began: float
+    ):
+        self.out, self.losses, self.config, self.stream, self.group, self.began = out, losses, config, stream, group, began
+        self.step, self.first_step, self.seed = step, step, seed
+        self.device = losses.model.device
+        torch.backends.cuda.matmul.allow_tf32 = True
+        if config.compile and self.device.type == "cuda":
+            losses.compile()
+        self.generator = torch.Generator(device=self.device).manual_seed(config.seed + 1000 * group.rank + step)
+        self.learn = Step(losses, losses.loss, group, self.generator, config.decay, config.graphs)
+        self.pool, self.driven = Pool(config.pool), Pool(config.own_pool)
+
+    def go(self, feed: Feed, names: Sequence[str]) -> None:
+        """Trains until the budget is used. names: of the losses' parts."""
+        config, saved = self.config, 0.0
+        log = (self.out / "train.jsonl").open("a", encoding="utf-8", newline="\n") if self.group.rank == 0 else None
+        for number in range(config.max_rounds):
+            begin = time.monotonic()
+            share = max(self.group.agree(begin - self.began, self.device) / (60 * config.minutes), number / config.max_rounds)
+            if share >= 1:
+                break
+            feed.share = share
+            got = self._take(feed, number)
+            taken = time.monotonic()
+            sums, rate = self._learn(share)
+            if number == 0:
+                feed.start()  # after a step was recorded: a device that waits for all its work would end the recording
+            if log is None:
+                continue
+            means, now = sums.tolist(), time.monotonic()
+            line = {"step": self.step, "seconds": now - self.began} | dict(zip((*names, "gradient"), means, strict=True))
+            line |= {"rate": rate, "rows": self.pool.written, "own_rows": self.driven.written, "used": self._used() / self._fresh()}
+            line |= {"wait_s": taken - begin, "make_s": sum(one.seconds for one in got), "stream_s": sum(one.waited for one in got)}
+            line |= {"train_s": now - taken}
             log.write(json.dumps({key: round(value, 5) for key, value in line.items()}) + "\n")
             log.flush()
-            if number % 10 == 0:
+            if number % config.print_every == 0:
                 print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), flush=True)
-            if now - began - saved > config.save_every:
-                finish(out, losses, config, stream, step, seed, now - began, group)
-                saved = now - began
-    if group.rank == 0:
-        finish(out, losses, config, stream, step, seed, time.monotonic() - began, group)
+            if now - self.began - saved > config.save_every:
+                self._save()
+                saved = now - self.began
+        feed.stop()
+        if log is not None:
+            self._save()
+            log.close()
+
+    def _take(self, feed: Feed, number: int) -> list[Fresh]:
+        """Adds what rows are wanted and ready to the pools."""
+        got, config = [], self.config
+        while self._used() >= config.reuse * self._fresh():
+            wait = not got and self._used() + self._round() > config.most_reuse * self._fresh()
+            fresh = feed.take(wait or number == 0)
+            if fresh is None:
+                break
+            got.append(fresh)
+            (self.driven if fresh.own else self.pool).add(fresh.rows)
+            self.seed += 0 if fresh.own else config.fresh * self.group.size
+        return got
+
+    def _round(self) -> int:
+        return self.config.reuse * self.config.fresh // self.config.batch * self.config.batch
+
+    def _used(self) -> int:
+        return (self.step - self.first_step) * self.config.batch
+
+    def _fresh(self) -> int:
+        return self.pool.written + self.driven.written
+
+    def _learn(self, share: float) -> tuple[torch.Tensor, float]:
+        """A round of steps: the means of the losses' parts and of the gradient's norm, and the rate."""
+        config, sums, rate = self.config, None, 0.0
+        mine = round(config.own_share * config.batch) if self.driven.written else 0
+        steps = self._round() // config.batch
+        for _ in range(steps):
+            rate = config.rate * schedule(self.step - self.first_step, share, config)
+            rows = self.pool.draw(config.batch - mine, self.generator)
+            if mine:
+                rows = joined_rows(rows, self.driven.draw(mine, self.generator))
+            parts = self.learn(rows, rate)
+            sums = parts if sums is None else sums + parts
+            self.step += 1
+        assert sums is not None
+        return sums / steps, rate
+
+    def _save(self) -> None:
+        seconds = time.monotonic() - self.began
+        finish(self.out, self.losses, self.config, self.stream, self.step, self.seed, seconds, self.group)
 
 
 def go_on(losses: FlowLosses, resume: Path, first_seed: int) -> tuple[int, int]:

@@ -5,9 +5,9 @@ loss = cross-entropy of the words (natural plans, all answers) + flow and path e
 
 from __future__ import annotations
 
-import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -20,14 +20,14 @@ from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.config import read_config
 from alpamayo_r1.core.vla import VLA, Images
 from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
+from alpamayo_r1.train.feed import Feed
 from alpamayo_r1.train.loop import (
     PATH,
     FlowLosses,
     Layout,
-    Pool,
     Rows,
+    Run,
     TrainConfig,
-    finish,
     first_speed,
     fresh_model,
     go_on,
@@ -35,11 +35,10 @@ from alpamayo_r1.train.loop import (
     path_error,
     read_out_error,
     render_rows,
-    schedule,
-    split_rows,
+    rendering,
 )
 from alpamayo_r1.train.presets import write_skeleton
-from alpamayo_r1.train.step import Group, Step
+from alpamayo_r1.train.step import Group
 from alpamayo_r1.train.stream import StreamConfig, through
 from alpamayo_r1.train.texts import ASKED, PLANS, Heads, MixedChunk, MixedStream, make_heads
 
@@ -173,40 +172,9 @@ def train_mixed(
     losses = MixedLosses(model, layout, heads, plans, config.draws, stream.words)
     nn.init.zeros_(losses.readout.weight)
     step, seed = (0, stream.first_seed) if resume is None or begins else go_on(losses, resume, stream.first_seed)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    if config.compile and device.type == "cuda":
-        losses.compile()
-    group, generator = Group(), torch.Generator(device=device).manual_seed(config.seed + step)
-    learn = Step(losses, losses.loss, group, generator, config.decay, config.graphs)
-    source = through(MixedStream(replace(stream, first_seed=seed), shape, str(out), 0, 1), config.workers)
-    pieces = (cast(MixedChunk, part) for chunk in source for part in split_rows(chunk, config.fresh))
-    pool, first_step, saved = Pool(config.pool), step, 0.0
-    names = ("language", "answers", "flow", "path_m2", "readout", "gradient")
-    with (out / "train.jsonl").open("a", encoding="utf-8", newline="\n") as log:
-        for number in range(config.max_rounds):
-            elapsed = time.monotonic() - began
-            share = max(elapsed / (60 * config.minutes), number / config.max_rounds)
-            if share >= 1:
-                break
-            piece = next(pieces)
-            waited = time.monotonic() - began - elapsed
-            pool.add(mixed_rows(piece, layout, device))
-            sums, rate, steps = torch.zeros(len(names), device=device), 0.0, config.reuse * config.fresh // config.batch
-            for _ in range(steps):
-                rate = config.rate * schedule(step - first_step, share, config)
-                sums += learn(pool.draw(config.batch, generator), rate)
-                step += 1
-            seed += config.fresh
-            line = {"step": step} | dict(zip(names, (sums / steps).tolist(), strict=True))
-            line |= {"rate": rate, "wait_s": waited, "seconds": time.monotonic() - began}
-            log.write(json.dumps({key: round(value, 5) for key, value in line.items()}) + "\n")
-            log.flush()
-            if number % 10 == 0:
-                print(" ".join(f"{key} {value:.4g}" for key, value in line.items()), flush=True)
-            if line["seconds"] - saved > config.save_every:
-                finish(out, losses, config, stream, step, seed, line["seconds"], group)
-                saved = line["seconds"]
-    finish(out, losses, config, stream, step, seed, time.monotonic() - began, group)
+    source = cast("Iterator[MixedChunk]", through(MixedStream(replace(stream, first_seed=seed), shape, str(out), 0, 1), config.workers))
+    feed = Feed(rendering(source, config.fresh, lambda chunk: mixed_rows(chunk, layout, device)), None, 1, device)
+    Run(out, losses, config, stream, Group(), step, seed, began).go(feed, ("language", "answers", "flow", "path_m2", "readout"))
 
 
 def mixed_rows(chunk: MixedChunk, layout: Layout, device: torch.device) -> MixedRows:

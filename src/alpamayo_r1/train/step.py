@@ -35,6 +35,8 @@ class Group:
         """The group that torchrun started, or this process alone."""
         if "RANK" not in os.environ:
             return cls()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None)
         return cls(dist.get_rank(), dist.get_world_size())
@@ -51,15 +53,6 @@ class Group:
         shared = torch.tensor([value], device=device, dtype=torch.float64)
         dist.broadcast(shared, 0)
         return shared.item()
-
-
-def own_device(kind: str) -> torch.device:
-    """This process's device of a kind: under torchrun the GPU with its local number."""
-    if kind != "cuda":
-        return torch.device(kind)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
 
 
 class Step:

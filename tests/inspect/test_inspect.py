@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from alpamayo_r1.cli.__main__ import app
 from alpamayo_r1.data.source import open_source
+from alpamayo_r1.inspect import check
+from alpamayo_r1.inspect.cameras import Look, Mounting
+from alpamayo_r1.inspect.check import Inspection
 from alpamayo_r1.inspect.clock import shift_of
 from alpamayo_r1.inspect.findings import WRONG
 from alpamayo_r1.inspect.motion import Motion
 from alpamayo_r1.inspect.paths import path_of
+from alpamayo_r1.rig.nominal import facing
 from alpamayo_r1.world.recordings import OTHER_CAR, Car, write_recording
 from alpamayo_r1.world.simulate import simulate
 from support.tracks import winding
 
 pytestmark = pytest.mark.slow
+MIRRORED = "pictures-mirrored"
 
 
 def test_a_clock_shift_is_found_to_20_ms():
@@ -97,3 +105,25 @@ def test_what_cannot_be_opened_is_a_finding_and_no_traceback(tmp_path):
     (tmp_path / "empty").mkdir()
     refused = CliRunner().invoke(app, ["inspect", str(tmp_path / "empty")])
     assert refused.exit_code == 2 and "has no recording.yaml" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("yaw", "turns", "fault"), [(4, 0, None), (4, 1, None), (4, -1, "pictures-mirrored"), (58, 0, "pictures-mirrored")]
+)
+def test_a_mirrored_camera_ahead_is_known_by_its_turns_alone(monkeypatch, yaw, turns, fault):
+    """The road fits far better in a mirror, as it may by chance: ahead that is no evidence."""
+    path, count = path_of(winding()), 60
+    times = np.stack([2 + 0.1 * np.arange(count), 2.1 + 0.1 * np.arange(count)], -1)
+    turned = turns * np.array([path.turned(pair)[0] for pair in times])
+    motion = Motion(np.zeros((count, 2)), np.zeros(count), turned, np.full(count, 0.9), np.zeros(count))
+    calibration = replace(OTHER_CAR["front"], rot=facing(yaw, 3))
+    look = Look("one", calibration, torch.zeros(count, 1, 2, 2), torch.zeros(count, 1, 2, 2), times, 0, 0)
+    found = Inspection(path=path, motions={"one": motion})
+
+    def fits(_look, _path, _chosen, flip):
+        share = 0.7 if flip == (3,) else 0.2
+        return Mounting(1.0, 0.0, 0.0, math.nan, 0.6, 20, share, 0.01), motion
+
+    monkeypatch.setattr(check, "mounting_of", fits)
+    given = Mounting(1.0, 0.1, 0.0, math.nan, 0.5, 20, 0.25, 0.02)
+    assert check._flipped(found, look, given) == fault

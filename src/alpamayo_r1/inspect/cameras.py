@@ -169,12 +169,17 @@ def turn_ratio(motion: Motion, times: np.ndarray, path: Path, by_path: bool = Fa
 
 
 def agreement(look: Look, path: Path, flip: tuple[int, ...]) -> float:
-    """Correlation of the turns that the pictures show, flipped along these axes first, with those of the poses, weighed by how well the
-    pictures fit each other: 1 is perfect, -1 mirrored.
-    """
+    """How well the turns that the pictures show, flipped along these axes first, follow the poses': see `against`."""
     _, motion = mounting_of(look, path, flip=flip)
-    turned = np.array([path.turned(pair)[0] for pair in look.times])
+    return against(motion, look.times, path)
+
+
+def against(motion: Motion, times: np.ndarray, path: Path) -> float:
+    """Correlation of the turns that the pictures show with those of the poses, weighed by how well the pictures fit each other: 1 is
+    perfect, -1 mirrored, 0 where the car hardly turns.
+    """
+    turned = np.array([path.turned(pair)[0] for pair in times])
     seen = motion.match_far > 0.55
-    if seen.sum() < 6:
+    if seen.sum() < 6 or float(np.sqrt((turned[seen] ** 2).mean())) < TURNS or not motion.turn[seen].any():
         return 0.0
     return float(np.corrcoef(turned[seen], motion.turn[seen])[0, 1] * np.median(motion.match_far[seen]) * seen.mean())

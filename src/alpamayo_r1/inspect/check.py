@@ -16,7 +16,7 @@ from alpamayo_r1.data.recording.drive import WHOLE, Recording
 from alpamayo_r1.data.recording.poses import Track, read_track
 from alpamayo_r1.data.recording.schema import OPTICAL
 from alpamayo_r1.data.recording.smoothing import noise_of
-from alpamayo_r1.inspect.cameras import MOVES, Look, Mounting, agreement, long_steps, look_at, mounting_of, turn_ratio
+from alpamayo_r1.inspect.cameras import MOVES, Look, Mounting, against, agreement, long_steps, look_at, mounting_of, turn_ratio
 from alpamayo_r1.inspect.clock import shift_of
 from alpamayo_r1.inspect.findings import ATTENTION, OK, UNKNOWN, WRONG, Finding
 from alpamayo_r1.inspect.motion import Motion
@@ -39,6 +39,9 @@ SLOWEST = 0.2
 
 BESIDE = 0.9
 """Logarithm of a camera's speed over the others' from which it is not the road that it sees."""
+
+ASIDE, SAME = 0.3, 0.5
+"""Radians from straight ahead from which the road tells a mirrored camera; correlation from which turns are the same, or mirrored."""
 
 SHIFT = 0.035
 """Seconds of clock shift from which it is wrong."""
@@ -222,7 +225,7 @@ def _turning(found: Inspection, seen: Mapping[str, Mounting], ahead: str, turn: 
     said += f" (correlation {given:.2f}; turned on their heads {flipped:.2f})"
     if flipped > max(0.7, abs(given) + 0.03):
         return Finding(item, WRONG, said, ("pictures-upside-down",))
-    if abs(given) < 0.5:
+    if abs(given) < SAME:
         return Finding(item, UNKNOWN, said)
     if turn > 0:
         return Finding(item, WRONG, said, ("camera-focal", "time-shift"))
@@ -291,7 +294,7 @@ def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str,
 def _own_faults(mounting: Mounting, look: Look, shared: float) -> tuple[str, ...]:
     """What is wrong with one camera's mounting or lens, the others being right."""
     if abs(mounting.slip) > math.radians(30):
-        if abs(look.azimuth) > 0.3 and _near(mounting.slip, 2 * look.azimuth):
+        if abs(look.azimuth) > ASIDE and _near(mounting.slip, 2 * look.azimuth):
             return ("pictures-mirrored",)
         return ("camera-yaw", "extrinsics-inverted") if mounting.share > 0.7 else ()
     faults = []
@@ -305,11 +308,17 @@ def _own_faults(mounting: Mounting, look: Look, shared: float) -> tuple[str, ...
 
 
 def _flipped(found: Inspection, look: Look, given: Mounting) -> str | None:
-    """The fault of pictures that fit far better when they are flipped."""
+    """The fault of pictures that fit far better when they are flipped.
+
+    The road ahead looks alike in a mirror: that a camera that looks ahead is mirrored only its turns can say.
+    """
     assert found.path is not None
+    aside = abs(look.azimuth) > ASIDE or against(found.motions[look.name], look.times, found.path) < -SAME
     some = np.linspace(0, len(look.times) - 1, min(24, len(look.times))).astype(int)
     best, fault = given.share * (abs(given.slip) < SLIP) * (abs(given.pitch) < PITCH) + 0.15, None
     for name, flip in (("pictures-upside-down", (2, 3)), ("pictures-mirrored", (3,)), ("pictures-upside-down", (2,))):
+        if flip == (3,) and not aside:
+            continue
         tried, _ = mounting_of(look, found.path, some, flip=flip)
         plausible = abs(tried.slip) < 1.5 * SLIP and abs(tried.pitch) < 2 * PITCH and abs(math.log(max(tried.speed, 1e-3))) < 1.5 * SPEED
         if tried.steps >= 5 and plausible and tried.share > max(best, SHARE):

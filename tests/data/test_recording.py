@@ -55,6 +55,10 @@ FULL = {
     },
     "ENU with FRD": {"position": {"columns": ["x", "y", "z"], "frame": "ENU"}, "orientation": QUATERNION},
     "WGS84": {"position": {"columns": ["lat", "lon", "height"], "frame": "WGS84"}},
+    "WGS84 with NED": {
+        "position": {"columns": ["lat", "lon", "height"], "frame": "WGS84"},
+        "orientation": {"kind": "quaternion", "columns": ["fx", "fy", "fz", "fw"], "order": "xyzw", "frame": "NED"},
+    },
     "euler": {"orientation": {"kind": "euler", "columns": ["roll", "pitch", "yaw"], "unit": "rad"}},
 }
 FLAT = {
@@ -125,10 +129,12 @@ def test_times_may_be_a_rate_or_the_names_of_images(tmp_path):
     said["cameras"]["front"]["frames"] = {"video": "front.mp4", "times": {"start": 0.0}}
     (tmp_path / "left").mkdir()
     for n in range(120):
-        Image.new("RGB", (96, 64), (40 + n % 100,) * 3).save(tmp_path / "left" / f"{100 * n:06d}.png")
-    said["cameras"]["left"]["frames"] = {"images": "left/*.png", "times": {"from_names": True, "unit": "ms"}}
-    said["cameras"]["right"]["frames"] = {"video": "right.mp4", "times": {"start": 0.0, "fps": 10}}
-    pd.DataFrame({"shot": [f"{100 * n:06d}.png" for n in range(120)], "at": np.arange(120) / 10}).to_csv(tmp_path / "shots.csv")
+        Image.new("RGB", (96, 64), (40 + n % 100,) * 3).save(tmp_path / "left" / f"LEFT_{100 * n}.png")
+    for aside in (".DS_Store", "notes.txt"):
+        (tmp_path / "left" / aside).write_text("no picture")
+    said["cameras"]["left"]["frames"] = {"images": "left", "times": {"from_names": True, "unit": "ms"}}
+    said["cameras"]["right"]["frames"] = {"images": "left/*.png", "times": {"start": 0.0, "fps": 10}}
+    pd.DataFrame({"shot": [f"LEFT_{100 * n}.png" for n in range(120)], "at": np.arange(120) / 10}).to_csv(tmp_path / "shots.csv")
     said["cameras"]["tele"]["frames"] = {
         "images": "left",
         "times": {"file": "shots.csv", "column": "at", "file_column": "shot", "unit": "s"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ CACHE = 48 * 2**20
 """Bytes of decoded pictures that a camera keeps."""
 
 MOST_IMAGES = 1_000_000
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"""Endings, in small letters, of the files of a folder that are its images."""
 
 
 class Pictures:
@@ -148,6 +151,8 @@ class Images(Pictures):
                 reading(BadVideo, f"{self.files[number].name} of {self.name}", "an image (jpg, png)"),
                 Image.open(self.files[number]) as image,
             ):
+                if image.mode.startswith(("I", "F")):
+                    raise ValueError("its pixels have more than 8 bits")
                 found[number] = np.asarray(image.convert("RGB"))
         return found
 
@@ -236,19 +241,34 @@ def open_pictures(setup: CameraSetup, root: Path) -> tuple[Pictures, np.ndarray]
 
 
 def _files(pattern: str, table: pd.DataFrame | None, column: str, root: Path, name: str) -> list[Path]:
-    """The images of a camera, in time's order: those that a table lists, or all that fit a pattern, by name."""
+    """The images of a camera: those that a table lists, or all that fit a pattern, by name, numbers in it by their value (2 before 10)."""
     if table is not None and column in table.columns:
         below = root / pattern if (root / pattern).is_dir() else root
         prefix = below.relative_to(root).as_posix()
         return [file_in(root, f"{prefix}/{entry}" if prefix != "." else str(entry), name) for entry in table[column]]
-    files = sorted(file for file in root.glob(pattern if not (root / pattern).is_dir() else f"{pattern}/*") if file.is_file())
+    whole = (root / pattern).is_dir()
+    fitting = (file for file in root.glob(f"{pattern}/*" if whole else pattern) if file.is_file() and not file.name.startswith("."))
+    files = sorted((file for file in fitting if not whole or file.suffix.lower() in SUFFIXES), key=_natural)
     if not 2 <= len(files) <= MOST_IMAGES:
-        raise bad(f"{name}.images ({pattern}) fits {len(files)} files", f"2 to {MOST_IMAGES:,} images", "a pattern such as front/*.jpg")
+        raise bad(
+            f"{name}.images ({pattern}) fits {len(files)} files",
+            f"2 to {MOST_IMAGES:,} images",
+            "a folder of images, or a pattern such as front/*.jpg",
+        )
     return files
 
 
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """What sorts names as people do: each run of digits by its value."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name) if part]
+
+
 def _stem(file: Path, name: str) -> float | int:
-    try:
-        return int(file.stem) if file.stem.lstrip("-").isdigit() else float(file.stem)
-    except ValueError:
-        raise bad(f"{name} has {file.name}", "names that are times, such as 1532402927.647.jpg", "give a table of times instead") from None
+    """The number with which a file's name ends."""
+    found = re.search(r"\d+(\.\d+)?$", file.stem)
+    if found is None:
+        raise bad(
+            f"{name} has {file.name}", "names that end with their time, such as 1532402927.647.jpg or front_1532402927647951.jpg",
+            "give a table of times instead",
+        )  # fmt: skip
+    return float(found[0]) if found[1] else int(found[0])

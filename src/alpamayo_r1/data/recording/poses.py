@@ -130,7 +130,7 @@ def read_track(poses: Poses) -> Track:
     lever, effect = np.array(poses.lever_arm), None
     if poses.smooth is not None and poses.smooth.seconds:  # before a heading is taken from their motion
         place, effect = smoothed(times / 1e6, place, Rotation.identity(len(place)), None, poses.smooth)
-    turn = _turns(table, poses.orientation, poses.world, times, place, name)
+    turn = _turns(table, poses.orientation, times, place, name)
     speed = None if poses.speed is None else numbers(table, [poses.speed], name, BadRecording)[:, 0] * poses.speed_scale
     xyz = place - turn.apply(lever)
     if not isinstance(turn, Rotation) or not np.isfinite(xyz).all():
@@ -160,7 +160,7 @@ def _places(given: np.ndarray, world: str, name: str) -> tuple[np.ndarray, np.nd
     return to_enu(given, origin), origin
 
 
-def _turns(table: pd.DataFrame, how: Orientation, world: str, times: np.ndarray, place: np.ndarray, name: str) -> Rotation:
+def _turns(table: pd.DataFrame, how: Orientation, times: np.ndarray, place: np.ndarray, name: str) -> Rotation:
     """Rotations from forward, left, up to the track's frame."""
     from scipy.spatial.transform import Rotation
 
@@ -187,7 +187,7 @@ def _turns(table: pd.DataFrame, how: Orientation, world: str, times: np.ndarray,
         if how.kind == "heading":  # clockwise from north
             return _about_z(np.pi / 2 - values[:, 0])
         turn = Rotation.from_euler("ZYX", values[:, ::-1]) if how.kind == "euler" else _about_z(values[:, 0])
-    return Rotation.from_matrix(TO_ENU[world] @ turn.as_matrix() @ TO_BODY[how.body])
+    return Rotation.from_matrix(TO_ENU[how.world] @ turn.as_matrix() @ TO_BODY[how.body])
 
 
 def _about_z(yaw: np.ndarray) -> Rotation:

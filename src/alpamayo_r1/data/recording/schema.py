@@ -36,7 +36,8 @@ OPTICAL = {"optical": np.eye(3), "FLU": np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -
 class Orientation:
     """How the poses' rotations are written: "quaternion" (order, direction), "yaw" or "heading" or "euler" (unit), or "motion" (none).
 
-    body: "FLU" or "FRD". inverse: rotations turn the world into the body.
+    body: "FLU" or "FRD". world: the axes that angles and rotations are counted from, of WORLDS. inverse: rotations turn the world into the
+    body.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Orientation:
     body: str = "FLU"
     inverse: bool = False
     degrees: bool = False
+    world: str = "ENU"
 
 
 @dataclass(frozen=True)
@@ -242,9 +244,11 @@ def _orientation(fields: Fields, world: str) -> Orientation:
         inverse = fields.choice("rotates", ("body_to_world", "world_to_body"), default="body_to_world") == "world_to_body"
     else:
         degrees = fields.choice("unit", ("rad", "deg")) == "deg"
+    if world != "local":
+        world = fields.choice("frame", ("ENU", "NED"), default="NED" if world == "NED" else "ENU")
     body = fields.choice("body", tuple(TO_BODY), default="FRD" if world == "NED" else "FLU")
     fields.done()
-    return Orientation(kind, columns, order, body, inverse, degrees)
+    return Orientation(kind, columns, order, body, inverse, degrees, world)
 
 
 def _camera(name: str, fields: Fields, root: Path) -> CameraSetup:

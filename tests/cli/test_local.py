@@ -12,11 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 import alpamayo_r1
 from alpamayo_r1 import bench
 from alpamayo_r1.cli.__main__ import VERBS, app
+from alpamayo_r1.core.config import read_config
 from alpamayo_r1.testing import random_observation
 from alpamayo_r1.train import loop
 from support.golden15 import GOLDEN15
@@ -26,13 +28,18 @@ FEW = ["--samples", "1", "--max-tokens", "8", "--steps", "1", "--device", "cpu"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a tiny checkpoint and two small clips."""
+    """A folder with a tiny checkpoint, two small clips and a recording of one camera."""
+    from alpamayo_r1.data.importers import import_recording
     from alpamayo_r1.testing import tiny_checkpoint
     from alpamayo_r1.world.clips import write_clips
 
     folder = tmp_path_factory.mktemp("local")
     tiny_checkpoint(folder / "tiny")
     write_clips([1, 2], folder / "clips", width=64, height=36, seconds=0.6, t_start=4.6, supersample=1)
+    said = import_recording("example", None, folder / "car") / "recording.yaml"
+    settings = yaml.safe_load(said.read_text(encoding="utf-8"))
+    settings["cameras"] = {"front": settings["cameras"]["front"]}
+    said.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return folder
 
 
@@ -84,7 +91,7 @@ def lines(place: Path, out: Path) -> dict[str, list[str]]:
             *("--precisions", "bf16,w8", "--device", "cpu"),
         ],
         "import": ["import", "example", "--out", str(out / "car")],
-        "inspect": ["inspect", str(out / "car")],
+        "inspect": ["inspect", str(place / "car")],
         "drive": ["drive", "--driver", "lane", "--seconds", "1", "--out", str(out / "drive"), "--device", "cpu"],
         "bench": ["bench", "--size", "small", "--samples", "1", "--tokens", "3", "--repeats", "1", "--device", "cpu"],
     }
@@ -107,6 +114,7 @@ def test_no_verb_asks_the_network_for_local_things(place, tmp_path, monkeypatch)
         socket.create_connection(("127.0.0.1", 9))
     asked.clear()
     monkeypatch.setattr(bench, "random_observation", lambda seed: random_observation(seed, 72, 128))
+    monkeypatch.setattr(bench, "size_config", lambda size: read_config(place / "tiny"))
     monkeypatch.setattr(loop, "TrainConfig", partial(loop.TrainConfig, fresh=8))
     every = lines(place, tmp_path) | {
         "validate": ["validate", "--checkpoint", str(place / "tiny"), "--scenes", "2", "--samples", "1", "--device", "cpu"],

@@ -20,20 +20,17 @@ SAID = "Weiter, denn Fußgänger warten – 雪"
 
 HEAD = f"""
 import dataclasses, sys
+import alpamayo_r1.evaluate.report as report
 import alpamayo_r1.evaluate.worker as worker
 from alpamayo_r1.cli.__main__ import app
 
 plain = worker.score
 worker.score = lambda sample, plan: plain(sample, dataclasses.replace(plan, reasoning=({SAID!a},) * len(plan.reasoning)))
+report.EACH = 1
 """
-"""The command line, with a model that says SAID."""
+"""The command line, with a model that says SAID, and reports that show few clips."""
 
 WITHOUT = {
-    "locks and modes": """
-sys.modules["fcntl"] = sys.modules["msvcrt"] = None
-import os
-del os.fchmod
-""",
     "locks, modes and folders that open": """
 sys.modules["fcntl"] = sys.modules["msvcrt"] = None
 import os

@@ -1,12 +1,13 @@
 """What each precision of the 10B costs and brings on this card: time, memory, distance from fp32, and its kernels' speed.
 
-    python bench/precision.py [--parts tune,check,truth,modes,caps] [--modes bf16,fp8,w8,w4,tight] [--minutes 6]
+    python bench/precision.py [--parts tune,check,truth,modes,stream,caps] [--modes bf16,fp8,w8,w4,tight] [--samples 1,6,16]
+                              [--minutes 6]
 
 Random weights, 16 words, drafts off. tune: the kernels' cuts, measured alone over weights that no cache holds; later parts use them, and
 the table to keep is printed. check: kernels against their twins. truth: what the specification says in fp32 (66 GB), which modes are then
-compared with, on the same weights, words and noise. modes: stages for S = 1, 6, 16. caps: small cards, emulated from the first byte.
-A part that fails says so and the rest goes on; what would begin after so many minutes is skipped. The last line is JSON. The small size,
-and no times, on the CPU.
+compared with, on the same weights, words and noise. modes: stages for these numbers of samples. stream: steps of these modes' streams too. caps: small
+cards, emulated from the first byte. A part that fails says so and the rest goes on; what would begin after so many minutes is skipped. The
+last line is JSON. The small size, and no times, on the CPU.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
 from statistics import median
 from typing import Any
 
 import torch
 
 from alpamayo_r1 import testing
+from alpamayo_r1.bench.stream import Drive, one_run, passes_table
 from alpamayo_r1.core.card import limit
 from alpamayo_r1.core.clock import Stopwatch
 from alpamayo_r1.core.options import PlanOptions
@@ -46,7 +48,7 @@ from checks.kernels import error
 
 SIZE, DTYPE, PICTURE = ("10b", torch.bfloat16, (1080, 1920)) if CUDA else ("small", torch.float32, (96, 160))
 KINDS: tuple[Kind, ...] = ("e4m3", "int8", "int4")
-WORKERS, STEPS = 14, (1, 10)
+WORKERS, STEPS = 20, (1, 10)
 CAPS = (("w8", 16, 16), ("w4", 12, 6), ("tight", 8, 1))
 """Precision, GiB of the card, samples."""
 
@@ -63,11 +65,17 @@ SHAPES: tuple[tuple[str, bool, int, int, int], ...] = (
 )
 """Name, SwiGLU, rows, N, K of the 10B's products."""
 
-CANDIDATES: dict[int, tuple[tuple[int, int, int], ...]] = {
-    16: ((32, 4, 4), (32, 4, 6), (64, 4, 4), (64, 4, 6), (64, 8, 4), (128, 4, 4), (128, 8, 4)),
-    64: ((64, 2, 4), (128, 2, 3), (32, 4, 4), (64, 4, 3), (64, 4, 5), (64, 8, 4), (128, 4, 3), (128, 8, 3)),
+How = tuple[int, int, int, bool]
+"""Columns, warps, stages, and whether the weight is the matrix unit's first operand."""
+
+CANDIDATES: dict[int, tuple[How, ...]] = {
+    8: ((16, 1, 6, True), (32, 1, 8, True), (32, 1, 5, True), (32, 2, 6, True), (64, 2, 4, True), (64, 2, 6, True)),
+    16: ((32, 4, 4, False), (32, 4, 6, False), (64, 8, 4, False), (128, 4, 4, False)),
+    64: ((32, 4, 4, False), (64, 4, 3, False), (64, 4, 3, True), (64, 4, 4, True), (64, 4, 5, True), (128, 8, 3, True)),
 }
-"""Columns, warps, stages by rows of a tile. Two warps take no wgmma: weights then go from registers straight into mma.sync."""
+"""By rows of a tile. Those of 8 and 16 are multiplied by `mma.sync`."""
+
+SPLITS = {8: (1, 2, 4, 8), 16: (1, 2, 3, 4, 6, 8), 64: (1, 2, 4, 8)}
 
 BEGAN = time.perf_counter()
 RESULT: dict[str, Any] = {}
@@ -85,35 +93,60 @@ def scheme_of(kind: Kind, k: int) -> Scheme:
     return found
 
 
-def product(x: torch.Tensor, weight: Quantised, swiglu: bool, cut: Cut) -> torch.Tensor:
-    """A product by one cut."""
+def product(x: torch.Tensor, weight: Quantised, swiglu: bool, cut: Cut, final: bool = False) -> torch.Tensor:
+    """A product by one cut; final: in one part."""
     n, k = weight.shape
+    quantised.CUTS.clear()
     quantised.CUTS[weight.scheme.kind, swiglu, cut.rows, n, k] = cut
-    words = cut.rows == 16
-    return quantised.swiglu_linear(x, weight, words) if swiglu else quantised.linear(x, weight, words=words)
+    words = cut.rows < 64
+    return quantised.swiglu_linear(x, weight, words) if swiglu else quantised.linear(x, weight, words=words, final=final)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel to compile: final in one part, of a weight [n, k]."""
+
+    kind: Kind
+    rows: int
+    how: How
+    swiglu: bool
+    final: bool
+    n: int
+    k: int
+
+    def far(self) -> float | str:
+        """The kernel's relative error on random numbers, or what happened."""
+        columns, warps, stages, swap = self.how
+        cut = Cut(self.rows, columns, 2, warps, stages, 4 if self.rows < 64 else 2, swap)
+        generator = torch.Generator("cuda").manual_seed(0)
+        x, w = (torch.randn(a, self.k, device="cuda", generator=generator).bfloat16() for a in (max(1, self.rows - 3), self.n))
+        weight = quantise(w * self.k**-0.5, scheme_of(self.kind, self.k))
+        try:
+            dense = x.float() @ weight.dequantised(torch.float32).T
+            if not self.swiglu:
+                return error(product(x, weight, False, cut, self.final).sum(0), dense)
+            gate, up = dense.chunk(2, 1)
+            return error(product(x, weight, True, cut), torch.nn.functional.silu(gate) * up)
+        except Exception as problem:
+            return f"{type(problem).__name__}: {str(problem)[:200]}"
+
+
+def jobs() -> Iterator[Job]:
+    """All kernels that are timed, of small weights; the head's number of rows is odd, and so are its kernels."""
+    for kind in KINDS:
+        for rows, hows in CANDIDATES.items():
+            for how in hows:
+                k = 4096 if rows < 64 else 2048
+                yield Job(kind, rows, how, True, True, 512, k)
+                for final, deep in ((False, k), (True, k), *(((False, 8256), (True, 8256)) if rows == 64 else ())):
+                    yield Job(kind, rows, how, False, final, 512, deep)
+                if rows < 64:
+                    yield Job(kind, rows, how, False, True, 513, k)
 
 
 def compile_share(index: int) -> None:
-    """This worker's share of the candidates, checked on small weights; prints one JSON list of (label, error)."""
-    jobs: list[tuple[Kind, bool, int, tuple[int, int, int]]] = [
-        (kind, swiglu, rows, how) for kind in KINDS for rows in CANDIDATES for swiglu in (False, True) for how in CANDIDATES[rows]
-    ]
-    found = []
-    for kind, swiglu, rows, (columns, warps, stages) in jobs[index::WORKERS]:
-        for k in (4096,) if rows == 16 else (2048,) if swiglu else (2048, 8256):
-            cut = Cut(rows, columns, 2, warps, stages, 4 if rows == 16 else 2)
-            x, w = (torch.randn(a, k, device="cuda", generator=torch.Generator("cuda").manual_seed(a)).bfloat16() for a in (rows - 3, 512))
-            weight = quantise(w * k**-0.5, scheme_of(kind, k))
-            try:
-                dense = x.float() @ weight.dequantised(torch.float32).T
-                gate, up = dense.chunk(2, 1)
-                want = torch.nn.functional.silu(gate) * up if swiglu else dense
-                got = product(x, weight, swiglu, cut)
-                far = error(got if swiglu else got.sum(0), want)
-            except Exception as problem:
-                far = f"{type(problem).__name__}: {str(problem)[:200]}"
-            found.append((f"{kind} {'swiglu' if swiglu else 'linear'} K={k} {cut}", far))
-    print(json.dumps(found))
+    """This worker's share of the kernels, checked on small weights; prints one JSON list of (label, error)."""
+    print(json.dumps([(str(job), job.far()) for job in list(jobs())[index::WORKERS]]))
 
 
 def compile_all() -> None:
@@ -143,51 +176,64 @@ def copy_speed() -> float:
 
 
 def tune() -> dict[str, Any]:
-    """The fastest cut of every kind and shape, alone, beside bf16's product; then many rows."""
+    """The fastest cut of every kind and shape, alone, the first operand's the other way round beside it; then many rows."""
     compile_all()
-    copy = copy_speed()
-    say(f"copy {copy / 1e12:.2f} TB/s; share of it that each kernel reads codes and scales with")
+    before, copy = dict(quantised.CUTS), copy_speed()
+    say(f"copy {copy / 1e12:.2f} TB/s; microseconds, and the share of it that each kernel reads codes and scales with")
     kept: dict[tuple[str, bool, int, int, int], Cut] = {}
     for name, swiglu, m, n, k in SHAPES:
         x, dense = torch.randn(m, k, device="cuda").bfloat16(), torch.randn(n, k, device="cuda").bfloat16() * k**-0.5
-        line = []
         for kind in KINDS:
-            weight = quantised_by_rows(dense, scheme_of(kind, k))
-            times = times_of(x, weight, swiglu, whole=name == "head")
-            best = min(times, key=lambda cut: times[cut])
+            copies = several(quantised_by_rows(dense, scheme_of(kind, k)))
+            times = times_of(x, copies, swiglu, whole=name == "head")
+            first = {swap: min((cut for cut in times if cut.swap is swap), key=lambda cut: times[cut]) for swap in (False, True)}
+            best = min(first.values(), key=lambda cut: times[cut])
             kept[kind, swiglu, best.rows, n, k] = best
-            quantised.FAST = False
-            plain = time_of(x, weight, swiglu, best)
-            quantised.FAST = True
-            line.append(f"{kind} {times[best]:.1f} ({weight.nbytes / times[best] / copy * 1e8:.0f} %, plain conversion {plain:.1f})")
-        say(f"{name} M={m} {n} x {k}: {', '.join(line)} us")
+            line = [f"{shown(cut)} {times[cut]:.1f} us ({copies[0].nbytes / times[cut] / copy * 1e8:.0f} %)" for cut in first.values()]
+            if m == 1:
+                many = torch.randn(16, k, device="cuda").bfloat16()
+                line += [f"16 rows {time_of(many, copies, swiglu, cut):.1f}" for cut in first.values()]
+            was = before.get((kind, swiglu, 16 if m == 1 else 64, n, k))
+            line.append(f"until now {time_of(x, copies, swiglu, was):.1f}" if was else "")
+            say(f"{name} M={m} {n} x {k} {kind}: {'; '.join(line)}")
     quantised.CUTS.clear()
     quantised.CUTS.update(kept)
     print("CUTS = {")
     for key, cut in kept.items():
-        print(f"    {key}: Cut({cut.rows}, {cut.columns}, {cut.splits}, {cut.warps}, {cut.stages}, {cut.ahead}),")
+        print(f"    {key}: Cut({cut.rows}, {cut.columns}, {cut.splits}, {cut.warps}, {cut.stages}, {cut.ahead}, {cut.swap}),")
     print("}")
+    RESULT["cuts"] = [[*key, *astuple(cut)] for key, cut in kept.items()]
     return many_rows()
 
 
-def times_of(x: torch.Tensor, weight: Quantised, swiglu: bool, whole: bool) -> dict[Cut, float]:
+def shown(cut: Cut) -> str:
+    """A cut in few letters."""
+    return f"{'first' if cut.swap else 'second'} {cut.columns} x{cut.splits} w{cut.warps} s{cut.stages}"
+
+
+def times_of(x: torch.Tensor, copies: list[Quantised], swiglu: bool, whole: bool) -> dict[Cut, float]:
     """Microseconds of a product by every cut that runs. whole: K in one part."""
-    times, rows = {}, 16 if len(x) <= 16 else 64
-    for columns, warps, stages in CANDIDATES[rows]:
-        for splits in (1,) if swiglu or whole else (1, 2, 3, 4, 6, 8):
-            cut = Cut(rows, columns, splits, warps, stages, 4 if rows == 16 else 2)
-            try:
-                times[cut] = time_of(x, weight, swiglu, cut)
-            except Exception as problem:
-                say(f"  {weight.scheme} {cut}: {type(problem).__name__} {str(problem)[:80]}")
+    times: dict[Cut, float] = {}
+    for rows in (8, 16) if len(x) <= 8 else (64,):
+        for columns, warps, stages, swap in CANDIDATES[rows]:
+            for splits in (1,) if swiglu or whole else SPLITS[rows]:
+                cut = Cut(rows, columns, splits, warps, stages, 4 if rows < 64 else 2, swap)
+                try:
+                    times[cut] = time_of(x, copies, swiglu, cut)
+                except Exception as problem:
+                    say(f"  {copies[0].scheme} {cut}: {type(problem).__name__} {str(problem)[:80]}")
     return times
 
 
-def time_of(x: torch.Tensor, weight: Quantised, swiglu: bool, cut: Cut) -> float:
-    """Microseconds of a product by one cut, over copies of the weight that no cache holds together."""
+def several(weight: Quantised) -> list[Quantised]:
+    """Copies of a weight that no cache holds together."""
     count = max(1, min(12, int(4e8 / weight.nbytes)))
-    copies = [weight] + [replace(weight, codes=weight.codes.clone(), scale=weight.scale.clone()) for _ in range(count - 1)]
-    return graph_us(lambda: [product(x, one, swiglu, cut) for one in copies]) / count
+    return [weight] + [replace(weight, codes=weight.codes.clone(), scale=weight.scale.clone()) for _ in range(count - 1)]
+
+
+def time_of(x: torch.Tensor, copies: list[Quantised], swiglu: bool, cut: Cut) -> float:
+    """Microseconds of a product by one cut."""
+    return graph_us(lambda: [product(x, one, swiglu, cut) for one in copies]) / len(copies)
 
 
 def many_rows() -> dict[str, Any]:
@@ -298,7 +344,7 @@ def show(label: str, t: dict[str, float]) -> None:
     say(f"{label}: wall {t['wall']:.1f} ms, {parts}")
 
 
-def modes(names: list[str], exact: dict[str, torch.Tensor] | None) -> dict[str, Any]:
+def modes(names: list[str], counts: list[int], exact: dict[str, torch.Tensor] | None, streams: bool) -> dict[str, Any]:
     """Each precision's stages and distance from fp32."""
     found: dict[str, Any] = {}
     for name in names:
@@ -309,14 +355,14 @@ def modes(names: list[str], exact: dict[str, torch.Tensor] | None) -> dict[str, 
         peak = torch.cuda.max_memory_allocated() / 1e9 if CUDA else 0.0
         say(f"{name}: built in {time.perf_counter() - started:.1f} s, peak so far {peak:.2f} GB")
         found[name] = {"stages": {}}
-        for samples, repeats in ((1, 9), (6, 5), (16, 5)):
-            found[name]["stages"][samples] = stages(planner, samples, repeats if CUDA else 1)
+        for samples in counts:
+            found[name]["stages"][samples] = stages(planner, samples, (9 if samples == 1 else 5) if CUDA else 1)
             show(f"{name} S={samples}", found[name]["stages"][samples])
-            if not CUDA:
-                break
         if exact is not None:
             found[name]["far"] = far_from(exact, facts(planner), model)
             say(f"{name} from fp32: " + ", ".join(f"{what} {far:.5f}" for what, far in found[name]["far"].items()))
+        if streams:
+            found[name]["stream"] = streamed(planner)
         again = [planner.plan(testing.random_observation(1, *PICTURE), samples=2, seed=0).actions for _ in range(2)]
         found[name]["same"] = bool(torch.equal(*again))
         say(f"{name}: two runs equal to the bit: {found[name]['same']}")
@@ -324,6 +370,14 @@ def modes(names: list[str], exact: dict[str, torch.Tensor] | None) -> dict[str, 
         if CUDA:
             torch.cuda.reset_peak_memory_stats()
     return found
+
+
+def streamed(planner: Planner) -> list[dict[str, Any]]:
+    """Latency of a stream's steps by the passes that their words took, most of which were drafted."""
+    drive, steps = Drive(*PICTURE), []
+    for share in (0.8, 0.9):
+        steps += one_run(planner, drive, planner.model.config, testing.words(16), 16, 1, share, 10 if CUDA else 2, say)["steps"]
+    return passes_table([(1, step) for step in steps], say)
 
 
 def small_card(mode: str, card: int, samples: int) -> None:
@@ -348,7 +402,7 @@ def caps() -> dict[str, Any]:
 
 def plain_cuts() -> list[Any]:
     """The cuts in use, for another process."""
-    return [[*key, cut.rows, cut.columns, cut.splits, cut.warps, cut.stages, cut.ahead] for key, cut in quantised.CUTS.items()]
+    return [[*key, *astuple(cut)] for key, cut in quantised.CUTS.items()]
 
 
 def parts(how: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -362,7 +416,7 @@ def parts(how: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Any]]]:
         if "truth" in wanted:
             exact = truth()
             say("truth: done")
-        yield "modes", lambda: modes(how.modes.split(","), exact)
+        yield "modes", lambda: modes(how.modes.split(","), [int(count) for count in how.samples.split(",")], exact, "stream" in wanted)
     if "caps" in wanted and CUDA:
         release()
         yield "caps", caps
@@ -373,6 +427,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="tune,check,truth,modes,caps")
     parser.add_argument("--modes", default=",".join(PRECISIONS))
+    parser.add_argument("--samples", default="1,6,16" if CUDA else "1")
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--card", help=argparse.SUPPRESS)

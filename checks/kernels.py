@@ -11,7 +11,8 @@ from _head import CUDA
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
@@ -117,6 +118,26 @@ def few_bits(case: Case, m: int, n: int, k: int, kind: Kind, most: int = 128) ->
         want = wide, wide, gated(x, both)
     made = quantised.dequantise(both.rows(n, 2 * n), case.dtype)
     return [*(error(a, b) for a, b in zip(got, want, strict=True)), differ(made, both.dequantised(case.dtype)[n:])]
+
+
+@contextmanager
+def turned(kind: Kind, n: int, k: int) -> Iterator[None]:
+    """Inside, weights [n, k] and [2 n, k] are the matrix unit's first operand."""
+    before = dict(quantised.CUTS)
+    for swiglu, height in ((False, n), (False, 2 * n), (True, 2 * n)):
+        quantised.CUTS[kind, swiglu, 8, height, k] = quantised.Cut(8, 32, 2, 1, 6, 4, swap=True)
+        quantised.CUTS[kind, swiglu, 64, height, k] = quantised.Cut(64, 64, 2, 4, 3, 2, swap=True)
+    try:
+        yield
+    finally:
+        quantised.CUTS.clear()
+        quantised.CUTS.update(before)
+
+
+def few_bits_turned(case: Case, m: int, n: int, k: int, kind: Kind) -> list[float]:
+    """`few_bits` and `few_bits_own` the other way round."""
+    with turned(kind, n, k):
+        return few_bits(case, m, n, k, kind) + (few_bits_own(case, m, n, k, kind) if m < 64 else [])
 
 
 def few_bits_own(case: Case, m: int, n: int, k: int, kind: Kind) -> list[float]:
@@ -373,6 +394,7 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("products 37 rows", products, (37, 96, 1056)),
     *((f"{kind} tiny", few_bits, (5, 40, 64, kind)) for kind in KINDS),
     *((f"{kind} in parts", few_bits, (33, 130, 1024, kind)) for kind in KINDS),
+    *((f"{kind} turned", few_bits_turned, (11, 40, 256, kind)) for kind in KINDS),
     ("e4m3 uneven", few_bits, (2, 40, 208, "e4m3")),
     ("int4 groups of 32", few_bits, (3, 40, 192, "int4", 32)),
     ("int4 groups of 64", few_bits, (3, 40, 256, "int4", 64)),
@@ -416,6 +438,7 @@ BIG: list[tuple[str, Callable, tuple]] = [
     *((f"products {m} x {n} x {k}", products, (m, n, k)) for m in (1, 6, 16) for n, k in ((6144, 4096), (4096, 4096), (4096, 12288))),
     *((f"products 64 x {n} x {k}", products, (64, n, k)) for n, k in ((4096, 2048), (2048, 2048), (2048, 8256), (8256, 2048))),
     *((f"{c} {m} x {n} x {k}", few_bits, (m, n, k, c)) for c in KINDS for m in (1, 16, 64, 130) for n, k in ((6144, 4096), (2048, 8256))),
+    *((f"{c} turned {m}", few_bits_turned, (m, 2048, k, c)) for c in KINDS for m, k in ((7, 4096), (48, 4096), (64, 8256), (130, 2048))),
     *((f"{c} own bits {m}", few_bits_own, (m, 2048, 4096, c)) for c in KINDS for m in (7, 17, 48, 128)),
     *((f"{c} many rows", many_rows, (2494, 4096, 12288, c)) for c in KINDS),
     *((f"e4m3 rows {m} x {width}", in_eight_bits, (m, width, parts)) for m, width, parts in ((2494, 4096, 1), (1536, 12288, 1))),

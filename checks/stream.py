@@ -30,6 +30,7 @@ import torch
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.clock import Stopwatch
 from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Plan
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.planner import Planner
@@ -195,19 +196,20 @@ def endure(planner: Planner, steps: int) -> dict[str, Any]:
     return {"steps": steps, "card_bytes_grown": card, "host_kb_grown": pages, "pictures_grown": pictures}
 
 
-def planners(wanted: Sequence[str]) -> Iterator[tuple[str, Planner]]:
-    """The models wanted, one after the other."""
+def planners(wanted: Sequence[str], precision: str) -> Iterator[tuple[str, Planner]]:
+    """The models wanted, one after the other, their weights in a precision."""
+    few = None if precision == "bf16" else PRECISIONS[precision]
     for name in wanted:
         if name == LARGE:
             config = size_config("10b")
-            model = random_model(config, DEVICE, torch.bfloat16)
+            model = random_model(config, DEVICE, torch.bfloat16, precision=precision)
             yield name, Planner.of(model, cast(Vocabulary, StandIn(config)), fast=True)
         else:
             folder, dtype, fast = MODELS[name]
-            yield name, Planner.of(*load_checkpoint(folder, dtype=dtype, device=torch.device(DEVICE)), fast=fast)
+            yield name, Planner.of(*load_checkpoint(folder, dtype=dtype, device=torch.device(DEVICE), precision=few), fast=fast)
 
 
-def main(models: Sequence[str], steps: int, long: int) -> dict[str, Any]:
+def main(models: Sequence[str], steps: int, long: int, precision: str) -> dict[str, Any]:
     """All models, the largest first: it says most about a GPU."""
     found: dict[str, Any] = {}
 
@@ -215,7 +217,7 @@ def main(models: Sequence[str], steps: int, long: int) -> dict[str, Any]:
         found[name] = result
         print(f"{name}: {result}", flush=True)
 
-    for name, planner in planners(models):
+    for name, planner in planners(models, precision):
         if planner.engine is not None and name != LARGE:
             planner.engine.reader.model.tile = TILE
         for samples in (1, 6):
@@ -240,7 +242,8 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--long", type=int, default=10_000)
     parser.add_argument("--models", default=",".join(([LARGE] if CUDA else []) + [m for m in MODELS if MODELS[m][2] or not CUDA]))
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="what weights are stored in; bf16: as they are")
     options = parser.parse_args()
-    found = main(options.models.split(","), options.steps, options.long)
+    found = main(options.models.split(","), options.steps, options.long, options.precision)
     print(json.dumps(found))
     sys.exit(1 if failed(found) else 0)

@@ -103,6 +103,10 @@ def test_cuts_of_words_follow_no_number_of_rows(monkeypatch):
             cuts = [quantised.cut(kind, False, m, n, k, words=True) for m in (1, 16, 17, 64, 128)]
             assert len({cut.splits for cut in cuts}) == 1 and max(cut.rows for cut in cuts) == 32
     assert quantised.cut("int8", False, 100, 4096, 4096, words=True).splits == 5
+    monkeypatch.setitem(quantised.CUTS, ("int8", False, 8, 640, 2048), quantised.Cut(8, 64, 3, 2, 6, 4, swap=True))
+    turned = [quantised.cut("int8", False, m, 640, 2048, words=True) for m in (1, 9, 17, 128)]
+    assert [cut.rows for cut in turned] == [8, 16, 32, 32] and all(cut.swap and cut.splits == 3 for cut in turned)
+    assert not any(quantised.cut(*key[:3], *key[3:], words=True).in_order for key in quantised.CUTS if key[2] < 64)
 
 
 def test_rows_in_8_bits_keep_their_largest_number():

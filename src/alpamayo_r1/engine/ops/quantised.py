@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as nnf
@@ -17,8 +17,8 @@ KINDS = {"e4m3": 0, "int8": 1, "int4": 2}
 SCRATCH = {"e4m3": 104 * 2**20, "int8": 104 * 2**20, "int4": 64 * 2**20}
 """Bytes of the weight that is made at a time: each time is two launches, which the host has to keep up with; int4 is for small cards."""
 
-FAST = True
-"""Codes become bf16 by bits, four at a time, on a GPU."""
+BY_BITS = True
+"""Codes become bf16 by their bits, several at a time, on a GPU."""
 
 
 def linear(x: Rows, weight: Quantised, *, final: bool = False, words: bool = False) -> torch.Tensor:
@@ -77,7 +77,8 @@ def depth_of(weight: Quantised) -> int:
 class Cut:
     """How a product is cut: rows, columns (of SwiGLU gates and what they let through together), parts of K, warps, pipeline stages.
 
-    ahead: cache lines of each row of codes that are fetched before the predecessor ends.
+    ahead: cache lines of each row of codes that are fetched before the predecessor ends. swap: the weight is the matrix unit's first
+    operand, from registers; as many rows as 8 then fill the second one.
     """
 
     rows: int
@@ -86,6 +87,12 @@ class Cut:
     warps: int
     stages: int
     ahead: int
+    swap: bool = False
+
+    @property
+    def in_order(self) -> bool:
+        """Whether `wgmma` multiplies, which takes K in another order than `mma.sync`: four warps on 64 rows of its first operand."""
+        return self.warps % 4 == 0 and (self.columns if self.swap else self.rows) >= 64
 
 
 CUTS: dict[tuple[str, bool, int, int, int], Cut] = {
@@ -117,16 +124,19 @@ CUTS: dict[tuple[str, bool, int, int, int], Cut] = {
     ("int8", False, 64, 2048, 8256): Cut(64, 32, 8, 4, 4, 2),
     ("int4", False, 64, 2048, 8256): Cut(64, 64, 8, 4, 3, 2),
 }
-"""(kind, SwiGLU, rows to 16, 32 or 64, N, K) -> Cut, where measurement beat the rule: the 10B's products on an H100."""
+"""(kind, SwiGLU, rows to 8, 16, 32 or 64, N, K) -> Cut, where measurement beat the rule: the 10B's products on an H100."""
 
 
 def cut(kind: str, swiglu: bool, m: int, n: int, k: int, words: bool) -> Cut:
     """The cut of a product of m rows.
 
-    Words, up to 128 of them, have the bits that they have alone: K has the parts that it has for 16 rows, and no tile more than 32 rows,
-    since tiles of 64 are multiplied by another instruction, which takes K in another order.
+    Words, up to 128 of them, have the bits that they have alone: K has the parts that it has for the fewest rows, and all tiles are
+    multiplied by one instruction, those of 64 rows by another.
     """
     rows = 16 if m <= 16 else 32 if m <= 32 or words else 64
+    alone = CUTS.get((kind, swiglu, 8, n, k)) if words or m <= 8 else None
+    if alone is not None:
+        return replace(alone, rows=8 if m <= 8 else rows)
     if (kind, swiglu, rows, n, k) in CUTS:
         return CUTS[kind, swiglu, rows, n, k]
     columns = 64 if rows <= 32 else 128
@@ -148,7 +158,8 @@ def tiling(x: torch.Tensor, weight: Quantised, how: Cut) -> dict[str, int | bool
     return {
         "BM": how.rows,
         "BN": how.columns,
-        **coding(x.dtype, weight),
+        **coding(x.dtype, weight, 2 if how.swap and how.in_order else 4),
+        "SWAP": how.swap,
         "EVEN": weight.shape[1] % depth_of(weight) == 0,
         "IEEE": x.dtype == torch.float32,
         "AHEAD": how.ahead,
@@ -157,10 +168,10 @@ def tiling(x: torch.Tensor, weight: Quantised, how: Cut) -> dict[str, int | bool
     }
 
 
-def coding(dtype: torch.dtype, weight: Quantised) -> dict[str, int | bool]:
-    """What a kernel takes of how a weight is stored. dtype: of the numbers that codes become."""
-    by_bits = FAST and dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") != "1" and torch.version.hip is None
-    return {"DEPTH": depth_of(weight), "GROUP": weight.group, "KIND": KINDS[weight.scheme.kind], "FAST": by_bits}
+def coding(dtype: torch.dtype, weight: Quantised, pack: int = 4) -> dict[str, int | bool]:
+    """What a kernel takes of how a weight is stored. dtype: of the numbers that codes become; pack: how many lie side by side in a thread."""
+    by_bits = BY_BITS and dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") != "1" and torch.version.hip is None
+    return {"DEPTH": depth_of(weight), "GROUP": weight.group, "KIND": KINDS[weight.scheme.kind], "PACK": pack if by_bits else 0}
 
 
 def dequantise(weight: Quantised, dtype: torch.dtype) -> torch.Tensor:

@@ -5,9 +5,9 @@
 
 Random weights, 16 words, drafts off. tune: the kernels' cuts, measured alone over weights that no cache holds; later parts use them, and
 the table to keep is printed. check: kernels against their twins. truth: what the specification says in fp32 (66 GB), which modes are then
-compared with, on the same weights, words and noise. modes: stages for these numbers of samples. stream: steps of these modes' streams too. caps: small
-cards, emulated from the first byte. A part that fails says so and the rest goes on; what would begin after so many minutes is skipped. The
-last line is JSON. The small size, and no times, on the CPU.
+compared with, on the same weights, words and noise. modes: stages for these numbers of samples. stream: steps of these modes' streams
+too. caps: small cards, emulated from the first byte. A part that fails says so and the rest goes on; what would begin after so many
+minutes is skipped. The last line is JSON. The small size, and no times, on the CPU.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def tiling(x: torch.Tensor, weight: Quantised, how: Cut) -> dict[str, int | bool
 
 
 def coding(dtype: torch.dtype, weight: Quantised, pack: int = 4) -> dict[str, int | bool]:
-    """What a kernel takes of how a weight is stored. dtype: of the numbers that codes become; pack: how many lie side by side in a thread."""
+    """What a kernel takes of how a weight is stored. dtype: of the numbers that codes become, pack of which a thread makes together."""
     by_bits = BY_BITS and dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") != "1" and torch.version.hip is None
     return {"DEPTH": depth_of(weight), "GROUP": weight.group, "KIND": KINDS[weight.scheme.kind], "PACK": pack if by_bits else 0}
 

@@ -2,6 +2,7 @@
 
     python bench/load_10b.py                                  10B on the GPU, needs 23 GB of disk
     python bench/load_10b.py --size tiny --device cpu         a dry run
+    python bench/load_10b.py --precision w8                   then the same checkpoint, written in few bits by `quantise_checkpoint`
     python bench/load_10b.py --folder DIR --keep              leaves the checkpoint there; a second run loads it again
 
 The load and one plan run in a process of their own, so that their peaks are theirs. Memory is in GB (1e9 bytes), beyond what the process
@@ -27,14 +28,17 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
-from alpamayo_r1.core.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, split, write_index
+from alpamayo_r1.core.checkpoint import CHUNK, build_meta, derived_buffers, derived_value, load_model, split, write_index
 from alpamayo_r1.core.config import KNOWN_VLMS, ModelConfig, read_config
-from alpamayo_r1.models.alpamayo_r1 import AlpamayoR1
-from alpamayo_r1.planner import Planner, make_engine
-from alpamayo_r1.testing import random_observation
+from alpamayo_r1.core.precision import PRECISIONS
+from alpamayo_r1.core.quantise import quantise_checkpoint
+from alpamayo_r1.core.vocab import Vocabulary
+from alpamayo_r1.planner import Planner
+from alpamayo_r1.testing import StandIn, random_observation
 
 RELEASED = {
     "model_type": "alpamayo_r1",
@@ -65,8 +69,6 @@ TINY_QWEN = {
 SIZES = {"10b": (RELEASED, QWEN, 5 * 10**9), "tiny": (TINY, TINY_QWEN, 10**6)}
 """Size -> released config, Qwen3-VL config, bytes a shard."""
 
-WORDS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
-
 
 def write_checkpoint(folder: Path, size: str, device: str) -> None:
     """Random weights in the released layout, every shard streamed by its own thread."""
@@ -74,7 +76,6 @@ def write_checkpoint(folder: Path, size: str, device: str) -> None:
     (folder / "vlm").mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(released, indent=2))
     (folder / "vlm" / "config.json").write_text(json.dumps(vlm, indent=2))
-    write_tokenizer(folder / "vlm" / "tokenizer.json", released["traj_token_start_idx"])
     config = read_config(folder)
     model = build_meta(config).to(torch.bfloat16)
     model.action_space.to(torch.float32)
@@ -118,23 +119,13 @@ def random_weight(name: str, like: torch.Tensor, device: str) -> torch.Tensor:
     return value.fill_(1) if value.ndim == 1 else value.normal_(std=0.02)
 
 
-def write_tokenizer(file: Path, words: int) -> None:
-    """A vocabulary of the right size that knows Qwen's special tokens and no language."""
-    from tokenizers import AddedToken, Tokenizer, models
-
-    ids = {word: i for i, word in enumerate([*WORDS, *(f"w{i}" for i in range(words - len(WORDS)))])}
-    backend = Tokenizer(models.WordLevel(ids, unk_token="w0"))
-    backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in WORDS])
-    backend.save(str(file))
-
-
 def measure(folder: Path, device: str, plan_tokens: int) -> dict[str, float]:
-    """Loads the checkpoint and plans once, as the facade does; seconds and GB."""
+    """Loads the checkpoint's weights and plans once, as the facade does; seconds and GB."""
     cuda = device.startswith("cuda")
     torch.zeros(1, device=device)
     with peak_memory() as memory:
         start = time.perf_counter()
-        model = AlpamayoR1.from_pretrained(folder, dtype=torch.bfloat16, device=device)
+        model = load_model(folder, dtype=torch.bfloat16, device=device)
         if cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
@@ -144,8 +135,9 @@ def measure(folder: Path, device: str, plan_tokens: int) -> dict[str, float]:
         result["load_gpu_gb"] = torch.cuda.max_memory_allocated() / 1e9
     with peak_memory() as memory, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        engine = make_engine(model.model, model.vocabulary) if cuda else None
-        done = Planner(model.model, model.vocabulary, engine).plan(random_observation(0), seed=0, max_tokens=plan_tokens)
+        done = Planner.of(model, cast(Vocabulary, StandIn(model.config)), fast=cuda).plan(
+            random_observation(0), seed=0, max_tokens=plan_tokens
+        )
     assert done.xyz.isfinite().all()
     result |= {"plan_ms": sum(done.timing.values())} | {f"plan_{name}": value for name, value in memory.items()}
     if cuda:
@@ -197,6 +189,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the checkpoint in --folder")
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache before the load")
     parser.add_argument("--plan-tokens", type=int, default=256, help="most tokens of reasoning in the plan after the load")
+    parser.add_argument("--precision", choices=[name for name in PRECISIONS if name != "bf16"], help="load it in few bits too")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -205,6 +198,8 @@ def main() -> None:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="alpamayo-load-"))
     try:
         result = bench(arguments, folder)
+        if arguments.precision:
+            result |= few_bits(arguments, folder, cast(float, result["load_s"]))
     finally:
         if not arguments.keep:
             shutil.rmtree(folder)
@@ -213,19 +208,36 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Writes the checkpoint unless it is there, then measures in a process of its own."""
-    start = time.perf_counter()
-    if not (folder / "model.safetensors.index.json").is_file():
-        write_checkpoint(folder, arguments.size, arguments.device)
-    written = time.perf_counter() - start
+def few_bits(arguments: argparse.Namespace, source: Path, whole_s: float) -> dict[str, Any]:
+    """Writes the checkpoint in few bits beside itself, and measures its loading: seconds, and their share of the whole one's."""
+    with tempfile.TemporaryDirectory(prefix="alpamayo-few-", dir=source.parent) as folder:
+        start = time.perf_counter()
+        quantise_checkpoint(source, Path(folder), PRECISIONS[arguments.precision], device=torch.device(arguments.device))
+        written = time.perf_counter() - start
+        measured = loaded(arguments, Path(folder))
+    name = arguments.precision
+    kept = {f"{name}_{key}": value for key, value in measured.items()}
+    return {f"{name}_quantise_s": round(written, 3)} | kept | {f"{name}_share": round(measured["load_s"] / whole_s, 3)}
+
+
+def loaded(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """What `measure` finds in a process of its own."""
     if arguments.device.startswith("cuda"):
         torch.cuda.empty_cache()
     if arguments.cold:
         evict(folder)
     options = ["--folder", str(folder), "--device", arguments.device, "--plan-tokens", str(arguments.plan_tokens)]
     done = subprocess.run([sys.executable, __file__, "--measure", *options], check=True, stdout=subprocess.PIPE, text=True)
-    measured = {name: round(value, 3) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
+    return {name: round(value, 3) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
+
+
+def bench(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Writes the checkpoint unless it is there, then measures in a process of its own."""
+    start = time.perf_counter()
+    if not (folder / "model.safetensors.index.json").is_file():
+        write_checkpoint(folder, arguments.size, arguments.device)
+    written = time.perf_counter() - start
+    measured = loaded(arguments, folder)
     device = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else "CPU"
     return {"bench": "load", "size": arguments.size, "device": device, "cold": arguments.cold, "write_s": round(written, 3)} | measured
 

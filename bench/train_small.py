@@ -1,6 +1,6 @@
 """The recipe of the bundled model's further training: any moment, drivers pushed off their way, and its own errors. And what it brought.
 
-    [torchrun --nproc-per-node N] python bench/train_small.py --out DIR [--minutes 5.5] [--from PLACE] [--rate 1e-3] [--before] [--silent]
+    [torchrun --nproc-per-node N] python bench/train_small.py --out DIR [--minutes 5.5] [--from PLACE] [--rate 9e-4] [--before] [--silent]
 
 Goes on from the bundled weights (`--from`), or from DIR/state.pt with the minutes that are left where an earlier call was cut off. Then the
 model is validated on unseen scenes: open loop at ten moments between 1.6 and 12 s, and closed loop; with --before that one, too, from which
@@ -53,10 +53,10 @@ def go_on(out: Path, start: Path, given: argparse.Namespace, device: torch.devic
     config = TrainConfig(
         minutes=left,
         rate=rate,
-        batch=128,
+        batch=96,
         fresh=128,
-        reuse=8,
-        most_reuse=24,
+        reuse=6,
+        most_reuse=12,
         pool=12288,
         own_pool=8192,
         own_share=0.35,
@@ -66,6 +66,8 @@ def go_on(out: Path, start: Path, given: argparse.Namespace, device: torch.devic
         workers=given.workers,
         save_every=120,
         print_every=40,
+        compile=given.compile,
+        graphs=given.graphs,
     )
     stream = StreamConfig(chunk=128, other_t0=0.8, directed=0.2, pushed=0.5, silent=given.silent)
     lessons: dict[str, Any] = {"after": 0.02}
@@ -75,7 +77,8 @@ def go_on(out: Path, start: Path, given: argparse.Namespace, device: torch.devic
     shape = read_config(start)
     vocabulary = load_vocabulary(start / shape.vlm, shape.tokens)
     first = FIRST_SEED + 20_000 * (given.seed % 10)
-    own = Lessons(shape, vocabulary, device, silent=given.silent, part=(group.rank, group.size), first=first, **lessons)
+    lessons |= {"silent": given.silent, "part": (group.rank, group.size), "first": first, "fused": CUDA and given.compile}
+    own = Lessons(shape, vocabulary, device, **lessons)
     train(out, "small", config, stream, device, resume=state if state.is_file() else start, own=own)
 
 
@@ -130,9 +133,11 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--minutes", type=float, default=5.5)
     options.add_argument("--from", dest="start", default="small")
-    options.add_argument("--rate", type=float, default=1e-3)
+    options.add_argument("--rate", type=float, default=9e-4)
     options.add_argument("--seed", type=int, default=2)
-    options.add_argument("--workers", type=int, default=13, help="CPU processes per GPU that simulate scenes")
+    options.add_argument("--workers", type=int, default=8, help="CPU processes per GPU that simulate scenes")
+    options.add_argument("--no-compile", dest="compile", action="store_false")
+    options.add_argument("--no-graphs", dest="graphs", action="store_false")
     options.add_argument("--scenes", type=int, default=64)
     options.add_argument("--driven", type=int, default=128)
     options.add_argument("--replan", type=float, default=0.2)

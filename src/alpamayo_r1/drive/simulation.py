@@ -58,7 +58,7 @@ class Setting:
 class Eyes:
     """The pictures of a simulation, those of the last steps kept: rendered on `device`, kept on `keep`.
 
-    size: width and height. supersample, chunk: as in `render_at`.
+    size: width and height. supersample, chunk: as in `render_at`. fused: with torch.compile.
     """
 
     def __init__(
@@ -68,8 +68,10 @@ class Eyes:
         keep: torch.device | str = "cpu",
         supersample: int = 2,
         chunk: int | None = None,
+        fused: bool = False,
     ):
-        self.device, self.size, self.keep, self.supersample, self.chunk = device, size, keep, supersample, chunk
+        self.device, self.size, self.keep, self.fused = device, size, keep, fused
+        self.supersample, self.chunk = supersample, chunk
         self.kept: dict[int, torch.Tensor] = {}
 
     def frames(self, simulation: Simulation) -> torch.Tensor:
@@ -79,7 +81,8 @@ class Eyes:
         if missing:
             steps = torch.tensor(missing, dtype=torch.float32).expand(len(simulation), -1)
             (width, height), scene = self.size, simulation.scene.to(self.device)
-            made = render_at(scene, steps, width=width, height=height, supersample=self.supersample, chunk=self.chunk).to(self.keep)
+            how = {"supersample": self.supersample, "chunk": self.chunk, "compile": self.fused, "dense": False}
+            made = render_at(scene, steps, width=width, height=height, **how).to(self.keep)
             self.kept |= {n: made[:, :, i] for i, n in enumerate(missing)}
         self.kept = {n: self.kept[n] for n in wanted}
         return torch.stack([self.kept[n] for n in wanted], 2)

@@ -41,9 +41,9 @@ LOST = 1.0
 """Metres beside the road from where on a drive teaches nothing."""
 
 
-def eyes_on(device: torch.device, scenes: int) -> Eyes:
+def eyes_on(device: torch.device, scenes: int, fused: bool = False) -> Eyes:
     """Eyes whose pictures stay on the device, one ray per pixel as all of training's."""
-    return Eyes(device, loop.RENDER_SIZE, keep=device, supersample=1, chunk=scenes if device.type == "cuda" else None)
+    return Eyes(device, loop.RENDER_SIZE, keep=device, supersample=1, chunk=scenes if device.type == "cuda" else None, fused=fused)
 
 
 class Learner:
@@ -69,7 +69,8 @@ class Lessons:
     """A source of rows for `train`: drives `scenes` scenes at once, `every` steps per call, and others when they are over.
 
     Nothing is asked of a model that has used less than `after` of its budget: it would drive to places that it will never see again.
-    part: which one of how many processes this is; each drives other scenes. first: seed of the first scene.
+    part: which one of how many processes this is; each drives other scenes. first: seed of the first scene. fused: rendered with
+    torch.compile.
     """
 
     def __init__(
@@ -84,10 +85,12 @@ class Lessons:
         silent: bool = False,
         part: tuple[int, int] = (0, 1),
         first: int = FIRST_SEED,
+        fused: bool = False,
     ):
         self.config, self.vocabulary, self.device = config, vocabulary, device
         self.layout = make_layout(config, vocabulary)
         self.scenes, self.every, self.after, self.silent, self.part, self.first = scenes, every, after, silent, part, first
+        self.fused = fused
         self.seed = first + part[0] * scenes
         self.setting = Setting(seconds=seconds, replan=every * DT)
         self.calls = 0
@@ -97,7 +100,7 @@ class Lessons:
         if self.seed + self.scenes - 1 > LAST_TRAINING_SEED:
             self.seed = self.first + self.part[0] * self.scenes
         self.simulation = Simulation(range(self.seed, self.seed + self.scenes), self.setting)
-        self.eyes = eyes_on(self.device, self.scenes)
+        self.eyes = eyes_on(self.device, self.scenes, self.fused)
         self.seed += self.part[1] * self.scenes
         self.alive = torch.ones(self.scenes, dtype=torch.bool)
 

@@ -60,7 +60,10 @@ class Feed(Generic[R]):
                 yield Fresh(own, True, time.monotonic() - begin, 0.0)
 
     def start(self) -> None:
-        """From now on rows are made in a thread, on a GPU on a stream of its own, at most two calls ahead."""
+        """From now on rows are made in a thread, on a GPU on a stream of its own, at most two calls ahead.
+
+        Its many small kernels go first: behind those of a step they would wait for the device, each time anew.
+        """
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -68,7 +71,7 @@ class Feed(Generic[R]):
         try:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)
-                with torch.cuda.stream(torch.cuda.Stream()):
+                with torch.cuda.stream(torch.cuda.Stream(priority=-1)):
                     self._fill()
             else:
                 self._fill()

@@ -68,7 +68,7 @@ class TrainConfig:
     draws: int = 4  # flow-matching draws per scene
     seed: int = 0
     workers: int = 12
-    compile: bool = True  # torch.compile the blocks of the model (on a GPU): a third of the launches after half a minute
+    compile: bool = True  # torch.compile the blocks of the model and the renderer (on a GPU), which takes a minute
     graphs: bool = True  # replay a step as graphs (on a GPU)
     save_every: float = 90.0  # seconds
     own_pool: int = 12288  # scenes of those that the model drove to itself, where `train` is given a source of them
@@ -293,11 +293,12 @@ C = TypeVar("C", bound=Chunk)
 R = TypeVar("R", bound=Rows)
 
 
-def render_rows(chunk: Chunk, layout: Layout, device: torch.device) -> Rows:
-    """Renders the scenes of a chunk and brings all of it to the device."""
+def render_rows(chunk: Chunk, layout: Layout, device: torch.device, fused: bool = False) -> Rows:
+    """Renders the scenes of a chunk and brings all of it to the device. fused: with torch.compile."""
     scene, rows = chunk.scene.to(device), len(chunk.length)
     step = torch.full((rows,), FRAMES - 1, device=device)
-    frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], supersample=1, chunk=rows if device.type == "cuda" else None)
+    whole = rows if device.type == "cuda" else None
+    frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], supersample=1, chunk=whole, compile=fused, dense=False)
     return rows_of(frames, chunk, layout, device)
 
 
@@ -392,8 +393,9 @@ def train(
     losses = Losses(fresh_model(shape, device, config.seed), layout, config.draws, stream.words)
     step, seed = (0, stream.first_seed) if resume is None else go_on(losses, resume, stream.first_seed)
     source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
+    fused = config.compile and device.type == "cuda"
     lessons = None if own is None else lambda share: own(losses.model, share)
-    feed = Feed(rendering(source, config.fresh, lambda chunk: render_rows(chunk, layout, device)), lessons, config.own_every, device)
+    feed = Feed(rendering(source, config.fresh, lambda chunk: render_rows(chunk, layout, device, fused)), lessons, config.own_every, device)
     Run(out, losses, config, stream, group, step, seed, began).go(feed, ("language", "flow", "path_m2", "readout"))
 
 

@@ -173,12 +173,13 @@ def train_mixed(
     nn.init.zeros_(losses.readout.weight)
     step, seed = (0, stream.first_seed) if resume is None or begins else go_on(losses, resume, stream.first_seed)
     source = cast("Iterator[MixedChunk]", through(MixedStream(replace(stream, first_seed=seed), shape, str(out), 0, 1), config.workers))
-    feed = Feed(rendering(source, config.fresh, lambda chunk: mixed_rows(chunk, layout, device)), None, 1, device)
+    fused = config.compile and device.type == "cuda"
+    feed = Feed(rendering(source, config.fresh, lambda chunk: mixed_rows(chunk, layout, device, fused)), None, 1, device)
     Run(out, losses, config, stream, Group(), step, seed, began).go(feed, ("language", "answers", "flow", "path_m2", "readout"))
 
 
-def mixed_rows(chunk: MixedChunk, layout: Layout, device: torch.device) -> MixedRows:
-    """Renders the scenes of a chunk and brings all of it to the device."""
-    plain = render_rows(chunk, layout, device)
+def mixed_rows(chunk: MixedChunk, layout: Layout, device: torch.device, fused: bool = False) -> MixedRows:
+    """Renders the scenes of a chunk and brings all of it to the device. fused: with torch.compile."""
+    plain = render_rows(chunk, layout, device, fused)
     shared = (getattr(plain, name) for name in Rows.__dataclass_fields__)
     return MixedRows(*shared, *(getattr(chunk, name).to(device) for name in ("head", "tail", "prompt", "said")))

@@ -11,14 +11,14 @@ from alpamayo_r1.world.texture import Colour
 from alpamayo_r1.world.view import View
 
 
-def over_listed(slots, valid, air: Air, view: View, axes, back: Colour) -> Colour:
-    """Foreground on the CPU: only the tiles that hold something, only the sub-rays that hit."""
+def over_listed(slots, valid, air: Air, view: View, axes, back: Colour, fuse) -> Colour:
+    """Foreground by lists: only the tiles that hold something, only the sub-rays that hit."""
     slots, valid = [s.flatten(0, 1) for s in slots], [v.flatten(0, 1) for v in valid]
     rows = (valid[0].any(1) | valid[1].any(1)).nonzero()[:, 0]
     (tiles, pixels), q = view.look[0].shape, view.q
     ray = tuple(v[rows % tiles] for v in view.ray)
-    near_box, box = nearest(hit_box, slots[0][rows], valid[0][rows], ray)
-    near_round, round_ = nearest(hit_round, slots[1][rows], valid[1][rows], ray)
+    near_box, box = nearest(fuse(hit_box), slots[0][rows], valid[0][rows], ray)
+    near_round, round_ = nearest(fuse(hit_round), slots[1][rows], valid[1][rows], ray)
     is_round, t = near_round < near_box, torch.minimum(near_box, near_round)
     slot = torch.where(is_round, round_ + slots[0].shape[1], box).long()
     g, r = (t < torch.inf).nonzero(as_tuple=True)
@@ -26,7 +26,7 @@ def over_listed(slots, valid, air: Air, view: View, axes, back: Colour) -> Colou
     p = table.flatten(0, 1)[slot[g, r] + rows[g] * table.shape[1]].t().contiguous().unbind(0)
     of = rows[g] // tiles
     per = tuple(tuple(v[of] for v in a) for a in axes)
-    colour, opacity = shade(p, tuple(v[g, r] for v in ray), t[g, r], is_round[g, r], air.rows((), of), per, view.pixel)
+    colour, opacity = fuse(shade)(p, tuple(v[g, r] for v in ray), t[g, r], is_round[g, r], air.rows((), of), per, view.pixel)
     at, share = rows[g] * pixels + r // q, opacity / q
     kept = torch.ones_like(back[0]).view(-1).index_add_(0, at, share, alpha=-1)
     return tuple((b.view(-1) * kept).index_add_(0, at, c * share).view(b.shape) for b, c in zip(back, colour))

@@ -42,8 +42,11 @@ class _Grain(NamedTuple):
     broad: torch.Tensor
 
 
-def ground_seen(look, ego, air: Air, pixel: torch.Tensor, road: Road, urban, position, slots, valid, markers, dense: bool) -> Colour:
-    """Lit, shadowed and hazed ground where the rays (n, m) x 3 meet it; nonsense for rays that rise."""
+def ground_seen(look, ego, air: Air, pixel: torch.Tensor, road: Road, urban, position, slots, valid, markers, fuse) -> Colour:
+    """Lit, shadowed and hazed ground where the rays (n, m) x 3 meet it; nonsense for rays that rise.
+
+    fuse: what fuses the functions of lists; None for static shapes.
+    """
     x, y, z = turned(look, ego)
     drop = (-z).clamp_min(1e-4)
     t = (position[:, 2, None, None] / drop).clamp_max(3000.0)
@@ -51,9 +54,10 @@ def ground_seen(look, ego, air: Air, pixel: torch.Tensor, road: Road, urban, pos
     across, along = t * pixel, t * pixel / drop
     level = torch.hypot(x, y).clamp_min(1e-6)
     points = (px, py, x / level, y / level, across, along)
-    albedo = _paved(road, urban, *(v.reshape(len(urban), -1) for v in points))
+    paved = _paved if fuse is None else fuse(_paved)
+    albedo = paved(road, urban, *(v.reshape(len(urban), -1) for v in points))
     albedo = tuple(v.view(px.shape) for v in albedo)
-    cast, contact = _shadows_on(slots.flatten(0, 1), valid.flatten(0, 1), px.flatten(0, 1), py.flatten(0, 1), dense)
+    cast, contact = _shadows_on(slots.flatten(0, 1), valid.flatten(0, 1), px.flatten(0, 1), py.flatten(0, 1), fuse)
     cast, contact = cast.view(px.shape), contact.view(px.shape)
     light = air.ambient * (1 - 0.62 * contact) * (1 - 0.10 * cast) + air.direct * air.sun[2] * (1 - cast)
     ground = scale(albedo, light)
@@ -201,11 +205,11 @@ def _shadow(p: Sequence[torch.Tensor], x, y) -> tuple[torch.Tensor, torch.Tensor
     return cast, contact * (1 - ramp(outside(dx, dy), -0.30, 0.45))
 
 
-def _shadows_on(slots: torch.Tensor, valid: torch.Tensor, x, y, dense: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _shadows_on(slots: torch.Tensor, valid: torch.Tensor, x, y, fuse) -> tuple[torch.Tensor, torch.Tensor]:
     """Largest cast and contact darkness over the slots of G tiles at points x, y (G, m)."""
     cast, contact = torch.zeros_like(x), torch.zeros_like(x)
     for j in range(slots.shape[1]):
-        if dense:
+        if fuse is None:
             a, b = _shadow([v[:, None] for v in slots[:, j].unbind(-1)], x, y)
             cast = torch.maximum(cast, torch.where(valid[:, j, None], a, 0.0))
             contact = torch.maximum(contact, torch.where(valid[:, j, None], b, 0.0))
@@ -213,7 +217,7 @@ def _shadows_on(slots: torch.Tensor, valid: torch.Tensor, x, y, dense: bool) -> 
         rows = valid[:, j].nonzero()[:, 0]
         if not len(rows):
             break
-        a, b = _shadow([v[:, None] for v in slots[rows, j].unbind(-1)], x[rows], y[rows])
+        a, b = fuse(_shadow)([v[:, None] for v in slots[rows, j].unbind(-1)], x[rows], y[rows])
         cast[rows], contact[rows] = torch.maximum(cast[rows], a), torch.maximum(contact[rows], b)
     return cast, contact
 

@@ -60,8 +60,8 @@ def render_at(
     """Pictures of B scenes at fractional steps (B, K) -> u8 (B, C, K, 3, height, width) on the scene's device.
 
     rig: what the cameras' names stand for. supersample: rays per pixel and axis for objects (the ground is filtered analytically).
-    markers: world polylines (B, T, 2) painted magenta on the ground. compile: fuse with torch.compile (CUDA). dense: every tile and slot
-    with static shapes, as compiling needs (None: where compile is set). chunk: scenes rendered at once (None: by the picture size).
+    markers: world polylines (B, T, 2) painted magenta on the ground. dense: every tile and slot with static shapes (None: where compile is
+    set), else lists of what is there. compile: fuse with torch.compile (CUDA). chunk: scenes rendered at once (None: by the picture size).
     """
     device = scene.ego.device
     steps = steps.to(device, torch.float32)
@@ -69,7 +69,7 @@ def render_at(
     dense = compile if dense is None else dense
     budget = (2**24 if compile else 2**22) * 4 if device.type != "cpu" else 2**18
     chunk = chunk or max(1, budget // (count * width * height))
-    fuse = (_compiled if compile else lambda function: function) if dense else None
+    fuse = (_compiled if dense else _compiled_listed) if compile else _plain
     ready(device)
     out = torch.empty(batch, len(cameras), count, 3, height, width, dtype=torch.uint8, device=device)
     for first in range(0, batch, chunk):
@@ -78,7 +78,7 @@ def render_at(
         things, air = things_at(part, steps[rows]), air_over(part, count)
         lines = None if markers is None else markers[rows].to(device, torch.float32).repeat_interleave(count, 0)
         for c, name in enumerate(cameras):
-            picture = _picture(part, things, air, view_of(rig[name], width, height, supersample, device), lines, fuse)
+            picture = _picture(part, things, air, view_of(rig[name], width, height, supersample, device), lines, dense, fuse)
             out[rows, c] = picture.unflatten(0, (-1, count))
     return out
 
@@ -88,18 +88,27 @@ def _compiled(function):
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
-def _picture(scene: SceneBatch, things: Things, air: Air, view: View, markers, fuse) -> torch.Tensor:
-    """One camera: u8 (I, 3, h, w). fuse: None on the CPU, else what turns a function into a fused one."""
+@cache
+def _compiled_listed(function):
+    return torch.compile(function, dynamic=True)
+
+
+def _plain(function):
+    return function
+
+
+def _picture(scene: SceneBatch, things: Things, air: Air, view: View, markers, dense: bool, fuse) -> torch.Tensor:
+    """One camera: u8 (I, 3, h, w). fuse: what turns a function into a fused one."""
     turn = rot_z(things.ego[:, 2])
     position = (turn @ view.position[:, None])[..., 0] + torch.cat([things.ego[:, :2], torch.zeros_like(things.ego[:, :1])], -1)
     camera = (position, turn @ view.rot)
-    back = _background(scene, things, air, view, camera, markers, fuse)
-    colour = _foreground(things, air, view, camera, back, fuse)
+    back = _background(scene, things, air, view, camera, markers, dense, fuse)
+    colour = _foreground(things, air, view, camera, back, dense, fuse)
     image = view.untile(torch.stack(colour, 1))
     return (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 
-def _background(scene: SceneBatch, things: Things, air: Air, view: View, camera, markers, fuse) -> Colour:
+def _background(scene: SceneBatch, things: Things, air: Air, view: View, camera, markers, dense: bool, fuse) -> Colour:
     """Sky and ground at the pixel centres, each channel (I, n, m)."""
     position, rot = camera
     swept = torch.cat([things.shadows[..., :2] + things.shadows[..., 6:8] / 2, torch.zeros_like(things.shadows[..., :1])], -1)
@@ -108,21 +117,21 @@ def _background(scene: SceneBatch, things: Things, air: Air, view: View, camera,
     urban = ((scene.prop_kind == Kind.BUILDING).any(1) | (scene.seeds % 2 == 0)).float()[:, None]
     shared = (things.ego, air.rows((-1, 1, 1)), view.pixel)
     where = (scene.road, urban, position)
-    if fuse is not None:
+    if dense:
         sky = fuse(sky_seen)(view.look, *shared)
-        ground = fuse(ground_seen)(view.look, *shared, *where, slots, valid, markers, True)
+        ground = fuse(ground_seen)(view.look, *shared, *where, slots, valid, markers, None)
         return tuple(torch.where(view.look[2] < -1e-4, g, s) for g, s in zip(ground, sky))
     out = tuple(position.new_empty(len(position), *view.look[0].shape) for _ in range(3))
-    for channel, s in zip(out, sky_seen(tuple(v[view.sky] for v in view.look), *shared)):
+    for channel, s in zip(out, fuse(sky_seen)(tuple(v[view.sky] for v in view.look), *shared)):
         channel[:, view.sky] = s
     look = tuple(v[view.ground] for v in view.look)
-    ground = ground_seen(look, *shared, *where, slots[:, view.ground], valid[:, view.ground], markers, False)
+    ground = ground_seen(look, *shared, *where, slots[:, view.ground], valid[:, view.ground], markers, fuse)
     for channel, g in zip(out, ground):
         channel[:, view.ground] = torch.where(look[2] < -1e-4, g, channel[:, view.ground])
     return out
 
 
-def _foreground(things: Things, air: Air, view: View, camera, back: Colour, fuse) -> Colour:
+def _foreground(things: Things, air: Air, view: View, camera, back: Colour, dense: bool, fuse) -> Colour:
     """Objects over the background, averaged over the sub-rays of every pixel: each channel (I, n, m)."""
     position, rot = camera
     slots, valid = [], []
@@ -131,6 +140,6 @@ def _foreground(things: Things, air: Air, view: View, camera, back: Colour, fuse
         slots.append(gather(sort.seen_from(position, rot), index))
         valid.append(there)
     axes = tuple(rot[:, r].unbind(-1) for r in range(3))
-    if fuse is None:
-        return over_listed(slots, valid, air, view, axes, back)
+    if not dense:
+        return over_listed(slots, valid, air, view, axes, back, fuse)
     return over_dense(slots, valid, air, view, axes, back, fuse)

@@ -193,7 +193,7 @@ def in_eight_bits(case: Case, m: int, width: int, parts: int) -> list[float]:
 
 
 def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[float]:
-    """rope_write: queries, keys, values, and nothing written elsewhere."""
+    """rope_write: queries, behind others, keys, values, and nothing written elsewhere."""
     m, d, capacity = groups * per, heads.width, per + 9
     qkv = case(parts, m, (heads.queries + 2 * heads.keys) * d, dtype=torch.float32)
     norm, rope = (case(d), case(d)), (case(50, d), case(50, d))
@@ -202,7 +202,9 @@ def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[f
     slot = torch.randint(0, 9, (groups,), device=case.device, generator=case.generator)
     store = case(2, groups, heads.keys, capacity, d)
     other = store.clone()
-    q = ops.rope_write(qkv, norm, rope, at, (store[0], store[1]), slot, heads)
+    room = case(m + 3, heads.queries, d)
+    q = ops.rope_write(qkv, norm, rope, at, (store[0], store[1]), slot, heads, room[3:])
+    assert q.data_ptr() == room[3:].data_ptr()
     with twins():
         q2 = ops.rope_write(qkv, norm, rope, at, (other[0], other[1]), slot, heads)
     return [error(q, q2), error(store, other)]

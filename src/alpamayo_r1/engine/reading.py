@@ -115,16 +115,16 @@ def read_rest(
     The last layer's attention and MLP run for the last token only: of the others its keys and values are all that is used.
     """
     stack, part = model.text, Part.of(model, prompt, start, len(prompt), images[0])
-    every = part.x.new_zeros(len(prompt) if start and part.x.is_cuda else 0, stack.heads.queries, stack.heads.width)
+    every = part.x.new_zeros(len(prompt), stack.heads.queries, stack.heads.width) if start and part.x.is_cuda else None
+    own = None if every is None else every[start:]
     normed = rms_norm_for(stack.layers[0].qkv, part.x, stack.layers[0].input_norm, stack.eps)
     for i, layer in enumerate(stack.layers):
-        q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads)
+        q = rope_write(linear(normed, layer.qkv), layer.head_norms, part.rope, part.at, cache[i], part.slot, stack.heads, own)
         done()
         last = i + 1 == len(stack.layers) >= len(images)
         if last:
             q, part = q[-1:], replace(part, x=part.x[-1:])
-        elif len(every):  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
-            every[start:] = q
+        elif every is not None:  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
             q = every
         queries = q.transpose(0, 1)[None]
         by_rows = not (last or q.is_cuda)

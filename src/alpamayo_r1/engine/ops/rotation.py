@@ -34,8 +34,9 @@ def rope_write(
     cache: KV,
     slot: torch.Tensor,
     heads: Heads,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Normalises and rotates queries and keys, writes keys and values into a cache, returns the queries [M, Hq, d].
+    """Normalises and rotates queries and keys, writes keys and values into a cache, returns the queries [M, Hq, d], in `out` if given.
 
     qkv [P, M, (Hq + 2 Hkv) d] in parts. norms: q and k weights [d]. rope: cos and sin [positions, d], row `at[m]` for token m.
     cache: two views [groups, Hkv, capacity, d]. slot i64[groups]: the j-th token of a group, in order, goes to slot + j.
@@ -44,7 +45,7 @@ def rope_write(
     keys, values = cache
     groups = len(keys)
     if on_gpu(qkv):
-        q = torch.empty(m, heads.queries, heads.width, device=qkv.device, dtype=keys.dtype)
+        q = torch.empty(m, heads.queries, heads.width, device=qkv.device, dtype=keys.dtype) if out is None else out
         launch(
             kernels("rotation").rope_write_kernel,
             (m, heads.keys),
@@ -67,7 +68,7 @@ def rope_write(
         own = slice(group * m // groups, (group + 1) * m // groups)
         for cached, new in zip(cache, (k[own], v[own]), strict=True):
             cached[group, :, start : start + len(new)] = new.transpose(0, 1)
-    return q
+    return q if out is None else out.copy_(q)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

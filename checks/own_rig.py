@@ -94,10 +94,12 @@ def turned(rig: Rig, yaw: float, pitch: float) -> dict[str, Calibration]:
 def variants() -> list[Variant]:
     """Every loss alone, on the other car."""
     rig = other()
+    narrow = rig | {n: Calibration(rig["front"].lens, rig[n].position, rig[n].rot) for n in ("left", "right")}
     few = {"no tele": ("front", "left", "right"), "no sides": ("front", "tele"), "front alone": ("front",)}
     return [
         Variant("the other car, clean poses", rig, rig),
         Variant("the same, all seen as far away", rig, rig, road=False),
+        Variant("sides that see 110 degrees", narrow, narrow),
         Variant("the other car, its GPS, smoothed", rig, rig, history="smoothed"),
         Variant("its GPS, smoothed without wheels", rig, rig, history="no wheels"),
         Variant("its GPS, not smoothed", rig, rig, history="noisy"),

@@ -361,7 +361,13 @@ def views(recording: Recording) -> Finding:
         shown = recording.coverage
     except MissingCamera as error:
         return Finding("views: coverage", WRONG, str(error), ("camera-yaw", "views-missing"))
-    said = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shown.items())
+    said = ", ".join(f"{name} {100 * share:.0f} %{_from_aside(recording, name)}" for name, share in shown.items())
     if len(shown) < len(CAMERAS) or min(shown.values()) < WHOLE:
         return Finding("views: coverage", ATTENTION, said, ("views-missing",) if len(shown) < len(CAMERAS) else ())
     return Finding("views: coverage", OK, said)
+
+
+def _from_aside(recording: Recording, name: str) -> str:
+    """What of a view cameras show that hang far from its place, in words; none if nothing."""
+    patches = [f"{100 * share:.0f} % by {own}, {away:.1f} m away" for own, (share, away) in recording.borrowed(name).items()]
+    return f" (of it {', '.join(patches)})" if patches else ""

@@ -18,20 +18,22 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from alpamayo_r1.core.files import own_folder, write_bytes, write_text
 from alpamayo_r1.core.geometry import Calibration
-from alpamayo_r1.rig.lenses import Pinhole, Radial
+from alpamayo_r1.rig.lenses import Pinhole, Radial, fisheye
 from alpamayo_r1.rig.nominal import facing
 from alpamayo_r1.world.clips import egomotion, encode, render_clip
 from alpamayo_r1.world.scene import DT, SceneBatch
 
-_BARREL = (-0.06, 0.012, 0.0004, -0.0003, -0.0012)
+_BARREL, _ROUND = (-0.06, 0.012, 0.0004, -0.0003, -0.0012), (0.02, -0.005, 0.001, 0.0)
 
 OTHER_CAR: dict[str, Calibration] = {
     "front": Calibration(Pinhole(1280, 720, 452.0, 451.0, 643.2, 357.1, _BARREL), (1.62, 0.05, 1.58), facing(1.5, 3.0)),
-    "left": Calibration(Pinhole(1280, 720, 449.0, 449.5, 637.8, 361.4, _BARREL), (1.70, 0.84, 1.30), facing(60.0, 4.0)),
-    "right": Calibration(Pinhole(1280, 720, 450.5, 450.0, 640.9, 360.2, _BARREL), (1.70, -0.86, 1.31), facing(-61.0, 3.0)),
+    "left": Calibration(fisheye(1280, 720, 499.0, 499.5, 637.8, 361.4, _ROUND), (1.70, 0.84, 1.30), facing(60.0, 4.0)),
+    "right": Calibration(fisheye(1280, 720, 500.5, 500.0, 640.9, 360.2, _ROUND), (1.70, -0.86, 1.31), facing(-61.0, 3.0)),
     "tele": Calibration(Pinhole(1280, 720, 2230.0, 2231.0, 638.0, 362.0, (0.02, -0.01, 0.0, 0.0)), (1.60, 0.10, 1.60), facing(-0.5, -0.5)),
 }
-"""A car with four pinhole cameras of 1280 x 720, mounted higher and turned otherwise than the nominal rig."""
+"""A car with four cameras of 1280 x 720, pinholes ahead and fisheyes at the sides, mounted higher and turned otherwise than the nominal
+rig. Those at the sides see all that the nominal ones do.
+"""
 
 
 STANDS = 0.02

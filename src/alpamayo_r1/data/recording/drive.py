@@ -6,6 +6,7 @@ A clip's time starts with its window; pictures and poses from before and after a
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,9 @@ from alpamayo_r1.rig.views import View, coverage_of, view_of
 
 AROUND_US = 30_000_000
 """Microseconds of poses around a window that its clip reads."""
+
+AWAY = 0.6
+"""Metres between a camera and a view's place from which near things are clearly displaced."""
 
 WHOLE = 0.98
 """Share of a view from which it counts as seen wholly."""
@@ -74,6 +78,16 @@ class Recording(Origin):
                 "check the mounting's yaw (left is positive), or run `alpamayo-r1 inspect`.",
             )
         return shown
+
+    def borrowed(self, name: str) -> dict[str, tuple[float, float]]:
+        """The real cameras that show some of a view but hang over AWAY from its place, so that near things are displaced there -> the share
+        that they show, and the metres that they are away.
+        """
+        width, height = 96, 54  # to a hundredth
+        view = view_of(resized(RIG[name], width, height), self._real, self.setup.views.depth == "road")
+        shares = {part.camera: float(part.share.sum()) / (width * height) for part in view.parts}
+        found = {own: (share, math.dist(self._real[own].position, RIG[name].position)) for own, share in shares.items()}
+        return {own: (share, away) for own, (share, away) in found.items() if away > AWAY and share > 0.01}
 
     def view(self, name: str) -> View:
         """One of the model's cameras, re-rendered from the real ones; its grids are made when it is first asked for."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from alpamayo_r1.cli.__main__ import app
+from alpamayo_r1.core.types import Sample
 from alpamayo_r1.data.errors import DataError, SourceError
 from alpamayo_r1.data.importers import KINDS, import_recording
 from alpamayo_r1.data.importers.ros import camera_lens
@@ -42,28 +45,46 @@ LAYOUTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> Callable[[str], Path]:
+    """Layout -> the recording that it becomes, imported once."""
+
+    @cache
+    def recording(layout: str) -> Path:
+        kind, src, pick = LAYOUTS[layout](tmp_path_factory.mktemp("layout"))
+        return import_recording(kind, src, tmp_path_factory.mktemp("recording") / "out", pick)
+
+    return recording
+
+
+@pytest.fixture(scope="module")
+def seen(imported) -> Callable[[str], tuple[Sample, int]]:
+    """Layout -> its moment 5.1 s, and the microseconds between two pictures of its first camera."""
+
+    @cache
+    def moment(layout: str) -> tuple[Sample, int]:
+        with open_source(imported(layout)) as source:
+            return source.clip(source.clip_ids[0]).sample(5_100_000), next(iter(source.origin.streams.values())).period_us
+
+    return moment
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_was_driven_comes_back(layout, tmp_path):
-    kind, src, pick = LAYOUTS[layout](tmp_path)
-    folder = import_recording(kind, src, tmp_path / "out", pick)
-    with open_source(folder) as source:
-        clip = source.clip(source.clip_ids[0])
-        sample = clip.sample(5_100_000)
-        front = next(iter(source.origin.streams.values()))
+def test_what_was_driven_comes_back(layout, seen):
+    sample, period_us = seen(layout)
     for path, steps in ((sample.observation.history, np.arange(-15, 1)), (sample.future, np.arange(1, 65))):
         xyz, rot = in_ego(5.1, 5.1 + 0.1 * steps)
         assert np.abs(path.xyz.numpy() - xyz).max() < 0.01
         assert np.abs(path.rot.numpy() - rot).max() < 1e-3
-    assert (front.period_us - (50_000 if kind == "comma2k19" else 100_000)) ** 2 < 4
-    per_second = 20 if kind == "comma2k19" else 10
+    assert (period_us - (50_000 if layout == "comma2k19" else 100_000)) ** 2 < 4
+    per_second = 20 if layout == "comma2k19" else 10
     last = sample.observation.frames[sample.observation.cameras.index("camera_front_tele_30fov"), -1, 0, 270, 480]
     assert abs(int(last) - 40 - int(5.1 * per_second) % 100) <= 3
 
 
 @pytest.mark.parametrize("layout", ["nuscenes", "kitti-raw", "rosbag", "mcap of JSON"])
-def test_cameras_hang_where_they_hung(layout, tmp_path):
-    kind, src, pick = LAYOUTS[layout](tmp_path)
-    cameras = read_setup(import_recording(kind, src, tmp_path / "out", pick)).cameras
+def test_cameras_hang_where_they_hung(layout, imported):
+    cameras = read_setup(imported(layout)).cameras
     facing = {}
     for name, camera in cameras.items():
         ahead = np.array(camera.calibration.rot)[:, 2]
@@ -71,7 +92,7 @@ def test_cameras_hang_where_they_hung(layout, tmp_path):
         moved = [0, 0, 0] if name != "image_03" else [0, -0.54, 0]
         assert np.abs(np.array(camera.calibration.position) - POSITION - moved).max() < 1e-4
         assert camera.calibration.lens.focal == pytest.approx(40)
-    assert sorted(facing.values()) == ([0, 0] if kind == "kitti-raw" else [-60, 0, 60])
+    assert sorted(facing.values()) == ([0, 0] if layout == "kitti-raw" else [-60, 0, 60])
 
 
 @pytest.mark.parametrize("name, model", [("kannala_brandt", "fisheye"), ("equidistant", "fisheye"), ("plumb_bob", "pinhole")])
@@ -128,15 +149,9 @@ def test_without_the_optional_packages_the_error_says_how_to_get_them(kind, modu
         import_recording(kind, src, tmp_path / "out")
 
 
-def test_pictures_are_the_same_in_every_layout(tmp_path: Path):
+def test_pictures_are_the_same_in_every_layout(seen):
     """nuScenes, a bag and MCAP of one drive give one observation."""
-    seen = {}
-    for layout in ("nuscenes", "rosbag", "mcap"):
-        (tmp_path / layout).mkdir()
-        kind, src, pick = LAYOUTS[layout](tmp_path / layout)
-        with open_source(import_recording(kind, src, tmp_path / layout / "out", pick)) as source:
-            seen[layout] = source.clip(source.clip_ids[0]).sample(5_100_000).observation
-    first = seen["nuscenes"]
-    for other in seen.values():
+    first, *others = (seen(layout)[0].observation for layout in ("nuscenes", "rosbag", "mcap"))
+    for other in others:
         assert torch.equal(other.frames, first.frames)
         assert torch.allclose(other.history.xyz, first.history.xyz, atol=2e-3)

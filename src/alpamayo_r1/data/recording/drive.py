@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +42,12 @@ AWAY = 0.6
 
 WHOLE = 0.98
 """Share of a view from which it counts as seen wholly."""
+
+
+@lru_cache(maxsize=len(CAMERAS))
+def _view(nominal: Calibration, cameras: tuple[tuple[str, Calibration], ...], road: bool) -> View:
+    """`view_of`, of the last rig remembered: recordings of one car share it, and its grids take half a second each."""
+    return view_of(nominal, dict(cameras), road)
 
 
 class Recording(Origin):
@@ -93,7 +99,7 @@ class Recording(Origin):
         """One of the model's cameras, re-rendered from the real ones; its grids are made when it is first asked for."""
         with self._lock:
             if name not in self.views_made:
-                view = view_of(self._nominal(name), self._real, self.setup.views.depth == "road")
+                view = _view(self._nominal(name), tuple(self._real.items()), self.setup.views.depth == "road")
                 self.views_made[name] = view.to(self._device)
             return self.views_made[name]
 

@@ -1,24 +1,26 @@
 """The recipe of the bundled Alpamayo 1.5: begun with the small model's weights, trained to plan with navigation, without, and to answer.
 
-    python bench/train_small15.py --out DIR [--minutes 5.5] [--from PLACE] [--scenes 128] [--driven 64] [--validate-only]
+    [torchrun --nproc-per-node N] python bench/train_small15.py --out DIR [--minutes 5.5] [--from PLACE] [--scenes 144] [--driven 48]
 
 Begins with the bundled small model (`--from`), or goes on from DIR/state.pt with the minutes that are left where an earlier call was cut
 off. Then validates: routes told, swapped and guided; answers by kind; open loop beside the model it began with, on the scenes that both
-know; closed loop at junctions with the route as text. Prints a table per part, the last line is JSON; DIR holds the checkpoint,
-`train.jsonl` with the curves and `validation.json`.
+know; closed loop at junctions with the route as text. The first two processes share that. Prints a table per part, the last line is JSON;
+DIR holds the checkpoint, `train.jsonl` with the curves and `validation.json`.
 """
 
 from __future__ import annotations
 
-from _head import DEVICE
+from _head import CUDA, DEVICE
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.files import write_text
@@ -31,6 +33,7 @@ from alpamayo_r1.train import following, loop, validate
 from alpamayo_r1.train.following import validate_answers, validate_routes
 from alpamayo_r1.train.loop import TrainConfig, minutes_left
 from alpamayo_r1.train.mixed import train_mixed
+from alpamayo_r1.train.step import Group
 from alpamayo_r1.train.stream import StreamConfig
 from alpamayo_r1.world.richer import RICHER
 
@@ -41,14 +44,16 @@ FIRST_DRIVEN = 824_000
 """Seed of the first scene of the closed loop."""
 
 
-def teach(out: Path, start: Path, minutes: float, device: torch.device, tiny: bool) -> None:
+def teach(out: Path, start: Path, minutes: float, device: torch.device, group: Group, tiny: bool) -> None:
     """Trains until `minutes` in all are used, those of an earlier call that was cut off counted."""
-    state, left = out / "state.pt", minutes_left(out, minutes)
+    state, left = out / "state.pt", group.agree(minutes_left(out, minutes), device)
     if left <= 0:
         print(f"{out} has had its {minutes:g} minutes")
         return
     rate = 1e-3 * min(1.0, left / minutes / 0.67)
-    config = TrainConfig(minutes=left, rate=rate, fresh=128, warmup=100, seed=15, workers=12, save_every=60)
+    config = TrainConfig(
+        minutes=left, rate=rate, batch=96, fresh=128, reuse=6, most_reuse=12, pool=16384, warmup=150, seed=15, workers=8, save_every=120
+    )
     stream = StreamConfig(chunk=128, directed=0.2)
     if tiny:
         config = TrainConfig(minutes=left, batch=4, fresh=4, reuse=1, pool=16, warmup=2, workers=0, max_rounds=2)
@@ -111,31 +116,42 @@ def main() -> None:
     options.add_argument("--validate-only", action="store_true")
     options.add_argument("--tiny", action="store_true", help="two rounds of four scenes and small pictures: a try of the script itself")
     given = options.parse_args()
-    device, began, start = torch.device(DEVICE), time.monotonic(), checkpoint_folder(given.start)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if CUDA else torch.device(DEVICE)
+    began, start, group = time.monotonic(), checkpoint_folder(given.start), Group.join(device)
     if given.tiny:
         loop.RENDER_SIZE = validate.PICTURE_SIZE = (64, 36)
     if not given.validate_only:
-        teach(given.out, start, given.minutes, device, given.tiny)
+        teach(given.out, start, given.minutes, device, group, given.tiny)
+    group.agree(0.0, device)  # the first process has written the checkpoint
     dtype = torch.bfloat16 if device.type == "cuda" else None
     model, vocabulary = load_checkpoint(given.out, device=device, dtype=dtype)
     found: dict[str, Any] = {}
 
     def note(name: str, value: Any) -> None:
         found[name] = value
-        write_text(given.out / "validation.json", json.dumps(found, indent=1) + "\n")
         print(f"{time.monotonic() - began:.0f} s: {name}", flush=True)
 
-    note("routes", validate_routes(model, vocabulary, given.scenes, supersample=1))
-    steps = following.MOMENTS[:1] if given.tiny else (40, 51, 75)
-    note("answers", validate_answers(model, vocabulary, 3 * given.scenes, steps=steps, supersample=1))
-    note("open", open_loop(model, vocabulary, given.scenes // 2))
-    older, words = load_checkpoint(start, device=device, dtype=dtype)
-    note("small", open_loop(older, words, given.scenes // 2))
-    if given.driven:
-        note("closed", closed_loop(model, vocabulary, given.driven, Setting(seconds=1.0 if given.tiny else 10.0, replan=0.4)))
-    print(table(found))
-    found["routes"].pop("rows")
-    print(json.dumps(found | {"seconds": round(time.monotonic() - began, 1)}))
+    if group.rank == 0:
+        note("routes", validate_routes(model, vocabulary, given.scenes, supersample=1))
+        steps = following.MOMENTS[:1] if given.tiny else (40, 51, 75)
+        note("answers", validate_answers(model, vocabulary, 3 * given.scenes, steps=steps, supersample=1))
+    if group.rank == min(1, group.size - 1):
+        note("open", open_loop(model, vocabulary, given.scenes // 2))
+        older, words = load_checkpoint(start, device=device, dtype=dtype)
+        note("small", open_loop(older, words, given.scenes // 2))
+        if given.driven:
+            note("closed", closed_loop(model, vocabulary, given.driven, Setting(seconds=1.0 if given.tiny else 10.0, replan=0.4)))
+    if group.size > 1:
+        parts: list[Any] = [None] * group.size
+        dist.all_gather_object(parts, found)
+        found = {name: value for part in parts for name, value in part.items()}
+    if group.rank == 0:
+        write_text(given.out / "validation.json", json.dumps(found, indent=1) + "\n")
+        print(table(found))
+        found["routes"].pop("rows")
+        print(json.dumps(found | {"seconds": round(time.monotonic() - began, 1)}))
+    if group.size > 1:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

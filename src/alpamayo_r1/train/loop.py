@@ -289,6 +289,14 @@ class Rows:
         return type(self)(*(f(getattr(self, name)) for name in self.__dataclass_fields__))
 
 
+def begin_folder(out: Path, preset: str, group: Group, device: torch.device) -> None:
+    """The first process writes a checkpoint folder without weights; the others wait for it."""
+    if group.rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        write_skeleton(out, preset)
+    group.agree(0.0, device)
+
+
 C = TypeVar("C", bound=Chunk)
 R = TypeVar("R", bound=Rows)
 
@@ -383,10 +391,7 @@ def train(
     """
     began = time.monotonic()
     group = Group.join(device)
-    if group.rank == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        write_skeleton(out, preset)
-    group.agree(0.0, device)
+    begin_folder(out, preset, group, device)
     shape = read_config(out)
     vocabulary = load_vocabulary(out / shape.vlm, shape.tokens, shape.family)
     layout = make_layout(shape, vocabulary)

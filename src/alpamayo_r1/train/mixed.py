@@ -5,7 +5,6 @@ loss = cross-entropy of the words (natural plans, all answers) + flow and path e
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from alpamayo_r1.train.loop import (
     Rows,
     Run,
     TrainConfig,
+    begin_folder,
     first_speed,
     fresh_model,
     go_on,
@@ -37,7 +37,6 @@ from alpamayo_r1.train.loop import (
     render_rows,
     rendering,
 )
-from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.step import Group
 from alpamayo_r1.train.stream import StreamConfig, through
 from alpamayo_r1.train.texts import ASKED, PLANS, Heads, MixedChunk, MixedStream, make_heads
@@ -148,18 +147,16 @@ def pieces_of(vocabulary: QwenVocabulary, older: QwenVocabulary) -> list[list[in
 def train_mixed(
     out: Path, preset: str, config: TrainConfig, stream: StreamConfig, device: torch.device, resume: Path | None = None
 ) -> None:
-    """Trains a preset of Alpamayo 1.5 on one device and writes `out` as `loop.train` does.
+    """Trains a preset of Alpamayo 1.5 and writes `out` as `loop.train` does.
 
     resume: a state.pt to go on from, or a checkpoint of its size to begin with, of any family and vocabulary.
 
     Raises:
-        ValueError: several processes; a state of another preset. CheckpointError, ConfigError: as in `load_model`.
+        ValueError: a state of another preset. CheckpointError, ConfigError: as in `load_model`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(f"{preset} trains in one process, but torchrun started {os.environ['WORLD_SIZE']}: start one")
     began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    write_skeleton(out, preset)
+    group = Group.join(device)
+    begin_folder(out, preset, group, device)
     shape = read_config(out)
     vocabulary = load_vocabulary(out / shape.vlm, shape.tokens, shape.family)
     layout = make_layout(shape, vocabulary)
@@ -172,10 +169,11 @@ def train_mixed(
     losses = MixedLosses(model, layout, heads, plans, config.draws, stream.words)
     nn.init.zeros_(losses.readout.weight)
     step, seed = (0, stream.first_seed) if resume is None or begins else go_on(losses, resume, stream.first_seed)
-    source = cast("Iterator[MixedChunk]", through(MixedStream(replace(stream, first_seed=seed), shape, str(out), 0, 1), config.workers))
+    drawn = MixedStream(replace(stream, first_seed=seed), shape, str(out), group.rank, group.size)
+    source = cast("Iterator[MixedChunk]", through(drawn, config.workers))
     fused = config.compile and device.type == "cuda"
     feed = Feed(rendering(source, config.fresh, lambda chunk: mixed_rows(chunk, layout, device, fused)), None, 1, device)
-    Run(out, losses, config, stream, Group(), step, seed, began).go(feed, ("language", "answers", "flow", "path_m2", "readout"))
+    Run(out, losses, config, stream, group, step, seed, began).go(feed, ("language", "answers", "flow", "path_m2", "readout"))
 
 
 def mixed_rows(chunk: MixedChunk, layout: Layout, device: torch.device, fused: bool = False) -> MixedRows:

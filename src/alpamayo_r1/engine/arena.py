@@ -97,7 +97,7 @@ class Arena:
         def zeros(*shape: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
             return torch.zeros(shape, device=device, dtype=dtype)
 
-        self._prefix = zeros(text.layers * 2 * c.scenes * text.kv_heads * c.prompt * text.head_dim, dtype=dtype)
+        self._prefix = zeros(text.layers * 2 * c.scenes * text.kv_heads * self._read * text.head_dim, dtype=dtype)
         self._suffix = zeros(text.layers * 2 * rows * text.kv_heads * self._said * text.head_dim, dtype=dtype)
         self._logits = zeros(c.read_at_once, config.tokens.vocab, dtype=dtype)
         self._uniform = zeros(rows, c.tokens, dtype=torch.float32)
@@ -118,6 +118,11 @@ class Arena:
     def _said(self) -> int:
         """Keys a row's suffix has room for."""
         return self.capacity.tokens + self.config.action.n_waypoints
+
+    @property
+    def _read(self) -> int:
+        """Keys a scene's prefix has room for: on a CPU, whose attention wants all keys in a row, those of one row's suffix too."""
+        return self.capacity.prompt + (self._said if self.device.type == "cpu" else 0)
 
     def _check(self) -> None:
         """Raises DoesNotFit unless the device has room for buffers and intermediate results."""
@@ -141,8 +146,8 @@ class Arena:
 
     def view(self, scenes: int, samples: int) -> Buffers:
         """The buffers of a plan of B scenes with S samples each."""
-        rows, text, c = scenes * samples, self.config.text, self.capacity
-        prefix = self._view(self._prefix, text.layers, 2, scenes, text.kv_heads, c.prompt, text.head_dim)
+        rows, text = scenes * samples, self.config.text
+        prefix = self._view(self._prefix, text.layers, 2, scenes, text.kv_heads, self._read, text.head_dim)
         suffix = self._view(self._suffix, text.layers, 2, rows, text.kv_heads, self._said, text.head_dim)
         return Buffers(
             prefix=tuple((layer[0], layer[1]) for layer in prefix),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from typing import cast
 
 import torch
+from torch import nn
 
 from alpamayo_r1.core.flow import integrate
 from alpamayo_r1.core.prompt import Prompt
@@ -25,6 +27,7 @@ from alpamayo_r1.engine.ops import (
     action_features,
     add_rms_norm_for,
     attend,
+    keep_blocks,
     linear,
     linear_into,
     pick_rows,
@@ -78,6 +81,7 @@ class Model:
         self.text: Stack = fuse_stack(self.vla.language)
         self.expert: Stack = fuse_stack(self.vla.expert)
         self.zero = torch.zeros(1, dtype=torch.long, device=self.vla.device)
+        keep_blocks(self._products())
         on_card = self.vla.device.type == "cuda"
         self.together, self.tile = (4, 128) if on_card else (1, 16)
         self._grids: dict[Grid, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
@@ -86,6 +90,13 @@ class Model:
         self._group: tuple[torch.Tensor, torch.Tensor] | None = None
         self._features: torch.Tensor | None = None
         self.last = torch.zeros(1, self.vla.config.text.hidden, device=self.vla.device, dtype=self.vla.dtype)
+
+    def _products(self) -> Iterator[torch.Tensor]:
+        """The weights that the engine multiplies by, but those of few bits."""
+        for layer in (*self.text.layers, *self.expert.layers):
+            yield from (one for one in (layer.qkv, layer.out, layer.gate_up, layer.down) if isinstance(one, torch.Tensor))
+        for part in (self.vla.vision, self.vla.vlm.lm_head):
+            yield from (layer.weight for layer in part.modules() if isinstance(layer, nn.Linear))
 
     @cached_property
     def embedding(self) -> torch.Tensor:

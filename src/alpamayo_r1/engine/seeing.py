@@ -9,11 +9,12 @@ from typing import cast
 
 import torch
 
-from alpamayo_r1.core.vision import Grid, Vision, VisionBlock
+from alpamayo_r1.core.vision import Grid, Merger, Vision, VisionBlock
 from alpamayo_r1.engine.forward import Group, Model
 from alpamayo_r1.engine.graphs import Graphs
 from alpamayo_r1.engine.ops import (
     add_layer_norm,
+    dense,
     linear_gelu,
     vision_rope,
 )
@@ -61,17 +62,23 @@ def encode_equal(model: Model, x: torch.Tensor, grid: Grid) -> list[torch.Tensor
     deep = []
     normed = blocks[0].norm1(x)
     for i, block in enumerate(blocks):
-        qkv = block.attn.qkv(normed).view(*x.shape[:2], 3, c.heads, -1)
+        qkv = dense(normed, block.attn.qkv).view(*x.shape[:2], 3, c.heads, -1)
         del normed
         q, k, v = vision_rope(qkv, rope).permute(2, 0, 3, 1, 4)
         attended = attention(q, k, v, causal=False).transpose(1, 2).flatten(2)
-        normed = add_layer_norm(x, block.attn.proj(attended), block.norm2)
+        normed = add_layer_norm(x, dense(attended, block.attn.proj), block.norm2)
         del qkv, q, k, v, attended
-        delta = block.mlp.linear_fc2(linear_gelu(normed, block.mlp.linear_fc1))
+        delta = dense(linear_gelu(normed, block.mlp.linear_fc1), block.mlp.linear_fc2)
         if i + 1 < len(blocks):
             normed = add_layer_norm(x, delta, blocks[i + 1].norm1)
         else:
             x += delta
         if i in c.deepstack:
-            deep.append(tower.deepstack_merger_list[c.deepstack.index(i)](x))
-    return [tower.merger(x), *deep]
+            deep.append(merged(cast(Merger, tower.deepstack_merger_list[c.deepstack.index(i)]), x))
+    return [merged(tower.merger, x), *deep]
+
+
+def merged(merger: Merger, x: torch.Tensor) -> torch.Tensor:
+    """`Merger.forward` by the engine's products: [N, places, hidden] -> [N * places / 4, out]."""
+    x = merger.norm(x.reshape(-1, merger.width)) if merger.norm_after else merger.norm(x).reshape(-1, merger.width)
+    return dense(dense(x, merger.linear_fc1, gelu="none"), merger.linear_fc2)

@@ -5,6 +5,7 @@ Letters: M rows (tokens) · R rows of reasoning (scenes x samples) · P parts of
 """
 
 from alpamayo_r1.engine.ops.attention import Context, attend
+from alpamayo_r1.engine.ops.blocks import dense, keep_blocks
 from alpamayo_r1.engine.ops.drawing import draw_tokens
 from alpamayo_r1.engine.ops.eight import EightBits, Rows, Weight, add_rms_norm_for, rms_norm_for
 from alpamayo_r1.engine.ops.norms import add_layer_norm, add_rms_norm, rms_norm
@@ -24,7 +25,9 @@ __all__ = [
     "add_rms_norm",
     "add_rms_norm_for",
     "attend",
+    "dense",
     "draw_tokens",
+    "keep_blocks",
     "linear",
     "linear_gelu",
     "linear_into",

@@ -150,11 +150,27 @@ def _attend_rows(q: torch.Tensor, context: Context, heads: Heads) -> torch.Tenso
     prompts, seen, out = context.prompt.tolist(), context.seen.tolist(), []
     for row, queries in enumerate(q.unflatten(0, (len(seen), -1))):
         scene = row * len(prompts) // len(seen)
-        for t, some in enumerate(queries.split(1 if context.causal else len(queries))):
-            prefix = (cached[scene, :, : prompts[scene]] for cached in context.prefix)
-            suffix = (cached[row, :, : seen[row] + t] for cached in context.suffix)
-            keys, values = (torch.cat(pair, 1)[None] for pair in zip(prefix, suffix, strict=True))
-            groups = some.unflatten(1, (heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2)  # a key head's queries together
-            attended = nnf.scaled_dot_product_attention(groups[None], keys, values)[0]
+        prompt, tokens = prompts[scene], len(queries) if context.causal else 1
+        keys, values = (
+            behind(prefix[scene], prompt, suffix[row, :, : seen[row] + tokens - 1])
+            for prefix, suffix in zip(context.prefix, context.suffix, strict=True)
+        )
+        groups = queries.unflatten(1, (heads.keys, -1)).permute(1, 2, 0, 3)  # (Hkv, G, n, d): a key head's queries together
+        for t, some in enumerate(groups.split(groups.shape[2] // tokens, 2)):
+            there = prompt + seen[row] + t
+            given = some.flatten(1, 2)[None], keys[None, :, :there], values[None, :, :there]
+            attended = nnf.scaled_dot_product_attention(*given)[0]
             out.append(attended.unflatten(1, (heads.group, -1)).permute(2, 0, 1, 3).flatten(1))
     return torch.cat(out)
+
+
+def behind(prefix: torch.Tensor, prompt: int, suffix: torch.Tensor) -> torch.Tensor:
+    """The first `prompt` keys of a prefix [Hkv, capacity, d] and behind them those of a suffix [Hkv, n, d]: [Hkv, prompt + n, d].
+
+    Where the prefix has room they are written there: it is nobody's until the next row's are.
+    """
+    end = prompt + suffix.shape[1]
+    if end > prefix.shape[1]:
+        return torch.cat([prefix[:, :prompt], suffix], 1)
+    prefix[:, prompt:end] = suffix
+    return prefix[:, :end]

@@ -36,12 +36,15 @@ def sent(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and x.device.type == "cpu" else x.to(device)
 
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton's interpreter runs kernels, where there is no GPU; Triton asks once too, when a kernel is made."""
+
 _twins = False
 
 
 def on_gpu(x: torch.Tensor) -> bool:
     """Whether kernels run on x: a GPU, or Triton's interpreter; never inside `twins()`."""
-    return not _twins and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
+    return not _twins and (x.is_cuda or INTERPRETED)
 
 
 @contextmanager

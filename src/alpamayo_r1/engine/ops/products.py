@@ -12,6 +12,7 @@ from torch import nn
 from alpamayo_r1.core.quantised import Quantised
 from alpamayo_r1.core.vla import ActionIn, Fourier
 from alpamayo_r1.engine.ops import quantised
+from alpamayo_r1.engine.ops.blocks import dense, product
 from alpamayo_r1.engine.ops.eight import Rows, Weight, reads_codes, reads_eight, swiglu_eight
 from alpamayo_r1.engine.ops.launch import PROGRAMS, THIN, WORDS, ceil_div, kernels, launch, on_gpu, power
 from alpamayo_r1.engine.ops.swiglu import swiglu
@@ -97,9 +98,9 @@ def linear(x: Rows, weight: Weight, *, final: bool = False, words: bool = False)
 def _vendor(x: torch.Tensor, weight: torch.Tensor, words: bool) -> torch.Tensor:
     """The library's product; of words on the CPU eight rows at a time, since it takes another way for other numbers of rows."""
     if not words:
-        return nnf.linear(x, weight)
+        return product(x, weight)
     padded = nnf.pad(x, (0, 0, 0, -len(x) % 8))
-    return torch.cat([nnf.linear(some, weight) for some in padded.split(8)])[: len(x)]
+    return torch.cat([product(some, weight) for some in padded.split(8)])[: len(x)]
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, cut: Tile, final: bool) -> torch.Tensor:
@@ -173,7 +174,7 @@ def linear_gelu(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
     Not in fp32: the library's tanh is an approximation that bf16 does not show, but that made vision three times less exact there.
     """
     if not x.is_cuda or x.dtype == torch.float32:
-        return nnf.gelu(linear(x), approximate="tanh")
+        return dense(x, linear, gelu="tanh")
     return torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.T, use_gelu=True).view(*x.shape[:-1], -1)
 
 

@@ -62,7 +62,7 @@ def rope_write(
     qkv = summed(qkv).to(keys.dtype).view(m, -1, heads.width)
     both, v = qkv.split([heads.queries + heads.keys, heads.keys], 1)
     weights = torch.cat([norm.expand(count, -1) for norm, count in zip(norms, (heads.queries, heads.keys), strict=True)])
-    cos, sin = (table[at].float()[:, None] for table in rope)
+    cos, sin = (table.index_select(0, at).float()[:, None] for table in rope)
     q, k = _rotate(rms_norm(both, weights, heads.eps).float(), cos, sin).to(keys.dtype).split([heads.queries, heads.keys], 1)
     for group, start in enumerate(slot.tolist()):
         own = slice(group * m // groups, (group + 1) * m // groups)
@@ -74,8 +74,8 @@ def rope_write(
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     (a, b), half = x.chunk(2, -1), x.shape[-1] // 2
     out = x * cos
-    out[..., :half] -= b * sin[..., :half]
-    out[..., half:] += a * sin[..., half:]
+    out[..., :half].addcmul_(b, sin[..., :half], value=-1)
+    out[..., half:].addcmul_(a, sin[..., half:])
     return out
 
 

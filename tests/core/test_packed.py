@@ -1,6 +1,7 @@
 """Checkpoints of few bits: written, read to the bit, understood by the library whose layout it is, and others' read too."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,8 @@ from alpamayo_r1.core.quantised import QuantisedLinear, Scheme, quantise
 
 pytestmark = pytest.mark.slow
 
-try:
-    import compressed_tensors
-except ImportError:
-    compressed_tensors = None
-
 SCHEMES = [Scheme("e4m3"), Scheme("int8", 128), Scheme("int8", 16), Scheme("int4", 128), Scheme("int4", 64), Scheme("int4", 32)]
-NEEDS_LIBRARY = pytest.mark.skipif(compressed_tensors is None, reason="needs compressed-tensors: pip install 'alpamayo-r1[test]'")
+NEEDS_LIBRARY = pytest.mark.skipif(not find_spec("compressed_tensors"), reason="needs compressed-tensors: pip install 'alpamayo-r1[test]'")
 
 
 @pytest.fixture(scope="module")

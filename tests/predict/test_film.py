@@ -1,5 +1,6 @@
 """The film: as long as its t0 range, in H.264, and its pictures change with t0."""
 
+import warnings
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -37,13 +38,23 @@ def planner():
 OPTIONS = PlanOptions(samples=2, seed=42, max_tokens=4, steps=2)
 
 
+@pytest.fixture(scope="module")
+def filmed(source, planner, tmp_path_factory):
+    """A film of 5.1 to 5.3 s: its file, its pictures, and the samples and plans that they show."""
+    (clip,), shown, file = source.clip_ids, [], tmp_path_factory.mktemp("filmed") / "film.mp4"
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        patch.setattr(
+            "alpamayo_r1.predict.film.result", lambda sample, plan, seed: shown.append((sample, plan)) or result(sample, plan, seed)
+        )
+        pictures = list(film(source, clip, planner, file, OPTIONS, start=5.1, end=5.3, step=0.1))
+    return file, pictures, shown
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*ended without")
-def test_a_film_rolls_through_the_clip(source, planner, tmp_path):
-    (clip,) = source.clip_ids
-    pictures = list(film(source, clip, planner, tmp_path / "film.mp4", OPTIONS, start=5.1, end=5.3, step=0.1))
+def test_a_film_rolls_through_the_clip(filmed):
+    file, pictures, _ = filmed
     assert len(pictures) == 3 and all(p.shape == (SIZE[1], SIZE[0], 3) and p.dtype == np.uint8 for p in pictures)
-    with av.open(str(tmp_path / "film.mp4")) as container:
+    with av.open(str(file)) as container:
         (stream,) = container.streams.video
         assert stream.codec_context.name == "h264" and stream.average_rate == 10
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
@@ -69,13 +80,9 @@ def test_a_film_that_fails_leaves_the_one_before(source, planner, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*ended without")
-def test_a_films_plans_are_those_of_its_moments(source, planner, tmp_path, monkeypatch):
-    (clip,), shown = source.clip_ids, []
-    monkeypatch.setattr(
-        "alpamayo_r1.predict.film.result", lambda sample, plan, seed: shown.append((sample, plan)) or result(sample, plan, seed)
-    )
-    list(film(source, clip, planner, tmp_path / "film.mp4", OPTIONS, start=5.1, end=5.4))
-    assert len(shown) == 4
+def test_a_films_plans_are_those_of_its_moments(planner, filmed):
+    *_, shown = filmed
+    assert len(shown) == 3
     for sample, plan in shown:
         fresh = planner.plan(sample.observation, OPTIONS)
         assert plan.tokens == fresh.tokens and torch.equal(plan.xyz, fresh.xyz)

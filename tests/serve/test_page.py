@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from importlib import resources
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -22,10 +23,10 @@ from alpamayo_r1.testing import tiny_checkpoint
 from support.golden15 import GOLDEN15
 from support.service import served
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif(not find_spec("playwright"), reason="needs Playwright: pip install playwright"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
@@ -63,7 +64,9 @@ def url(place) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as found:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as found:
         chromium = found.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from alpamayo_r1.core.checkpoint import load_checkpoint
-from alpamayo_r1.core.hub import SMALL
 from alpamayo_r1.core.request import prepare
 from alpamayo_r1.core.types import CAMERAS, Plan
 from alpamayo_r1.planner import Planner, load
@@ -17,7 +16,7 @@ from alpamayo_r1.stream import Reused
 from alpamayo_r1.stream import stream as module
 from alpamayo_r1.stream.album import Album, same
 from alpamayo_r1.stream.window import Window
-from alpamayo_r1.testing import same_bits
+from alpamayo_r1.testing import same_bits, tiny_checkpoint
 from conftest import GOLDEN
 from support.drive import T0_US, picture, seen
 
@@ -159,8 +158,8 @@ def test_nothing_half_done_is_kept_after_an_error(planner, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp8", "w8", "w4"])
-def test_weights_of_few_bits_stream_too(precision):
-    planner = load(SMALL, fast=True, device="cpu", precision=precision)
+def test_weights_of_few_bits_stream_too(precision, tmp_path):
+    planner = load(tiny_checkpoint(tmp_path / "tiny"), fast=True, device="cpu", precision=precision)
     stream = planner.stream(**OPTIONS)
     for observation in (seen(0), seen(1, stale=1), seen(2)):
         assert equal(stream.step(observation), planner.plan(observation, **OPTIONS))

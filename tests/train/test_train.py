@@ -174,11 +174,13 @@ def test_the_measurement_plans_as_the_specification():
     layout = make_layout(planner.model.config, planner.vocabulary)
     with torch.inference_mode():
         seen = measure.read_scenes(planner.model, layout, measure.show_scenes(planner.model, layout, [800_000, 800_001], 51, supersample=1))
-        words, path = measure.predict(planner.model, planner.vocabulary, layout, seen, PlanOptions(samples=2, seed=42, max_tokens=32))
+        words, path = measure.predict(
+            planner.model, planner.vocabulary, layout, seen, PlanOptions(samples=2, seed=42, max_tokens=32, steps=3)
+        )
     width, height = measure.PICTURE_SIZE
     samples = sample_batch(simulate([800_000, 800_001], seconds=5.2), T0_STEP, width=width, height=height, supersample=1)
     for row, sample in enumerate(samples):
-        plan = planner.plan(sample.observation, samples=2, seed=42)
+        plan = planner.plan(sample.observation, samples=2, seed=42, steps=3)
         assert words[row] == list(plan.reasoning)
         torch.testing.assert_close(path.xyz[row], plan.xyz, atol=1e-4, rtol=0)
 

@@ -11,14 +11,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from alpamayo_r1.cli.__main__ import app
 from alpamayo_r1.core.types import Sample
 from alpamayo_r1.data.errors import DataError, SourceError
 from alpamayo_r1.data.importers import KINDS, import_recording
-from alpamayo_r1.data.importers.ros import camera_lens
+from alpamayo_r1.data.importers.draft import transform
+from alpamayo_r1.data.importers.ros import Log, _lever_arm, _poses, _short, camera_lens
 from alpamayo_r1.data.recording.schema import read_setup
+from alpamayo_r1.data.recording.wgs84 import from_enu
 from alpamayo_r1.data.source import open_source
 from support.layouts import (
     POSITION,
@@ -29,7 +32,7 @@ from support.layouts import (
     write_mcap_json,
     write_nuscenes,
 )
-from support.recordings import in_ego
+from support.recordings import PLACE, in_ego, truth
 
 pytestmark = pytest.mark.slow
 
@@ -155,3 +158,29 @@ def test_pictures_are_the_same_in_every_layout(seen):
     for other in others:
         assert torch.equal(other.frames, first.frames)
         assert torch.allclose(other.history.xyz, first.history.xyz, atol=2e-3)
+
+
+def test_poses_of_a_sensors_frame_are_moved_to_the_car():
+    """An IMU that hangs turned and aside: its attitude is turned back, its odometry moved, a receiver's place becomes the lever arm."""
+    hung = transform(Rotation.from_euler("ZYX", [90, 0, 180], degrees=True).as_matrix(), np.array([0.3, -0.2, 0.9]))
+    t = np.arange(0, 2, 0.1)
+    xyz, turn = truth(t)
+    seen = [transform(q.as_matrix(), p) @ hung for p, q in zip(xyz, turn)]
+    places = from_enu(np.array([pose[:3, 3] for pose in seen]), PLACE)
+    log = Log(still={"imu": ("base_link", hung)}, of={"/odom": "imu", "place": "imu", "attitude": "imu"})
+    log.odometry["/odom"] = list(zip(t.tolist(), seen))
+    columns, _, _ = _poses(log, Path("bag"))
+    assert np.abs(np.stack([columns[axis] for axis in "xyz"], -1) - xyz).max() < 1e-9
+    log.odometry.clear()
+    log.places += [(float(when), *place) for when, place in zip(t, places.tolist())]
+    log.attitudes += [(float(when), Rotation.from_matrix(pose[:3, :3]).as_quat().tolist()) for when, pose in zip(t, seen)]
+    columns, place, _ = _poses(log, Path("bag"))
+    found = Rotation.from_quat(np.stack([columns[name] for name in ("qx", "qy", "qz", "qw")], -1))
+    assert place["frame"] == "WGS84" and float((found * turn.inv()).magnitude().max()) < 1e-9
+    assert _lever_arm(log) == pytest.approx((0.3, -0.2, 0.9))
+
+
+def test_cameras_are_called_by_what_tells_them_apart():
+    topics = ["/sensing/front/image_raw/compressed", "/sensing/left/image_raw"]
+    assert _short(topics) == dict(zip(topics, ["front", "left"]))
+    assert _short(["/image", "/image_raw"]) == {"/image": "image", "/image_raw": "image_raw"}

@@ -62,7 +62,7 @@ def read_parquet(content: bytes | Path, name: str, kind: type[DataError], most_v
         return pd.read_parquet(opened())
 
 
-def numbers(table: pd.DataFrame | pd.Series, columns: Iterable[str], name: str, kind: type[DataError]) -> np.ndarray:
+def numbers(table: pd.DataFrame | pd.Series, columns: Iterable[str], name: str, kind: type[DataError], do: str = WHOLE) -> np.ndarray:
     """Some columns of a table as f64[rows, columns] (of one row: f64[columns]). Raises an error of that kind where one isn't numbers."""
     columns = list(columns)
     there = list(table.index if table.ndim == 1 else table.columns)
@@ -77,9 +77,7 @@ def numbers(table: pd.DataFrame | pd.Series, columns: Iterable[str], name: str, 
         chosen = cast("pd.DataFrame | pd.Series", table[columns])
         text = [c for c in columns if (isinstance(chosen[c], str) if table.ndim == 1 else chosen[c].dtype.kind not in "iuf")]
         if text:
-            raise kind(
-                f"{name} has {text[0]} of type {getattr(chosen[text[0]], 'dtype', 'text')}.", f"numbers in {', '.join(columns)}", WHOLE
-            )
+            raise kind(f"{name} has {text[0]} of type {getattr(chosen[text[0]], 'dtype', 'text')}.", f"numbers in {', '.join(columns)}", do)
         return chosen.to_numpy(dtype=np.float64, copy=True)
 
 

@@ -1,8 +1,9 @@
 """MCAP files and ROS bags: compressed or raw images, camera_info, tf, odometry or NavSatFix with an IMU.
 
-Frames: every camera's optical frame is looked up from `base_footprint`, or else `base_link`, through tf. Poses are taken from the first
-odometry topic, or from the tf of `map` or `odom`, or from a NavSatFix with the IMU's orientation. base_link may be anywhere on a car: where
-it is not the rear axle's middle on the ground, set poses.lever_arm in the recording.yaml that is written.
+Frames: every sensor's frame is looked up from `base_footprint`, or else `base_link`, through tf. Poses are taken from the first odometry
+topic, or from the tf of `map` or `odom`, or from a NavSatFix with the IMU's orientation; those of another frame than base_link are moved
+there, as tf says. base_link may be anywhere on a car: where it is not the rear axle's middle on the ground, set poses.lever_arm (and the
+cameras' places) in the recording.yaml that is written.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ WORLDS = ("map", "odom", "world", "utm", "earth")
 PINHOLES, FISHEYES = ("plumb_bob", "rational_polynomial", ""), ("equidistant", "fisheye", "kannala_brandt", "kannala_brandt4")
 MODELS = {**dict.fromkeys(PINHOLES, "pinhole"), **dict.fromkeys(FISHEYES, "fisheye")}
 
+PLAIN = {"compressed", "image", "image_raw", "image_rect", "image_color", "image_rect_color"}
+"""Parts of an image topic's name that say nothing of the camera."""
+
 
 @dataclass
 class Log:
@@ -42,6 +46,8 @@ class Log:
     odometry: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
     places: list[tuple[float, float, float, float]] = field(default_factory=list)
     attitudes: list[tuple[float, list[float]]] = field(default_factory=list)
+    of: dict[str, str] = field(default_factory=dict)
+    """An odometry topic, "place" or "attitude" -> the frame that it is of."""
 
 
 def convert(kind: str, src: Path, out: Path, pick: str | None) -> Path:
@@ -131,20 +137,23 @@ def _take(log: Log, topic: str, name: str, message: Any, aside: Path, pick: str 
         for one in [message] if name == "FrameTransform" else message.transforms:
             _frame(log, topic, one)
     elif name == "Odometry":
-        pose = message.pose.pose
+        pose, log.of[topic] = message.pose.pose, str(message.child_frame_id).lstrip("/")
         log.odometry.setdefault(topic, []).append((_time(message), _pose(pose.position, pose.orientation)))
     elif name in ("PoseStamped", "PoseInFrame"):
         log.odometry.setdefault(topic, []).append((_time(message), _pose(message.pose.position, message.pose.orientation)))
     elif name in ("NavSatFix", "LocationFix"):
-        log.places.append((_time(message), float(message.latitude), float(message.longitude), float(message.altitude)))
+        place = (float(message.latitude), float(message.longitude), float(message.altitude))
+        if np.isfinite(place).all() and not (hasattr(message, "status") and message.status.status < 0):  # a receiver without a fix
+            log.of["place"] = _frame_of(message)
+            log.places.append((_time(message), *place))
     elif name == "Imu":
-        q = message.orientation
+        q, log.of["attitude"] = message.orientation, _frame_of(message)
         log.attitudes.append((_time(message), [q.x, q.y, q.z, q.w]))
 
 
 def _picture(log: Log, topic: str, name: str, message: Any, aside: Path) -> None:
     own = log.images.setdefault(topic, [])
-    log.frames[topic] = str(message.header.frame_id if hasattr(message, "header") else message.frame_id).lstrip("/")
+    log.frames[topic] = _frame_of(message)
     stem = aside / f"{len(log.images):03d}_{list(log.images).index(topic):03d}_{len(own):06d}"
     if name == "CompressedImage":
         data = base64.b64decode(message.data) if isinstance(message.data, str) else bytes(message.data)
@@ -156,6 +165,10 @@ def _picture(log: Log, topic: str, name: str, message: Any, aside: Path) -> None
         file = stem.with_suffix(".png")
         Image.fromarray(_pixels(message)).save(file, compress_level=1)
     own.append((_time(message), file))
+
+
+def _frame_of(message: Any) -> str:
+    return str(message.header.frame_id if hasattr(message, "header") else message.frame_id).lstrip("/")
 
 
 def _pixels(message: Any) -> np.ndarray:
@@ -204,6 +217,12 @@ def _to_root(log: Log, frame: str) -> np.ndarray | None:
     return _lifted(log, frame) @ matrix if frame in ROOTS else None
 
 
+def _on_car(log: Log, frame: str) -> np.ndarray:
+    """A frame's pose in the car's root frame; the root's own where tf does not say."""
+    pose = _to_root(log, frame)
+    return np.eye(4) if pose is None else pose
+
+
 def _lifted(log: Log, root: str) -> np.ndarray:
     """A root's pose in base_footprint, where tf has that too."""
     above = log.still.get(root)
@@ -211,8 +230,9 @@ def _lifted(log: Log, root: str) -> np.ndarray:
 
 
 def _draft(log: Log, src: Path) -> Draft:
-    poses, position, orientation = _poses(log, src)
-    draft = Draft(src.stem.lstrip(".- ") or "bag", poses, position, orientation)
+    draft = Draft(src.stem.lstrip(".- ") or "bag", *_poses(log, src))
+    if "lat" in draft.poses:
+        draft.lever_arm = _lever_arm(log)
     names = _short(list(log.images))
     lost = []
     for topic, pictures in log.images.items():
@@ -232,10 +252,17 @@ def _draft(log: Log, src: Path) -> Draft:
     return draft
 
 
+def _lever_arm(log: Log) -> tuple[float, float, float]:
+    """Where the receiver is on the car."""
+    x, y, z = (round(float(v), 6) for v in _on_car(log, log.of["place"])[:3, 3])
+    return x, y, z
+
+
 def _short(topics: list[str]) -> dict[str, str]:
     """Topics -> the part of their names that tells them apart."""
     parts = {topic: [p for p in topic.strip("/").split("/") if p] for topic in topics}
-    common = set.intersection(*(set(p) for p in parts.values())) if len(topics) > 1 else {"compressed", "image", "image_raw", "image_rect"}
+    common = set.intersection(*(set(p) for p in parts.values())) if len(topics) > 1 else set()
+    common |= PLAIN if len({tuple(p for p in own if p not in PLAIN) for own in parts.values()}) == len(topics) else set()
     return {topic: "_".join(p for p in own if p not in common) or own[0] for topic, own in parts.items()}
 
 
@@ -276,8 +303,11 @@ def camera_lens(info: Any, size: tuple[int, int], topic: str) -> dict[str, Any]:
 def _poses(log: Log, src: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
     """Columns of poses, and the sections position and orientation."""
     local = {"columns": ["x", "y", "z"], "frame": "local"}
-    rows = next((rows for rows in log.odometry.values() if len(rows) >= 4), [])
-    if not rows:
+    topic = next((topic for topic, rows in log.odometry.items() if len(rows) >= 4), None)
+    if topic is not None:
+        back = np.linalg.inv(_on_car(log, log.of.get(topic, "")))
+        rows = [(time, matrix @ back) for time, matrix in log.odometry[topic]]
+    else:
         rows = [(time, matrix @ np.linalg.inv(_lifted(log, child))) for time, _, child, matrix in log.moving if child in ROOTS]
     if len(rows) >= 4:
         times, matrices = np.array([time for time, _ in rows]), np.array([matrix for _, matrix in rows])
@@ -295,7 +325,7 @@ def _poses(log: Log, src: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], 
         kept = np.unique(moments, return_index=True)[1]
         slerp = Slerp(moments[kept], Rotation.from_quat(np.array([q for _, q in log.attitudes])[kept]))
         inside = (time >= moments.min()) & (time <= moments.max())
-        turn = slerp(time[inside]).as_quat()
+        turn = (slerp(time[inside]) * Rotation.from_matrix(_on_car(log, log.of["attitude"])[:3, :3]).inv()).as_quat()
         columns = {key: values[inside] for key, values in columns.items()}
         return columns | dict(zip(("qx", "qy", "qz", "qw"), turn.T)), place, QUATERNION
     raise SourceError(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MOST_BYTES = 2**30
 """The largest CSV that is read: an hour at 100 Hz has about 50 MB."""
 
+TEXT = "look for rows that hold a text or a unit: one makes the whole column text."
+"""What to do about a column that isn't numbers."""
+
 SLOW = 0.5
 """m/s below which a heading from motion is held."""
 
@@ -124,14 +127,14 @@ def read_track(poses: Poses) -> Track:
     times = to_microseconds(table, poses.time, poses.unit, name, poses.clock_offset)
     if len(times) < 4:
         raise bad(f"{name} has {len(times)} rows", "at least 4 poses", "give the whole log")
-    given = numbers(table, poses.position, name, BadRecording)
+    given = numbers(table, poses.position, name, BadRecording, TEXT)
     given = given if given.shape[1] == 3 else np.concatenate([given, np.zeros((len(given), 1))], 1)
     place, origin = _places(given, poses.world, name)
     lever, effect = np.array(poses.lever_arm), None
     if poses.smooth is not None and poses.smooth.seconds:  # before a heading is taken from their motion
         place, effect = smoothed(times / 1e6, place, Rotation.identity(len(place)), None, poses.smooth)
     turn = _turns(table, poses.orientation, times, place, name)
-    speed = None if poses.speed is None else numbers(table, [poses.speed], name, BadRecording)[:, 0] * poses.speed_scale
+    speed = None if poses.speed is None else numbers(table, [poses.speed], name, BadRecording, TEXT)[:, 0] * poses.speed_scale
     xyz = place - turn.apply(lever)
     if not isinstance(turn, Rotation) or not np.isfinite(xyz).all():
         raise bad(f"{name} holds NaN", "numbers in every row", "drop these rows: poses are interpolated across")
@@ -166,7 +169,7 @@ def _turns(table: pd.DataFrame, how: Orientation, times: np.ndarray, place: np.n
 
     if how.kind == "from_motion":
         return _about_z(heading_of(times, place))
-    values = numbers(table, how.columns, name, BadRecording)
+    values = numbers(table, how.columns, name, BadRecording, TEXT)
     if not np.isfinite(values).all():
         row = int(np.argmax(~np.isfinite(values).all(1)))
         raise bad(f"{name} has no orientation in row {row}", "numbers in every row", "drop these rows")

@@ -61,6 +61,7 @@ def go_on(out: Path, start: Path, given: argparse.Namespace, device: torch.devic
         own_pool=8192,
         own_share=0.35,
         own_every=4,
+        elsewhere=0.2,
         warmup=150,
         seed=given.seed,
         workers=given.workers,

@@ -52,7 +52,17 @@ def teach(out: Path, start: Path, minutes: float, device: torch.device, group: G
         return
     rate = 1e-3 * min(1.0, left / minutes / 0.67)
     config = TrainConfig(
-        minutes=left, rate=rate, batch=96, fresh=128, reuse=6, most_reuse=12, pool=16384, warmup=150, seed=15, workers=8, save_every=120
+        minutes=left,
+        rate=rate,
+        batch=96,
+        fresh=128,
+        reuse=6,
+        most_reuse=12,
+        pool=16384,
+        warmup=150,
+        seed=15,
+        workers=8,
+        save_every=120,
     )
     stream = StreamConfig(chunk=128, directed=0.2)
     if tiny:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from alpamayo_r1.core.types import CAMERAS
+from alpamayo_r1.rig.views import view_of
 from alpamayo_r1.world import render as renderer
 from alpamayo_r1.world.render import render, render_at
 from alpamayo_r1.world.rig import RIG, resized
@@ -127,6 +128,18 @@ def test_every_fused_piece_traces_whole(monkeypatch):
     scene, options = toy_scene(), {"width": 56, "height": 32, "frames": 1, "cameras": [WIDE], "supersample": 1}
     monkeypatch.setattr(renderer, "_compiled", lambda function: torch.compile(function, fullgraph=True, dynamic=False, backend="eager"))
     assert torch.equal(render(scene, STEP, compile=True, **options), render(scene, STEP, dense=True, **options))
+
+
+def test_a_camera_that_stands_elsewhere_shows_what_its_re_rendered_view_does():
+    scene, at, off = toy_scene(), torch.tensor([[20.0]]), (-0.3, 0.1, 0.8)
+    there = replace(RIG[WIDE], position=tuple(a + b for a, b in zip(RIG[WIDE].position, off, strict=True)))
+    options = {"width": 224, "height": 126, "cameras": [WIDE]}
+    plain, aside = (render_at(scene, at, aside=where, **options)[0, 0, 0].int() for where in (None, {WIDE: off}))
+    real = render_at(scene, at, rig={WIDE: there}, **options)
+    view = view_of(resized(RIG[WIDE], 224, 126), {"real": resized(there, 224, 126)}, True).render({"real": real[0, 0]})
+    seen = view.reshape(3, 126, 224).int()  # its lowest rows, the camera does not see
+    off, moved = ((one[:, :100] - aside[:, :100]).abs().amax(0) > 40 for one in (seen, plain))
+    assert off.float().mean() < 0.01 and moved.float().mean() > 5 * off.float().mean()
 
 
 @pytest.mark.gpu

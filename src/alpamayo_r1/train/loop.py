@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 from torch import nn
@@ -36,11 +37,14 @@ from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.step import Group, Step
 from alpamayo_r1.train.stream import Chunk, StreamConfig, chunks
 from alpamayo_r1.world.render import render
+from alpamayo_r1.world.view import Metres
 
 RENDER_SIZE = (224, 126)
 """Width and height of training pictures: 16:9 like the clips, then resized like them."""
 PATH = 0.02
 """Weight of the path's squared error in 1/m^2."""
+ELSEWHERE = (0.3, 0.15, 0.3)
+"""Metres along, beside and above that the cameras of other cars are taken to be from the nominal places, at most."""
 READOUT = slice(7, 64, 8)
 """Future steps of the auxiliary read-out: 0.8, 1.6 .. 6.4 s."""
 
@@ -73,6 +77,7 @@ class TrainConfig:
     save_every: float = 90.0  # seconds
     own_pool: int = 12288  # scenes of those that the model drove to itself, where `train` is given a source of them
     own_share: float = 0.5  # of a batch
+    elsewhere: float = 0.0  # share of the stream's pieces whose cameras stand elsewhere than the nominal ones
     own_every: int = 2  # times that scenes are rendered before the model is asked for its own
     print_every: int = 10  # rounds
     max_rounds: int = 10**9
@@ -301,12 +306,13 @@ C = TypeVar("C", bound=Chunk)
 R = TypeVar("R", bound=Rows)
 
 
-def render_rows(chunk: Chunk, layout: Layout, device: torch.device, fused: bool = False) -> Rows:
-    """Renders the scenes of a chunk and brings all of it to the device. fused: with torch.compile."""
+def render_rows(chunk: Chunk, layout: Layout, device: torch.device, fused: bool = False, aside: Mapping[str, Metres] | None = None) -> Rows:
+    """Renders the scenes of a chunk and brings all of it to the device. fused: with torch.compile. aside: as in `render_at`."""
     scene, rows = chunk.scene.to(device), len(chunk.length)
     step = torch.full((rows,), FRAMES - 1, device=device)
     whole = rows if device.type == "cuda" else None
-    frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], supersample=1, chunk=whole, compile=fused, dense=False)
+    how = {"supersample": 1, "chunk": whole, "compile": fused, "dense": False, "aside": aside}
+    frames = render(scene, step, width=RENDER_SIZE[0], height=RENDER_SIZE[1], **how)
     return rows_of(frames, chunk, layout, device)
 
 
@@ -400,8 +406,18 @@ def train(
     source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
     fused = config.compile and device.type == "cuda"
     lessons = None if own is None else lambda share: own(losses.model, share)
-    feed = Feed(rendering(source, config.fresh, lambda chunk: render_rows(chunk, layout, device, fused)), lessons, config.own_every, device)
+    draw = np.random.default_rng([config.seed, group.rank, step])
+
+    def render_piece(chunk: Chunk) -> Rows:
+        return render_rows(chunk, layout, device, fused, elsewhere(draw) if draw.random() < config.elsewhere else None)
+
+    feed = Feed(rendering(source, config.fresh, render_piece), lessons, config.own_every, device)
     Run(out, losses, config, stream, group, step, seed, began).go(feed, ("language", "flow", "path_m2", "readout"))
+
+
+def elsewhere(draw: np.random.Generator) -> dict[str, Metres]:
+    """How far the cameras of another car, whose pictures are re-rendered for the nominal rig, stand from its places."""
+    return {name: tuple(draw.uniform(-1, 1, 3) * ELSEWHERE) for name in CAMERAS}
 
 
 def rendering(source: Iterator[C], count: int, render_all: Callable[[C], R]) -> Callable[[], tuple[R, float]]:

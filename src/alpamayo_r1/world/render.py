@@ -22,7 +22,7 @@ from alpamayo_r1.world.primitives import Things, things_at
 from alpamayo_r1.world.rig import RIG
 from alpamayo_r1.world.scene import Kind, SceneBatch
 from alpamayo_r1.world.texture import Colour, ready
-from alpamayo_r1.world.view import View, gather, select, view_of
+from alpamayo_r1.world.view import Metres, View, gather, select, view_of
 
 SLOTS = {"box": 16, "round": 16, "shadow": 8}
 """Primitives of a kind that one tile can hold."""
@@ -56,12 +56,14 @@ def render_at(
     compile: bool = False,
     dense: bool | None = None,
     chunk: int | None = None,
+    aside: Mapping[str, Metres] | None = None,
 ) -> torch.Tensor:
     """Pictures of B scenes at fractional steps (B, K) -> u8 (B, C, K, 3, height, width) on the scene's device.
 
     rig: what the cameras' names stand for. supersample: rays per pixel and axis for objects (the ground is filtered analytically).
     markers: world polylines (B, T, 2) painted magenta on the ground. dense: every tile and slot with static shapes (None: where compile is
     set), else lists of what is there. compile: fuse with torch.compile (CUDA). chunk: scenes rendered at once (None: by the picture size).
+    aside: how far cameras really stand from their places; see `view_of`.
     """
     device = scene.ego.device
     steps = steps.to(device, torch.float32)
@@ -78,7 +80,8 @@ def render_at(
         things, air = things_at(part, steps[rows]), air_over(part, count)
         lines = None if markers is None else markers[rows].to(device, torch.float32).repeat_interleave(count, 0)
         for c, name in enumerate(cameras):
-            picture = _picture(part, things, air, view_of(rig[name], width, height, supersample, device), lines, dense, fuse)
+            view = view_of(rig[name], width, height, supersample, device, (aside or {}).get(name, (0.0, 0.0, 0.0)))
+            picture = _picture(part, things, air, view, lines, dense, fuse)
             out[rows, c] = picture.unflatten(0, (-1, count))
     return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 
@@ -44,19 +44,29 @@ class View:
         return x.flatten(-4, -3).flatten(-2)[..., : self.height, : self.width]
 
 
-@cache
-def view_of(record: Calibration, width: int, height: int, supersample: int, device: torch.device) -> View:
-    """The camera as seen by supersample^2 sub-rays per pixel, width x height pixels. Where its lens has no ray, the axis is taken."""
+Metres = tuple[float, float, float]
+"""A place or a way in the ego frame."""
+
+
+@lru_cache(maxsize=64)
+def view_of(record: Calibration, width: int, height: int, supersample: int, device: torch.device, aside: Metres = (0.0, 0.0, 0.0)) -> View:
+    """The camera as seen by supersample^2 sub-rays per pixel, width x height pixels. Where its lens has no ray, the axis is taken.
+
+    aside: it really stands so far from its place, and its pictures are those that `rig.views` makes of what it sees for its place: a
+    pixel below the horizon shows the point of a flat road that it would show there, one above the same direction.
+    """
     lens = record.lens.resized(width, height)
     scale = max(1.0, math.sqrt(width * height / (224 * 128)) * 0.8)
     tall, wide = TILE.get(device.type, TILE["cuda"])
     tiles = max(1, round(height / (tall * scale))), max(1, round(width / (wide * scale)))
     tile = -(-height // tiles[0]), -(-width // tiles[1])
 
+    rot = torch.tensor(record.rot, dtype=torch.float64)
     fine, centre = _rays(lens, tiles, tile, supersample).flatten(1, 2), _rays(lens, tiles, tile, 1)[:, :, 0]
+    if any(aside):
+        fine, centre = (_aimed(rays @ rot.T, record.position[2], aside) @ rot for rays in (fine, centre))
     axis = torch.nn.functional.normalize(fine.mean(1), dim=-1)
     angle = (fine @ axis[:, :, None])[..., 0].clamp(-1, 1).arccos().amax(1)
-    rot = torch.tensor(record.rot, dtype=torch.float64)
     look = centre @ rot.T
     falling = look[..., 2] < -1e-4
 
@@ -80,9 +90,16 @@ def view_of(record: Calibration, width: int, height: int, supersample: int, devi
         angle=put(angle),
         ground=falling.any(1).nonzero()[:, 0].to(device),
         sky=(~falling).any(1).nonzero()[:, 0].to(device),
-        position=put(torch.tensor(record.position)),
+        position=put(torch.tensor(record.position, dtype=torch.float64) + torch.tensor(aside, dtype=torch.float64)),
         rot=put(rot),
     )
+
+
+def _aimed(rays: torch.Tensor, height: float, aside: Metres) -> torch.Tensor:
+    """Ego-frame unit rays (..., 3) of a camera `height` above a flat road, from `aside` of it to the points of the road that they meet."""
+    down = rays[..., 2:]
+    meets = rays * (-height / down.clamp_max(-1e-4)) - torch.tensor(aside, dtype=rays.dtype)
+    return torch.where(down < -1e-4, torch.nn.functional.normalize(meets, dim=-1), rays)
 
 
 def _rays(lens: Lens, tiles: tuple[int, int], tile: tuple[int, int], sub: int) -> torch.Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from alpamayo_r1.metrics.paths import violations
 from alpamayo_r1.world.clips import write_clips
 from conftest import GOLDEN
 from support.contract import sample_of
+from support.slow import evaluate_slowly
 
 SEEDS = range(810_000, 810_006)
 
@@ -128,35 +128,25 @@ def test_the_grid_is_every_whole_second(config):
 @pytest.mark.slow
 def test_killed_three_times_it_gives_the_same_bytes(config, done, tmp_path):
     out, wait = tmp_path / "killed", random.Random(5)
-    command = [sys.executable, "-c", CHILD, json.dumps(dataclasses.asdict(config)), str(out)]
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["support.slow"])  # imported once, not by each of three
     for target in sorted(wait.sample(range(1, 6), 3)):
-        child = subprocess.Popen(command, stderr=subprocess.PIPE)
+        child = processes.Process(target=evaluate_slowly, args=(config, out))
+        child.start()
         until = time.monotonic() + 60
-        while len(list(out.glob("rows/[0-9]*"))) < target and time.monotonic() < until and child.poll() is None:
+        while len(list(out.glob("rows/[0-9]*"))) < target and time.monotonic() < until and child.is_alive():
             time.sleep(0.005)
         time.sleep(wait.random() * 0.05)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        assert not (out / "results.parquet").exists(), child.stderr.read()
+        assert child.is_alive(), "it ended by itself: what it wrote to stderr says why"
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL and not (out / "results.parquet").exists()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("rows/[0-9]*")}
     (out / "rows" / ".000005.parquet.0a1b2c3d.unfinished").write_bytes(b"half a row")
     last = list(evaluate(config, out))
     assert last[0].done == len(before) >= 3 and last[-1].done == 6
     assert {name: (out / "rows" / name).stat().st_mtime_ns for name in before} == before, "a finished row was written again"
     assert (out / "results.parquet").read_bytes() == (done / "results.parquet").read_bytes()
-
-
-CHILD = """
-import json, sys, time
-from pathlib import Path
-from alpamayo_r1.evaluate import EvalConfig, evaluate
-from alpamayo_r1.core.options import PlanOptions
-asked = json.loads(sys.argv[1])
-for progress in evaluate(EvalConfig(**asked | {"plan": PlanOptions(**asked["plan"])}), Path(sys.argv[2])):
-    time.sleep(0.1)
-time.sleep(60)
-"""
-"""An evaluation slow enough to be killed between two rows."""
 
 
 def test_a_finished_folder_is_left_as_it_is(config, done):

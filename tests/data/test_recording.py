@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import alpamayo_r1
 from alpamayo_r1.core.types import CAMERAS as VIEWS
 from alpamayo_r1.core.types import Plan, Trajectory
 from alpamayo_r1.data.errors import BadRecording, BadVideo, DataError, MissingCamera, OutOfRange
+from alpamayo_r1.data.recording.poses import read_table
 from alpamayo_r1.data.recording.wgs84 import from_enu, to_enu
 from alpamayo_r1.data.source import open_source
 from support.contract import check_sample
@@ -97,6 +99,30 @@ def replaced(sample):
     from dataclasses import replace
 
     return replace(sample, meta={**sample.meta, "source": "world"})
+
+
+@pytest.mark.parametrize("style", ["blanks", "semicolons", "tabs", "a last comma", "quotes"])
+def test_tables_are_written_in_many_ways(tmp_path, style):
+    """Among them a log as SLAM tools write it: `# time x y z qx qy qz qw`, blanks between."""
+    columns = ["time", "x", "y", "z", "qx", "qy", "qz", "qw"]
+    table = pose_table(np.arange(0, 12, 0.05))[columns]
+    separator = {"blanks": " ", "semicolons": ";", "tabs": "\t"}.get(style, ",")
+    content = table.to_csv(sep=separator, index=False, quoting=csv.QUOTE_ALL if style == "quotes" else csv.QUOTE_MINIMAL)
+    if style == "blanks":
+        content = "# " + content
+    elif style == "a last comma":
+        header, rows = content.split("\n", 1)
+        content = header + "\n" + rows.replace("\n", ",\n")
+    file = tmp_path / "poses.txt"
+    file.write_text(content, encoding="utf-8-sig" if style == "semicolons" else "utf-8")
+    found = read_table(file, "poses")
+    assert list(found.columns) == columns and np.abs(found.to_numpy() - table.to_numpy()).max() < 1e-9
+
+
+def test_a_header_that_is_too_short_is_refused(tmp_path):
+    (tmp_path / "poses.csv").write_text("time,x,y\n0,1,2,3\n1,2,3,4\n")
+    with pytest.raises(BadRecording, match="names 3 columns, but its first row has 4"):
+        read_table(tmp_path / "poses.csv", "poses")
 
 
 def test_the_point_of_the_poses_is_moved_to_the_rear_axle(tmp_path):

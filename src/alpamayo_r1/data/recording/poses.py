@@ -5,6 +5,8 @@ The recording's own frame is kept, so that plans go back: `Track.to_own`.
 
 from __future__ import annotations
 
+import csv
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 2**30
 """The largest CSV that is read: an hour at 100 Hz has about 50 MB."""
+
+TEXTS = "utf-8-sig"
+"""Encoding of a table, with or without the mark that some programs put before it."""
 
 TEXT = "look for rows that hold a text or a unit: one makes the whole column text."
 """What to do about a column that isn't numbers."""
@@ -82,11 +87,34 @@ def read_table(file: Path, name: str) -> pd.DataFrame:
     if file.stat().st_size > MOST_BYTES:
         raise bad(f"{name} has {file.stat().st_size:,} bytes", f"at most {MOST_BYTES:,}", "split the recording, or use parquet")
     with reading(BadRecording, name, "a table with a header line and commas", "look at its first lines."):
-        table = pd.read_csv(file, nrows=MAX_ROWS + 1, skipinitialspace=True)
-        table.columns = [str(column).strip() for column in table.columns]
+        separator, names = _header(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of a comma at the end of each row
+            table = pd.read_csv(
+                file, sep=separator, names=names, skiprows=1, index_col=False, nrows=MAX_ROWS + 1, skipinitialspace=True, encoding=TEXTS
+            )
     if len(table) > MAX_ROWS:
         raise bad(f"{name} has over {MAX_ROWS:,} rows", f"at most {MAX_ROWS:,}", "split the recording")
     return table
+
+
+def _header(file: Path) -> tuple[str, list[str]]:
+    """What stands between the columns of a text table (a comma, semicolon, tab, or blanks), and their names, freed of a # before them.
+
+    Raises:
+        ValueError: the first row has more columns than the header.
+    """
+    with file.open(encoding=TEXTS, newline="") as lines:
+        header, row = lines.readline().strip().lstrip("# "), lines.readline().strip()
+    counts = {separator: header.count(separator) for separator in ",;\t"}
+    separator = max(counts, key=lambda one: counts[one]) if any(counts.values()) else " " if " " in row else ","
+    names, values = (
+        [value.strip() for value in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])] for line in (header, row)
+    )
+    if len(names) < len(values) and any(values[len(names) :]):
+        raise ValueError(f"its header names {len(names)} columns, but its first row has {len(values)}")
+    names = [name or f"column {number}" for number, name in enumerate(names)]
+    return r"\s+" if separator == " " else separator, names
 
 
 def to_microseconds(table: pd.DataFrame, column: str, unit: str, name: str, offset: float = 0.0) -> np.ndarray:

@@ -23,7 +23,9 @@ PARTS: dict[str, re.Pattern[str]] = {
     "language": re.compile(r"vlm\.model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight"),
     "head": re.compile(r"vlm\.lm_head\.weight"),
     "expert": re.compile(r"expert\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight"),
-    "vision": re.compile(r"vlm\.model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])\.weight"),
+    "vision": re.compile(
+        r"vlm\.model\.visual\.(blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])|(merger|deepstack_merger_list\.\d+)\.linear_fc[12])\.weight"
+    ),
 }
 """The parts of the model whose products may be quantised, by the names of their weights."""
 

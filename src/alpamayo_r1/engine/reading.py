@@ -104,6 +104,7 @@ def read_early(model: Model, prompt: Prompt, images: Sequence[torch.Tensor], cac
             return  # keys and values are all that is used of the last layer
         out = attention(q.transpose(0, 1)[None], *cache[i], causal=True).transpose(1, 2).flatten(2)[0]
         normed = add_rms_norm_for(layer.gate_up, part.x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        del q, out
         normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
 
 
@@ -126,14 +127,20 @@ def read_rest(
             q, part = q[-1:], replace(part, x=part.x[-1:])
         elif every is not None:  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
             q = every
-        queries = q.transpose(0, 1)[None]
-        by_rows = not (last or q.is_cuda)
-        out = attention_by_rows(queries, *cache[i]) if by_rows else attention(queries, *cache[i], causal=not last)
-        out = out.transpose(1, 2).flatten(2)[0]
-        normed = add_rms_norm_for(layer.gate_up, part.x, linear(out[-len(part.x) :], layer.out), layer.mlp_norm, stack.eps)
+        out = attend_behind(q, cache[i], whole=last)[-len(part.x) :]
+        normed = add_rms_norm_for(layer.gate_up, part.x, linear(out, layer.out), layer.mlp_norm, stack.eps)
+        del q, out  # memory that the MLP can use
         normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
     assert isinstance(normed, torch.Tensor)
     return normed[-1:]
+
+
+def attend_behind(q: torch.Tensor, cache: KV, whole: bool) -> torch.Tensor:
+    """Attention of a cache's last tokens, queries [n, Hq, d] -> [n, Hq d]. whole: of the very last one, over all."""
+    queries = q.transpose(0, 1)[None]
+    by_rows = not (whole or q.is_cuda)
+    out = attention_by_rows(queries, *cache) if by_rows else attention(queries, *cache, causal=not whole)
+    return out.transpose(1, 2).flatten(2)[0]
 
 
 def after_mlp(model: Model, i: int, part: Part, normed: Rows, deep: torch.Tensor | None) -> Rows:

@@ -20,7 +20,7 @@ from alpamayo_r1 import bench
 from alpamayo_r1.cli.__main__ import VERBS, app
 from alpamayo_r1.core.config import read_config
 from alpamayo_r1.testing import random_observation
-from alpamayo_r1.train import loop
+from alpamayo_r1.train import loop, validate
 from support.golden15 import GOLDEN15
 
 FEW = ["--samples", "1", "--max-tokens", "8", "--steps", "1", "--device", "cpu"]
@@ -52,7 +52,7 @@ def lines(place: Path, out: Path) -> dict[str, list[str]]:
         "clips": ["clips", "--data", str(place / "clips")],
         "run": ["run", "--out", str(out / "run"), *here, "--clip", clip, *FEW],
         "film": ["film", clip, "--out", str(out / "a.mp4"), *here, *FEW, "--start", "5", "--end", "5.1"],
-        "eval": ["eval", "--out", str(out / "eval"), *here, *FEW],
+        "eval": ["eval", "--out", str(out / "eval"), *here, "--clips", "1", *FEW],
         "compare": ["compare", str(out / "eval"), str(out / "eval")],
         "world": ["world", "--out", str(out / "world"), "--clips", "1", "--width", "32", "--height", "18", "--seconds", "0.4"],
         "train": [
@@ -115,6 +115,8 @@ def test_no_verb_asks_the_network_for_local_things(place, tmp_path, monkeypatch)
     asked.clear()
     monkeypatch.setattr(bench, "random_observation", lambda seed: random_observation(seed, 72, 128))
     monkeypatch.setattr(bench, "size_config", lambda size: read_config(place / "tiny"))
+    monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
+    monkeypatch.setattr(validate, "PICTURE_SIZE", (96, 54))
     monkeypatch.setattr(loop, "TrainConfig", partial(loop.TrainConfig, fresh=8))
     every = lines(place, tmp_path) | {
         "validate": ["validate", "--checkpoint", str(place / "tiny"), "--scenes", "2", "--samples", "1", "--device", "cpu"],

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from alpamayo_r1.core.gate.files import inside
 from alpamayo_r1.data.errors import SourceError
-from alpamayo_r1.data.importers.draft import QUATERNION, Draft, DraftCamera, mounting, pinhole, transform
+from alpamayo_r1.data.importers.draft import QUATERNION, Draft, DraftCamera, mounting, picture_size, pinhole, transform
 from alpamayo_r1.data.tables import reading
 
 TABLES = ("scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "sensor")
@@ -35,11 +35,12 @@ def convert(kind: str, src: Path, out: Path, pick: str | None) -> Path:
             calibrated = tables["calibrated_sensor"][own[0]["calibrated_sensor_token"]]
             w, x, y, z = calibrated["rotation"]
             pose = transform(Rotation.from_quat([x, y, z, w]).as_matrix(), np.array(calibrated["translation"]))
-            lens = pinhole(np.array(calibrated["camera_intrinsic"]), (int(own[0]["width"]), int(own[0]["height"])))
             files = [inside(src, shot["filename"]) for shot in own]
             gone = [file for file in files if not file.is_file()]
             if gone:
                 raise SourceError(f"{len(gone)} pictures of {channel} are missing, such as {gone[0]}.", "all sweeps", "download them.")
+            size = (int(own[0]["width"]), int(own[0]["height"])) if {"width", "height"} <= set(own[0]) else picture_size(files[0])
+            lens = pinhole(np.array(calibrated["camera_intrinsic"]), size)
             draft.cameras[channel] = DraftCamera(lens, mounting(pose), [shot["timestamp"] / 1e6 for shot in own], files)
     return draft.write(out)
 

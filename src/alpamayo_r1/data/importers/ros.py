@@ -30,6 +30,12 @@ WORLDS = ("map", "odom", "world", "utm", "earth")
 PINHOLES, FISHEYES = ("plumb_bob", "rational_polynomial", ""), ("equidistant", "fisheye", "kannala_brandt", "kannala_brandt4")
 MODELS = {**dict.fromkeys(PINHOLES, "pinhole"), **dict.fromkeys(FISHEYES, "fisheye")}
 
+KINDS = {
+    *("CompressedImage", "Image", "CameraInfo", "CameraCalibration", "TFMessage", "FrameTransform", "FrameTransforms"),
+    *("Odometry", "PoseStamped", "PoseWithCovarianceStamped", "PoseInFrame", "NavSatFix", "LocationFix", "Imu"),
+}
+"""Names of the messages that are read."""
+
 PLAIN = {"compressed", "image", "image_raw", "image_rect", "image_color", "image_rect_color"}
 """Parts of an image topic's name that say nothing of the camera."""
 
@@ -109,8 +115,7 @@ def bag_messages(src: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 def _wanted(name: str) -> bool:
-    kinds = ("CompressedImage", "Image", "CameraInfo", "CameraCalibration", "TFMessage", "FrameTransform", "FrameTransforms", "Odometry")
-    return name.split("/")[-1].split(".")[-1] in (*kinds, "NavSatFix", "LocationFix", "Imu", "PoseStamped", "PoseInFrame")
+    return name.split("/")[-1].split(".")[-1] in KINDS
 
 
 def _full(name: str) -> str:
@@ -136,8 +141,8 @@ def _take(log: Log, topic: str, name: str, message: Any, aside: Path, pick: str 
     elif name in ("TFMessage", "FrameTransforms", "FrameTransform"):
         for one in [message] if name == "FrameTransform" else message.transforms:
             _frame(log, topic, one)
-    elif name == "Odometry":
-        pose, log.of[topic] = message.pose.pose, str(message.child_frame_id).lstrip("/")
+    elif name in ("Odometry", "PoseWithCovarianceStamped"):
+        pose, log.of[topic] = message.pose.pose, str(getattr(message, "child_frame_id", "")).lstrip("/")
         log.odometry.setdefault(topic, []).append((_time(message), _pose(pose.position, pose.orientation)))
     elif name in ("PoseStamped", "PoseInFrame"):
         log.odometry.setdefault(topic, []).append((_time(message), _pose(message.pose.position, message.pose.orientation)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
+import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,14 @@ CHECK = Path(__file__).parents[2] / "checks" / "bf16.py"
 
 @pytest.fixture(scope="module")
 def report():
-    printed = subprocess.run([sys.executable, CHECK, "--device", "cpu"], capture_output=True, text=True, check=True).stdout
-    return json.loads(printed.splitlines()[-1])["result"]
+    """What the check prints, run in this process."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+        patch.syspath_prepend(CHECK.parent)
+        patch.setattr(sys, "argv", [str(CHECK), "--device", "cpu"])
+        runpy.run_path(str(CHECK), run_name="__main__")
+        del sys.modules["_head"]  # it sets the path of whoever imports it first
+    return json.loads(printed.getvalue().splitlines()[-1])["result"]
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_commands_are_found():
 
 def test_make_knows_the_two_targets():
     makefile = (ROOT / "Makefile").read_text()
-    assert "\ndemo: setup" in makefile and "\ntest: lint" in makefile
+    assert "\ndemo: setup" in makefile and "\ntest: setup\n\t$(MAKE) -j 2 lint suite\n" in makefile
 
 
 def test_links_lead_somewhere():

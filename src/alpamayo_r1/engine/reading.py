@@ -14,8 +14,9 @@ from alpamayo_r1.engine.arena import Buffers
 from alpamayo_r1.engine.forward import Model, first_logits, mlp
 from alpamayo_r1.engine.graphs import Run, at_once
 from alpamayo_r1.engine.memory import Known, early, scene_cache
-from alpamayo_r1.engine.ops import Rows, add_rms_norm_for, linear, pick_rows, rms_norm_for, rope_write
+from alpamayo_r1.engine.ops import Context, Rows, add_rms_norm_for, attend, linear, pick_rows, rms_norm_for, rope_write
 from alpamayo_r1.engine.ops.launch import sent
+from alpamayo_r1.engine.ops.rotation import Heads
 from alpamayo_r1.engine.vendor import attention, attention_by_rows, masked_attention
 
 
@@ -127,7 +128,7 @@ def read_rest(
             q, part = q[-1:], replace(part, x=part.x[-1:])
         elif every is not None:  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
             q = every
-        out = attend_behind(q, cache[i], whole=last)[-len(part.x) :]
+        out = attend_last(q, cache[i], stack.heads) if last else attend_behind(q, cache[i])[-len(part.x) :]
         normed = add_rms_norm_for(layer.gate_up, part.x, linear(out, layer.out), layer.mlp_norm, stack.eps)
         del q, out  # memory that the MLP can use
         normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
@@ -135,12 +136,21 @@ def read_rest(
     return normed[-1:]
 
 
-def attend_behind(q: torch.Tensor, cache: KV, whole: bool) -> torch.Tensor:
-    """Attention of a cache's last tokens, queries [n, Hq, d] -> [n, Hq d]. whole: of the very last one, over all."""
+def attend_behind(q: torch.Tensor, cache: KV) -> torch.Tensor:
+    """Attention of a cache's last tokens, queries [n, Hq, d], each over itself and those before -> [n, Hq d]; on a GPU of all tokens."""
     queries = q.transpose(0, 1)[None]
-    by_rows = not (whole or q.is_cuda)
-    out = attention_by_rows(queries, *cache) if by_rows else attention(queries, *cache, causal=not whole)
+    out = attention(queries, *cache, causal=True) if q.is_cuda else attention_by_rows(queries, *cache)
     return out.transpose(1, 2).flatten(2)[0]
+
+
+def attend_last(q: torch.Tensor, cache: KV, heads: Heads) -> torch.Tensor:
+    """Attention of a cache's last token, queries [1, Hq, d], over all of it -> [1, Hq d]: as of a word behind the others.
+
+    The vendor's attention of one query adds up in an order that differs from run to run: one plan in sixty had another word for it.
+    """
+    before, one = (torch.full((1,), count, device=q.device) for count in (cache[0].shape[2] - 1, 1))
+    keys, values = (part[:, :, -1:].contiguous() for part in cache)
+    return attend(q, Context(cache, before, (keys, values), one, causal=True), heads)
 
 
 def after_mlp(model: Model, i: int, part: Part, normed: Rows, deep: torch.Tensor | None) -> Rows:

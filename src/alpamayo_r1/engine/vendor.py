@@ -83,11 +83,9 @@ def _error(backend: SDPBackend, qkv: tuple[torch.Tensor, ...], exact: torch.Tens
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool) -> torch.Tensor:
-    """Attention of q [B, heads, T, d] over k, v [B, kv_heads, T, d] by the backend found for this shape."""
-    own = q.shape[2] == k.shape[2]
+    """Attention of q [B, heads, T, d] over as many keys k, v [B, kv_heads, T, d] by the backend found for this shape."""
     strict = torch.are_deterministic_algorithms_enabled()
-    backend = attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device, strict) if own else None
-    return attend_by(backend, (q, k, v), causal)
+    return attend_by(attention_backend(tuple(q.shape), k.shape[1], causal, q.dtype, q.device, strict), (q, k, v), causal)
 
 
 def masked_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

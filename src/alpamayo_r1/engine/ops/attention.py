@@ -82,7 +82,7 @@ def _attention_arguments(q: torch.Tensor, context: Context, heads: Heads) -> tup
     scenes, rows = len(context.prompt), len(context.seen)
     tensors = q, *context.prefix, context.prompt, *context.suffix, context.seen, context.seen.stride(0)
     scale = heads.width**-0.5 * math.log2(math.e)
-    numbers = scale, rows // scenes, len(q) // rows, context.prefix[0].shape[2], context.suffix[0].shape[2]
+    numbers = scale, rows // scenes, len(q) // rows, *(some[0].stride(1) // heads.width for some in (context.prefix, context.suffix))
     constants = {"HQ": heads.queries, "HKV": heads.keys, "G": heads.group, "D": heads.width, "IEEE": q.dtype == torch.float32}
     return tensors, numbers, constants
 

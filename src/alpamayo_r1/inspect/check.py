@@ -304,6 +304,8 @@ def _own_faults(mounting: Mounting, look: Look, shared: float) -> tuple[str, ...
         faults += ["camera-yaw"]
     if abs(math.log(mounting.speed / shared)) > SPEED:
         faults += ["camera-height", "camera-focal"]
+    if {"camera-pitch", "camera-yaw"} <= set(faults):
+        faults += ["camera-lens"]
     return tuple(faults)
 
 

@@ -31,6 +31,7 @@ FAULTS = {
     "camera-roll": "the camera lies on its side or its head: check the rotation, or turn the pictures",
     "camera-height": "check the camera's position: z is its height over the ground in metres",
     "camera-focal": "check focal and size: intrinsics of a picture that was scaled or cropped scale with it",
+    "camera-lens": "check model and distortion: a fisheye that is taken for a pinhole turns what it sees aside",
     "camera-pitch": "the camera looks further up or down than its mounting says",
     "camera-yaw": "the camera looks further left or right than its mounting says",
     "cameras-swapped": "swap the pictures (frames) of these two cameras",

@@ -1,8 +1,9 @@
 """What weights, activations and keys of few bits cost: the small model on unseen scenes, and products of layers like the 10B's.
 
-    python bench/precision_study.py [--parts layers,scenes] [--scenes 256] [--first 820000] [--only NAME,...]
+    python bench/precision_study.py [--parts layers,scenes] [--scenes 256] [--first 820000] [--only NAME,...] [--seconds 80]
 
-scenes: paired with fp32 on the same draws: ADE of one sample, decisions, malformed words, steering; differences with 95 % intervals.
+scenes: paired with fp32 on the same draws: ADE of one sample, decisions, malformed words, steering; differences with 95 % intervals;
+after so many seconds no more scenes are begun. Calibrated: GPTQ on 64 other scenes.
 layers: random weights and inputs, normal and with outliers as trained models have them; relative error of x W^T. On a GPU if there is one.
 The last line is JSON.
 """
@@ -20,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from alpamayo_r1.core.calibrate import calibrated
 from alpamayo_r1.core.checkpoint import load_checkpoint, load_model
 from alpamayo_r1.core.hub import SMALL
 from alpamayo_r1.core.precision import PARTS, PRECISIONS
@@ -32,6 +34,8 @@ from alpamayo_r1.train.validate import judge, read_scenes, show_scenes
 from alpamayo_r1.world.families import T0_STEP
 
 BATCH = 128 if CUDA else 16
+BEGAN = time.perf_counter()
+CALIBRATION = range(790_000, 790_064)
 
 Change = Callable[[VLA], None]
 """What is done to the model in fp32."""
@@ -124,6 +128,24 @@ def named(precision: str) -> Change:
     return change
 
 
+def by_gptq(precision: str) -> Change:
+    """A precision as `alpamayo-r1 quantize --calibrate` makes it."""
+
+    def change(model: VLA) -> None:
+        vocabulary = load_checkpoint(SMALL)[1]
+        layout = make_layout(model.config, vocabulary)
+
+        def replay() -> None:
+            for start in range(0, len(CALIBRATION), BATCH):
+                shown = show_scenes(model, layout, CALIBRATION[start : start + BATCH], T0_STEP)
+                judge(model, vocabulary, layout, read_scenes(model, layout, shown), 1)
+
+        for name, made in calibrated(model, PRECISIONS[precision], replay, 4e9).items():
+            model.get_parameter(name).copy_(made.dequantised(torch.float32))
+
+    return change
+
+
 def both(*changes: Change) -> Change:
     """Several changes."""
 
@@ -140,7 +162,9 @@ STUDIED: Mapping[str, Change] = {
     "fp8, expert inputs in 8 bits too": both(named("fp8"), inputs_in_8_bits("language"), inputs_in_8_bits("expert")),
     "w8": named("w8"),
     "w4": named("w4"),
+    "w4, calibrated": by_gptq("w4"),
     "tight": named("tight"),
+    "tight, calibrated": by_gptq("tight"),
     "tight, keys and values in 8 bits": both(named("tight"), keys_in_8_bits(True, True)),
     "language int4 g128": weights(128, language="int4"),
     "language int4 g128, nearest": nearest_int4(128),
@@ -164,7 +188,7 @@ def paired(rows: list[dict[str, Any]], exact: list[dict[str, Any]], key: str) ->
 
 
 @torch.inference_mode()
-def scenes(count: int, first: int, names: list[str]) -> dict[str, Any]:
+def scenes(count: int, first: int, names: list[str], seconds: float) -> dict[str, Any]:
     """Every change on the same scenes and draws."""
     model, vocabulary = load_checkpoint(SMALL, dtype=torch.float32, device=DEVICE)
     models = {"fp32": model}
@@ -173,12 +197,15 @@ def scenes(count: int, first: int, names: list[str]) -> dict[str, Any]:
         STUDIED[name](models[name])
     layout = make_layout(model.config, vocabulary)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
-    began = time.perf_counter()
+    table: dict[str, Any] = {}
+    print(f"models made in {time.perf_counter() - BEGAN:.0f} s", flush=True)
     for start in range(first, first + count, BATCH):
+        if time.perf_counter() - BEGAN > seconds:
+            break
         shown = show_scenes(model, layout, range(start, min(start + BATCH, first + count)), T0_STEP)
         for name, one in models.items():
             rows[name] += judge(one, vocabulary, layout, read_scenes(one, layout, shown), 1)
-        table = show(rows, time.perf_counter() - began)
+        table = show(rows, time.perf_counter() - BEGAN)
     return table
 
 
@@ -255,12 +282,13 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=256)
     parser.add_argument("--first", type=int, default=820_000)
     parser.add_argument("--only", default=",".join(STUDIED).replace(", ", "; "), help="names, separated by commas; their own commas as ;")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     how = parser.parse_args()
     found: dict[str, Any] = {}
     if "layers" in how.parts:
         found["layers"] = layers()
     if "scenes" in how.parts:
-        found["scenes"] = scenes(how.scenes, how.first, [name.replace(";", ",") for name in how.only.split(",")])
+        found["scenes"] = scenes(how.scenes, how.first, [name.replace(";", ",") for name in how.only.split(",")], how.seconds)
     print(json.dumps(found))
 
 

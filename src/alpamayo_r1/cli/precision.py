@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,14 @@ from alpamayo_r1.cli.options import (
 from alpamayo_r1.cli.progress import Meter, metered
 from alpamayo_r1.core.options import PlanOptions
 
+if TYPE_CHECKING:
+    from alpamayo_r1.core.precision import Precision
+    from alpamayo_r1.core.quantised import Quantised
+
 CLIPS = 128
+
+HOST_ROOM = 4e9
+"""Bytes of the host's memory for what layers read, where the host calibrates."""
 
 
 def quantize(
@@ -33,7 +40,8 @@ def quantize(
     out: OutFolder,
     precision: Annotated[str, typer.Option(callback=text, help="fp8, w8, w4 or tight.")] = "w8",
     calibrate: Annotated[
-        str | None, typer.Option(callback=maybe_text, help="Data whose clips say which columns matter (w4 and tight): as --data elsewhere.")
+        str | None,
+        typer.Option(callback=maybe_text, help="Data whose clips show what weights meet (GPTQ): as --data elsewhere."),
     ] = None,
     clips: Annotated[int, whole(1, 100_000, "Clips of it that are planned.")] = CLIPS,
     t0: T0 = 5.1,
@@ -50,22 +58,20 @@ def quantize(
     few = {name: one for name, one in PRECISIONS.items() if one.kinds}
     if precision not in few:
         raise ValueError(f"--precision {precision!r} was given, expected one of {', '.join(few)}")
-    if calibrate is not None and "int4" not in few[precision].kinds.values():
-        raise ValueError(f"--calibrate is for int4, which {precision} has none of: leave it out, or give --precision w4 or tight")
     folder, where = checkpoint_folder(checkpoint), pick_device(device)
     count = len(inspect(folder))
     writable_folder(out)
-    importance = None if calibrate is None else importance_of(checkpoint, precision, calibrate, clips, microseconds(t0), device)
+    made = None if calibrate is None else made_for(checkpoint, few[precision], calibrate, clips, microseconds(t0), device)
     with metered(Meter("quantising", count, "tensors")) as meter:
-        schemes = quantise_checkpoint(folder, out, few[precision], device=where, importance=importance, advance=meter.advance)
+        schemes = quantise_checkpoint(folder, out, few[precision], device=where, made=made, advance=meter.advance)
     size = sum(file.stat().st_size for file in out.glob("*.safetensors")) / 1e9
     typer.echo(f"{len(schemes)} of {count} weights in {precision}, {size:.2f} GB: load it with --checkpoint {out}")
 
 
-def importance_of(checkpoint: str, precision: str, data: str, clips: int, t0_us: int, device: str):
-    """Mean squares of what each weight's columns are multiplied by, over plans of some clips by the specification."""
-    from alpamayo_r1.core.precision import PRECISIONS
-    from alpamayo_r1.core.quantise import input_squares
+def made_for(checkpoint: str, precision: Precision, data: str, clips: int, t0_us: int, device: str) -> dict[str, Quantised]:
+    """Weights in few bits, for what they are multiplied by in plans of some clips by the specification."""
+    from alpamayo_r1.core.calibrate import calibrated
+    from alpamayo_r1.core.card import free_bytes
     from alpamayo_r1.data.source import open_source
     from alpamayo_r1.planner import load
 
@@ -73,12 +79,17 @@ def importance_of(checkpoint: str, precision: str, data: str, clips: int, t0_us:
         chosen = source.clip_ids[:clips]
         with metered(Meter(f"loading {checkpoint}", None, "")):
             planner = load(checkpoint, device=device, fast=False)
-        with metered(Meter("calibrating", len(chosen), "clips")) as meter, input_squares(planner.model, PRECISIONS[precision]) as squares:
-            for clip in chosen:
-                with source.clip(clip) as read:
-                    planner.plan(read.sample(t0_us, need_future=False).observation, seed=42)
-                meter.advance()
-    return squares
+        where = planner.model.device
+        room = free_bytes(where) / 3 if where.type == "cuda" else HOST_ROOM
+        with metered(Meter("calibrating", None, "")) as meter:
+
+            def replay() -> None:
+                for clip in chosen:
+                    with source.clip(clip) as read:
+                        planner.plan(read.sample(t0_us, need_future=False).observation, seed=42)
+                    meter.advance()
+
+            return calibrated(planner.model, precision, replay, room, meter.advance)
 
 
 def precision(

@@ -361,9 +361,8 @@ def read_quantised(
     scheme: Scheme,
     home: Home,
     buffer: torch.Tensor | None,
-    importance: torch.Tensor | None = None,
 ) -> Quantised:
-    """One stored weight as one of few bits, some rows at a time. importance: as in `quantise`."""
+    """One stored weight as one of few bits, some rows at a time."""
     count, width = info.shape
     at_once = max(1, CHUNK // (16 * width))  # each thread needs some fp32 copies of them
     parts = []
@@ -371,7 +370,7 @@ def read_quantised(
         start = info.start + row * width * info.dtype.itemsize
         some = replace(info, start=start, shape=(min(at_once, count - row), width))
         # of what is stored, whatever it is computed in
-        parts.append(quantise(read_tensor(stream, some, home.device, buffer), scheme, importance))
+        parts.append(quantise(read_tensor(stream, some, home.device, buffer), scheme))
     return stacked(parts)
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from alpamayo_r1.core.checkpoint import (
     CHUNK,
@@ -32,14 +30,10 @@ from alpamayo_r1.core.config import read_config
 from alpamayo_r1.core.files import write_text
 from alpamayo_r1.core.packed import packed, quantization_config
 from alpamayo_r1.core.precision import Precision, scheme_bytes
-from alpamayo_r1.core.quantised import QuantisedLinear, Scheme
-from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.core.quantised import Quantised, Scheme
 
 SHARD_BYTES = 10**9
 """Bytes of a file, and so of memory: one tensor may be larger."""
-
-Importance = Mapping[str, torch.Tensor]
-"""By the names of weights, f32[K]: the mean square of what each of their columns is multiplied by."""
 
 
 def quantise_checkpoint(
@@ -48,12 +42,12 @@ def quantise_checkpoint(
     precision: Precision,
     *,
     device: torch.device = CPU,
-    importance: Importance | None = None,
+    made: Mapping[str, Quantised] | None = None,
     advance: Callable = lambda: None,
 ) -> dict[str, Scheme]:
     """Writes a checkpoint with its weights in a precision, and returns what became of few bits.
 
-    importance: of weights' columns, see `input_squares`. advance: called after each tensor.
+    made: weights by name that are written as they are, see `calibrated`. advance: called after each tensor.
 
     Raises:
         CheckpointError: the source is damaged, or of few bits already; the target is the source, or holds files.
@@ -77,7 +71,7 @@ def quantise_checkpoint(
         file = f"model-{i:05d}-of-{len(groups):05d}.safetensors"
         tensors: dict[str, torch.Tensor] = {}
         for name in names:
-            tensors |= of_one(name, stored[name], schemes.get(name), home, importance or {})
+            tensors |= of_one(name, stored[name], schemes.get(name), home, (made or {}).get(name))
             advance()
         save_file(tensors, target / file, metadata={"format": "pt"})
         where |= dict.fromkeys(tensors, file)
@@ -105,16 +99,16 @@ def grouped(stored: Mapping[str, TensorInfo], schemes: Mapping[str, Scheme]) -> 
     yield group
 
 
-def of_one(name: str, info: TensorInfo, scheme: Scheme | None, home: Home, importance: Importance) -> dict[str, torch.Tensor]:
-    """What is stored of one tensor, by name."""
+def of_one(name: str, info: TensorInfo, scheme: Scheme | None, home: Home, made: Quantised | None) -> dict[str, torch.Tensor]:
+    """What is stored of one tensor, by name; made: it in few bits, where it is already."""
     if scheme is None:
         return {name: read_stored(info)}
-    weighed = importance[name].to(home.device) if name in importance else None
-    with info.file.open("rb", buffering=0) as stream:
-        buffer = None if home.device.type == "cpu" else torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True)
-        weight = read_quantised(stream, info, scheme, home, buffer, weighed)
+    if made is None:
+        with info.file.open("rb", buffering=0) as stream:
+            buffer = None if home.device.type == "cpu" else torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True)
+            made = read_quantised(stream, info, scheme, home, buffer)
     module = name.removesuffix(".weight")
-    return {f"{module}.{part}": tensor.cpu().contiguous() for part, tensor in packed(weight).items()}
+    return {f"{module}.{part}": tensor.cpu().contiguous() for part, tensor in packed(made).items()}
 
 
 def copy_others(source: Path, target: Path) -> None:
@@ -124,30 +118,3 @@ def copy_others(source: Path, target: Path) -> None:
             shutil.copytree(path, target / path.name, dirs_exist_ok=True)
         elif path.suffix != ".safetensors" and path.name not in (INDEX, "config.json"):
             shutil.copyfile(path, target / path.name)
-
-
-@contextmanager
-def input_squares(model: VLA, precision: Precision) -> Iterator[dict[str, torch.Tensor]]:
-    """Inside, the specification's products note what they read: fills a dict of the mean squares of inputs f32[K], by names of weights."""
-    sums: dict[str, tuple[torch.Tensor, int]] = {}
-    means: dict[str, torch.Tensor] = {}
-
-    def noting(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def note(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            rows = given[0].detach().flatten(0, -2).float()
-            total, count = sums.get(name, (0.0, 0))
-            sums[name] = total + rows.square().sum(0), count + len(rows)
-
-        return note
-
-    handles = []
-    for name, module in model.named_modules():
-        weight = f"{name}.weight"
-        if isinstance(module, nn.Linear | QuantisedLinear) and precision.scheme(weight, tuple(module.weight.shape)) is not None:
-            handles.append(module.register_forward_pre_hook(noting(weight)))
-    try:
-        yield means
-    finally:
-        for handle in handles:
-            handle.remove()
-        means.update({name: total / count for name, (total, count) in sums.items()})

@@ -47,6 +47,16 @@ def test_blocks_go_with_their_weight():
     assert len(blocks._kept) == before
 
 
+def test_views_of_one_weight_share_their_blocks(weight):
+    again = weight.view(48, 32)
+    blocks.keep_blocks([again])
+    assert blocks._kept[id(again)] is blocks._kept[id(weight)]
+    x = torch.eye(32)
+    blocks.product(x, again)
+    weight.add_(1)
+    assert torch.equal(blocks.product(x, again), weight.T)
+
+
 def test_a_large_model_stays_as_it_is(monkeypatch):
     weights = [torch.ones(8, 8), torch.ones(8, 8, device="meta")]
     monkeypatch.setattr(blocks, "MOST_BYTES", 8 * 8 * 4)

@@ -434,6 +434,28 @@ def test_a_stream_takes_noise_as_json_and_says_what_it_does_not_take(url, planne
     assert torch.equal(torch.tensor(got["xyz"]), planner.plan(seen, noise=draws, **FEW).xyz)
 
 
+@pytest.mark.parametrize("engine", [True, False])
+def test_steps_that_are_asked_for_before_the_last_is_there_are_answered_in_order(url, planner, engine):
+    from websockets.sync.client import connect
+
+    moments = [5_000_000, 5_100_000, 5_200_000, 5_200_000]
+    asked = [{"clip_id": "026c", "t0_us": t0_us} for t0_us in moments]
+    asked.insert(2, {"clip_id": "026c", "t0_us": 1})
+    with connect(f"ws{url[4:]}/api/stream", max_size=None) as stream:
+        for message in ({"options": FEW, "engine": engine}, *asked):
+            stream.send(json.dumps(message))
+        assert json.loads(stream.recv(30)) == {"seed": 1}
+        found = [json.loads(stream.recv(30)) for _ in asked]
+    assert "too early" in found.pop(2)["error"]["text"]
+    assert [one["t0_us"] for one in found] == moments
+    assert [one["reused"]["pictures"] for one in found] == [0, 12, 12, 16]
+    with open_source("sample") as source:
+        clip = source.clip(source.find("026c"))
+        for one, t0_us in zip(found[:3], moments[:3], strict=True):
+            want = planner.plan(clip.sample(t0_us).observation, **FEW)
+            torch.testing.assert_close(torch.tensor(one["plans"][0]["xyz"]), want.xyz, atol=0 if engine else 1e-4, rtol=0)
+
+
 def test_a_client_that_leaves_in_the_middle_of_a_plan_leaves_the_stream_to_others(planner):
     from websockets.sync.client import connect
 

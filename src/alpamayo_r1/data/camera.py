@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from av.container import InputContainer
 
+KEPT_BYTES = 32 * 2**20
+"""Bytes of pictures that a camera keeps of the last moment: at a film's next one three of four are the same."""
+
 MAX_SIDE = 8192
 """Pixels of the longest side of a picture."""
 
@@ -36,6 +39,7 @@ class Camera:
         from physical_ai_av.video import SeekVideoReader
 
         self.name, self._lock = name, threading.Lock()
+        self._last: dict[int, np.ndarray] = {}
         self.timestamps = read_times(clock, name, BadVideo)
         self._numbers = self._frame_numbers(clock)
         self.period_us = float(np.median(np.diff(self.timestamps)))
@@ -61,6 +65,7 @@ class Camera:
     def close(self) -> None:
         """Closes the video."""
         self._reader.close()
+        self._last = {}
 
     def _frame_numbers(self, clock: pd.DataFrame) -> np.ndarray:
         """The number of each row's frame in the video i64[rows]."""
@@ -75,10 +80,11 @@ class Camera:
 
     def _decode(self, numbers: np.ndarray) -> np.ndarray:
         """The frames of these numbers u8[K, h, w, 3], upright; each key frame is sought once. Raises ValueError for a damaged one."""
-        reader, stream, found = self._reader, self._stream, {}
+        reader, stream = self._reader, self._stream
         if not stream.codec_context.is_open:
             stream.codec_context.options = {"err_detect": "explode"}
-        pts = self._pts[np.unique(numbers)]
+        found, pts = {p: self._last[p] for p in self._pts[numbers].tolist() if p in self._last}, self._pts[np.unique(numbers)]
+        pts = pts[[p not in found for p in pts.tolist()]]
         keys = reader._key_pts[np.searchsorted(reader._key_pts, pts, side="right") - 1]
         for key in np.unique(keys):
             wanted = set(pts[keys == key].tolist())
@@ -91,7 +97,10 @@ class Camera:
                     wanted.remove(frame.pts)
                 if not wanted:
                     break
-        return np.stack([found[p] for p in self._pts[numbers].tolist()])
+        pictures = [found[p] for p in self._pts[numbers].tolist()]
+        room = KEPT_BYTES // pictures[0].nbytes
+        self._last = dict(sorted(found.items())[-room:]) if room else {}
+        return np.stack(pictures)
 
     def _check_stream(self) -> None:
         stream, streams = self._stream, self._container.streams

@@ -54,12 +54,15 @@ class Model:
             raise Busy("the model is still being loaded", 5) from None
 
     def quick(self) -> Planner:
-        """The planner with the engine, on a CPU too: the same words, paths that differ by rounding (1e-5 m); waits for it."""
+        """The planner with the engine, on a CPU too: the same words, paths that differ by rounding (1e-5 m); waits for it.
+
+        On a CPU one thread reads a stream's next step while another speaks about the last, so that both cores of a small machine are busy.
+        """
         return self._quick
 
     @cached_property
     def _quick(self) -> Planner:
         planner = self.exact()
-        if planner.engine is not None or find_spec("alpamayo_r1.engine") is None:
-            return planner
-        return Planner.of(planner.model, planner.vocabulary, fast=True)
+        if self.device.type == "cpu" and all(map(find_spec, ("alpamayo_r1.engine", "alpamayo_r1.engine.pair"))):
+            return Planner.pair(planner.model, planner.model, planner.vocabulary)
+        return planner

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from alpamayo_r1.data.notices import notice
 from alpamayo_r1.data.source import Source
 from alpamayo_r1.draw.overlay import edges, project
 
-OPEN = 16
+OPEN = 6
 """Clips that stay open."""
 
 FAR = 40.0
@@ -130,24 +131,26 @@ def picture(observation: Observation, camera: str, frame: int, form: str, width:
 
 def corridors(sample: Sample, paths: torch.Tensor) -> dict[str, Any]:
     """Where paths [S, F, 3] lie on each camera's picture, and the future: see `PlanReply.corridors`."""
-    found = {}
     truth = [] if sample.future is None else [sample.future.xyz[sample.future.xyz.isfinite().all(-1)]]
+    sides = [[line[::3] for line in sides_of(path, float(sample.car["width"]))] for path in [*paths, *truth]]
+    found = {}
     for name in sample.observation.cameras:
         camera = sample.meta.get("calibration", {}).get(name)
         if camera is not None:
-            each = [border(camera, path, float(sample.car["width"])) for path in [*paths, *truth]]
+            points = iter(on_picture(camera, torch.cat([line for pair in sides for line in pair])))
+            each = [{side: list(islice(points, len(line))) for side, line in zip(("left", "right"), pair, strict=True)} for pair in sides]
             found[name] = {"samples": each[: len(paths)], "truth": each[len(paths)] if truth else None}
     return found
 
 
-def border(camera: Calibration, path: torch.Tensor, width: float) -> dict[str, Any]:
-    """The left and right border of a path's corridor on a picture, every third point of them."""
-    if len(path) == 0:
-        return {"left": [], "right": []}
-    sides = {}
-    for side, line in zip(("left", "right"), edges(path.float().cpu(), width), strict=True):
-        pixel, seen = project(camera, line[::3])
-        share = (pixel + 0.5) / torch.tensor([camera.lens.width, camera.lens.height])
-        points = zip(share.tolist(), (seen & (share.abs() < FAR).all(-1)).tolist(), strict=True)
-        sides[side] = [[round(x, 5), round(y, 5)] if shown else None for (x, y), shown in points]
-    return sides
+def sides_of(path: torch.Tensor, width: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The left and right border [N, 3] of a path's corridor; none of no path."""
+    return edges(path.float().cpu(), width) if len(path) else (path.new_zeros(0, 3),) * 2
+
+
+def on_picture(camera: Calibration, xyz: torch.Tensor) -> list[list[float] | None]:
+    """Where points [N, 3] lie on a picture, in shares of its width and height; None where they are not to be drawn."""
+    pixel, seen = project(camera, xyz)
+    share = (pixel + 0.5) / torch.tensor([camera.lens.width, camera.lens.height])
+    shown, rounded = seen & (share.abs() < FAR).all(-1), (share.double() * 1e5).round() / 1e5
+    return [point if there else None for point, there in zip(rounded.tolist(), shown.tolist(), strict=True)]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from alpamayo_r1.core.options import PlanOptions
+from alpamayo_r1.core.types import Observation, Plan, Sample
 from alpamayo_r1.serve.bodies import explained, only, parsed, reply_as_json
 from alpamayo_r1.serve.drives import Drive
 from alpamayo_r1.serve.queue import Busy
 from alpamayo_r1.serve.schema import DriveBody, DriveStep, PlanBody, StreamBody
 from alpamayo_r1.serve.service import Service, with_noise
+from alpamayo_r1.stream import Reused, Stream
+from alpamayo_r1.stream.flight import AT_ONCE
 from alpamayo_r1.world.families import FAMILIES
-
-if TYPE_CHECKING:
-    from alpamayo_r1.stream import Stream
 
 Message = str | bytes
 Answer = Callable[[Message], Awaitable[list[Message]]]
@@ -31,7 +33,7 @@ def add_stream(app: FastAPI, service: Service) -> None:
     @app.websocket("/api/stream")
     async def stream(socket: WebSocket) -> None:
         """First `StreamBody` as text; then per step {"clip_id", "t0_us", "draw"} as text, or an observation as binary."""
-        await talk(socket, service, Following(service).answer)
+        await talk(socket, service, Following(service).answer, AT_ONCE)
 
 
 def add_drive(app: FastAPI, service: Service) -> None:
@@ -51,32 +53,62 @@ def add_drive(app: FastAPI, service: Service) -> None:
         await talk(socket, service, Driving(service).answer)
 
 
-async def talk(socket: WebSocket, service: Service, answer: Answer) -> None:
-    """Answers one message after the other, errors too, until the client leaves or says nothing for long; refuses where enough are open."""
+async def talk(socket: WebSocket, service: Service, answer: Answer, at_once: int = 1) -> None:
+    """Answers messages in their order, errors too, until the client leaves or says nothing for long; refuses where enough are open.
+
+    at_once: messages that are being answered at most; who sends more waits.
+    """
     await socket.accept()
     if service.streams >= service.limits.streams:
         await socket.send_json({"error": {"type": "Busy", "text": f"{service.streams} streams are open, the most at once"}})
         await socket.close(1013)
         return
     service.streams += 1
+    room = asyncio.Semaphore(at_once)
+    answers: asyncio.Queue[asyncio.Task[list[Message]]] = asyncio.Queue()
+    hearing, saying = asyncio.create_task(hear(socket, service, answer, room, answers)), asyncio.create_task(say(socket, room, answers))
     try:
-        while True:
-            message = await asyncio.wait_for(socket.receive(), service.limits.idle_s)
-            if message["type"] == "websocket.disconnect":
-                return
-            try:
-                text, content = message.get("text"), message.get("bytes")
-                replies = await answer(text if text is not None else content or b"")
-            except Exception as error:
-                replies = [error_as_json(error)]
-            for reply in replies:
-                await (socket.send_text(reply) if isinstance(reply, str) else socket.send_bytes(reply))
+        await asyncio.wait((hearing, saying), return_when=asyncio.FIRST_COMPLETED)
+        for one in (hearing, saying):
+            if one.done():
+                one.result()
     except TimeoutError:
         await socket.close(1001, f"nothing was said for {service.limits.idle_s:.0f} s")
     except WebSocketDisconnect:
         return
     finally:
         service.streams -= 1
+        for task in (hearing, saying, *(answers.get_nowait() for _ in range(answers.qsize()))):
+            task.cancel()
+
+
+async def hear(
+    socket: WebSocket, service: Service, answer: Answer, room: asyncio.Semaphore, answers: asyncio.Queue[asyncio.Task[list[Message]]]
+) -> None:
+    """Begins to answer what a client says, until it leaves. Raises TimeoutError after a long silence."""
+    while True:
+        await room.acquire()
+        message = await asyncio.wait_for(socket.receive(), service.limits.idle_s)
+        if message["type"] == "websocket.disconnect":
+            return
+        text, content = message.get("text"), message.get("bytes")
+        answers.put_nowait(asyncio.create_task(answered(answer, text if text is not None else content or b"")))
+
+
+async def say(socket: WebSocket, room: asyncio.Semaphore, answers: asyncio.Queue[asyncio.Task[list[Message]]]) -> None:
+    """Sends answers in the order of what they answer. Raises WebSocketDisconnect."""
+    while True:
+        for reply in await (await answers.get()):
+            await (socket.send_text(reply) if isinstance(reply, str) else socket.send_bytes(reply))
+        room.release()
+
+
+async def answered(answer: Answer, message: Message) -> list[Message]:
+    """What a message is answered with, its error as a message too."""
+    try:
+        return await answer(message)
+    except Exception as error:
+        return [error_as_json(error)]
 
 
 def error_as_json(error: Exception) -> str:
@@ -87,18 +119,26 @@ def error_as_json(error: Exception) -> str:
 
 
 class Following:
-    """A stream: its first message begins it, each other one is a step; what does not fit is answered with an error, and it goes on."""
+    """A stream: its first message begins it, each other one is a step; what does not fit is answered with an error, and it goes on.
+
+    Steps are planned in the order of their messages; the next one's pictures are read meanwhile.
+    """
 
     def __init__(self, service: Service):
         self.service = service
         self.stream: Stream | None = None
+        self._turn = asyncio.Lock()
 
     async def answer(self, message: Message) -> list[Message]:
         """See `Answer`."""
-        if self.stream is None:
-            self.stream = await self._begun(message)
-            return [json.dumps({"seed": self.stream.seed})]
-        return [await self._step(self.stream, message)]
+        async with self._turn:
+            if self.stream is None:
+                self.stream = await self._begun(message)
+                return [json.dumps({"seed": self.stream.seed})]
+            step = await self._step(self.stream, message)
+        plan, seed, reused = await asyncio.wrap_future(await asyncio.wrap_future(step.coming))
+        reply = await asyncio.to_thread(reply_as_json, [plan], seed, step.t0_us, step.sample, step.draw)
+        return [json.dumps(reply | {"reused": asdict(reused)})]
 
     async def _begun(self, message: Message) -> Stream:
         if isinstance(message, bytes):
@@ -107,7 +147,8 @@ class Following:
         options, planner = self.service.bounded(PlanOptions.of(None, with_noise(asked.options))), self.service.planner(asked.engine)
         return await asyncio.wrap_future(self.service.queue.call(lambda: planner().stream(options, draws=asked.draws)))
 
-    async def _step(self, stream: Stream, message: Message) -> str:
+    async def _step(self, stream: Stream, message: Message) -> Step:
+        """The step that a message asks for, in the queue."""
         service, sample, noise, draw = self.service, None, None, False
         if isinstance(message, bytes):
             seen, asked, noise = await service.unpacked(message)
@@ -118,9 +159,39 @@ class Following:
             seen, changes, draw = sample.observation, step.options, step.draw
         changes = with_noise(changes, noise)
         service.bounded(stream.options.updated(changes))
-        plan = await asyncio.wrap_future(service.queue.call(lambda: stream.step(seen, **changes)))
-        reused = {"pictures": stream.reused.pictures, "tokens": stream.reused.tokens}
-        return json.dumps(reply_as_json([plan], stream.seed, seen.t0_us, sample, draw) | {"reused": reused})
+        return Step(seen.t0_us, sample, draw, service.queue.call(lambda: taken(stream, seen, changes)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was asked for. sample: where it is a clip's; draw: whether it is to be drawn on its pictures."""
+
+    t0_us: int
+    sample: Sample | None
+    draw: bool
+    coming: Future[Future[tuple[Plan, int, Reused]]]
+
+
+def taken(stream: Stream, seen: Observation, changes: dict[str, Any]) -> Future[tuple[Plan, int, Reused]]:
+    """A step's plan, its seed and what it did not have to do again: to come where the stream reads one step while it speaks about another.
+
+    Elsewhere it is there when this returns: the queue alone decides whose turn it is.
+    """
+    result: Future[tuple[Plan, int, Reused]] = Future()
+    result.set_running_or_notify_cancel()  # who leaves does not stop it
+    if not stream.overlaps:
+        result.set_result((stream.step(seen, **changes), stream.seed, stream.reused))
+        return result
+    plan, seed = stream.submit(seen, **changes), stream.seed
+
+    def settle(done: Future[Plan]) -> None:  # by the thread that speaks, before it begins anything else
+        if error := done.exception():
+            result.set_exception(error)
+        else:
+            result.set_result((done.result(), seed, stream.reused))
+
+    plan.add_done_callback(settle)
+    return result
 
 
 class Driving:

@@ -109,7 +109,7 @@ class Stream:
     options: of every plan, its seed set. draws "kept": every step draws from the options' seed, so that words and noise change only where
     what is seen does; "fresh": step n (from 0) draws from seed + n. Each step's distribution is the model's either way.
 
-    seed: of the step that came last. reused: what the step that was read last did not have to do again.
+    seed: of the step that came last. reused: what the step that was planned last did not have to do again.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Stream:
         step = replace(step, copied=True)
         return self._flight.launch(lambda: self._read(step), lambda found: self._finish(step, found))
 
-    def _finish(self, step: Step, found: Callable[[], tuple[Prompt, Reading | None]]) -> Plan:
+    def _finish(self, step: Step, found: Callable[[], tuple[Prompt, Reading | None, Reused]]) -> Plan:
         """Speaks about a step once it is read."""
         try:
             return self._speak(step, *found())
@@ -268,29 +268,34 @@ class Stream:
         """Begins to copy the pictures of a step; half as many again, which may come back, stay in the album too."""
         self._album.keep(len(step.pictures) * 3 // 2)
 
-    def _read(self, step: Step) -> tuple[Prompt, Reading | None]:
-        """The prompt of a step, its pictures seen; read, or about to be, where there is an engine."""
+    @property
+    def overlaps(self) -> bool:
+        """Whether a step is read while another one is spoken about, where they are submitted: on two devices."""
+        return self.engine is not None and self.engine.reader.apart
+
+    def _read(self, step: Step) -> tuple[Prompt, Reading | None, Reused]:
+        """The prompt of a step, its pictures seen; read, or about to be, where there is an engine; what was known of it."""
         numbers, clock = step.scene.numbers, step.clock
         unseen = [one for one in dict(zip(numbers, step.pictures, strict=True)).values() if one.features is None]
-        self.reused = Reused(len(set(numbers)) - len(unseen))
+        reused = Reused(len(set(numbers)) - len(unseen))
         self._see(unseen, clock)
         if not step.copied:
             self._keep_copies(step)
         prompt = self._prompt(step.scene, step.options)  # while the device sees
         if self.engine is None or not isinstance(clock, Stopwatch):
-            return prompt, None
+            return prompt, None, reused
         reader, before = self.engine.reader, self._ahead
         count = reader.early(prompt)
         keys = before.keys if before is not None and before.fits(prompt, numbers, count) else None
-        self.reused = replace(self.reused, tokens=count if keys else 0)
+        reused = replace(reused, tokens=count if keys else 0)
         reading = reader.read(prompt, clock, features_of(step.pictures), keys)
-        follows = count > 0 and self.reused.pictures > 0 and step.scene.each >= FRAMES
+        follows = count > 0 and reused.pictures > 0 and step.scene.each >= FRAMES
         self._coming = Coming(prompt, numbers[1:FRAMES], step.pictures[1:FRAMES]) if follows else None
         if reader.apart:
             self._read_ahead()
-        return prompt, reading
+        return prompt, reading, reused
 
-    def _speak(self, step: Step, prompt: Prompt, reading: Reading | None) -> Plan:
+    def _speak(self, step: Step, prompt: Prompt, reading: Reading | None, reused: Reused) -> Plan:
         """The plan of a step that was read."""
         history, how, clock = step.scene.blank.history, step.how, step.clock
         if reading is None or self.engine is None or not isinstance(clock, Stopwatch):
@@ -310,7 +315,7 @@ class Stream:
             alone = self.engine.reader.apart
             ahead = Ahead(reading, last, (lambda: self._let_go(step)) if alone else then)
             plan = self.engine.plan_prompts([prompt], [history], how, clock, ahead)[0]
-        self.last_words = plan.tokens
+        self.last_words, self.reused = plan.tokens, reused
         return plan
 
     def said_last(self, rows: int) -> tuple[tuple[int, ...], ...]:

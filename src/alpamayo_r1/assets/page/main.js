@@ -7,6 +7,7 @@ import { openEvaluations } from "./evaluation.js";
 const $ = (id) => document.getElementById(id);
 const FRONT = "camera_front_wide_120fov";
 const STEP = 100_000;
+const AHEAD = 2;
 
 const state = { about: null, clips: [], clip: null, range: null, t0: 5_100_000, reason: "", navigation: "", guidance: 1, lit: null, pinned: {}, playing: false, drive: null };
 
@@ -348,21 +349,24 @@ async function play() {
   const { clip, range } = state;
   if (state.t0 + STEP > range.last) state.t0 = range.first;
   const shown = [performance.now()];
-  /** A moment to come: its plans are asked for at once, and the pictures of the next one are read meanwhile. */
-  const ask = (t0) => {
-    const plans = streams.map((stream) => api.peek(api.planKey(clip, t0, stream.options)) ?? stream.step(clip, t0));
+  /** Moments to come: the plans of AHEAD of them are asked for at once, so that the service reads one while it plans another. */
+  const coming = [];
+  const ask = () => {
+    const t0 = (coming.at(-1)?.t0 ?? state.t0) + STEP;
+    if (t0 > range.last) return;
+    const plans = Promise.all(streams.map((stream) => api.peek(api.planKey(clip, t0, stream.options)) ?? stream.step(clip, t0)));
     const pictures = read(clip, t0);
-    if (t0 + STEP <= range.last) read(clip, t0 + STEP).catch(() => {});
-    const coming = { t0, plans: Promise.all(plans), pictures };
-    [coming.plans, pictures].forEach((promise) => promise.catch(() => {}));
-    return coming;
+    [plans, pictures].forEach((promise) => promise.catch(() => {}));
+    coming.push({ t0, plans, pictures });
   };
   try {
-    for (let coming = ask(state.t0 + STEP); coming && !run.over; ) {
-      const { t0, plans, pictures } = coming;
+    for (let i = 0; i < AHEAD; i++) ask();
+    while (coming.length && !run.over) {
+      const { t0, plans, pictures } = coming[0];
       await plans;
       if (run.over) break;
-      coming = t0 + STEP <= range.last ? ask(t0 + STEP) : null;
+      ask();
+      coming.shift();
       await pictures;
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, 100 - (performance.now() - shown.at(-1)))));
       if (run.over) break;

@@ -37,6 +37,9 @@ class Blocks:
 _kept: dict[int, Blocks] = {}
 """By the `id` of weights that live."""
 
+_shared: weakref.WeakValueDictionary[tuple[int, ...], Blocks] = weakref.WeakValueDictionary()
+"""By where a weight lies and its shape: several engines of one model have one set of blocks."""
+
 
 def keep_blocks(weights: Iterable[torch.Tensor]) -> None:
     """From now on `product` takes these weights of one model in blocks, where that is faster: fp32 on an x86 CPU, and not too many.
@@ -49,7 +52,8 @@ def keep_blocks(weights: Iterable[torch.Tensor]) -> None:
         return
     for weight in every:
         if weight.device.type == "cpu" and weight.dtype == torch.float32 and id(weight) not in _kept:
-            _kept[id(weight)] = Blocks()
+            place = weight.data_ptr(), *weight.shape
+            _kept[id(weight)] = _shared[place] = _shared.get(place) or Blocks()
             weakref.finalize(weight, _kept.pop, id(weight), None)
 
 

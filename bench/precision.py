@@ -242,8 +242,9 @@ def many_rows() -> dict[str, Any]:
     for n, k, counts in (
         (24576, 4096, (512, 1536)),
         (4096, 12288, (512, 2494)),
-        (16512, 2048, (128, 384, 1024)),
-        (2048, 2048, (384, 1024)),
+        (16512, 2048, (64, 128, 384, 1024)),
+        (2048, 8256, (64, 384)),
+        (2048, 2048, (64, 384, 1024)),
     ):
         dense = torch.randn(n, k, device="cuda").bfloat16()
         weights = {kind: quantised_by_rows(dense, scheme_of(kind, k)) for kind in KINDS}

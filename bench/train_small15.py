@@ -57,7 +57,6 @@ def teach(out: Path, start: Path, minutes: float, device: torch.device, group: G
         batch=96,
         fresh=128,
         reuse=6,
-        most_reuse=12,
         pool=16384,
         warmup=150,
         seed=15,

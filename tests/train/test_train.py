@@ -154,7 +154,7 @@ def test_neighbouring_history_bins_start_alike(skeleton):
 @pytest.mark.slow
 def test_train_writes_a_checkpoint_that_loads_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
-    config = TrainConfig(minutes=5, batch=4, fresh=8, reuse=1, most_reuse=1, pool=16, warmup=2, workers=0, max_rounds=2)
+    config = TrainConfig(minutes=5, batch=4, fresh=8, reuse=1, pool=16, warmup=2, workers=0, max_rounds=2)
     train(tmp_path / "a", "tiny", config, StreamConfig(chunk=8), torch.device("cpu"))
     model, vocabulary = load_checkpoint(tmp_path / "a", dtype=torch.float32)
     run = json.loads((tmp_path / "a" / "run.json").read_text())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from alpamayo_r1.core.checkpoint import build_meta
@@ -26,7 +27,7 @@ from alpamayo_r1.drive.tracking import Reference
 from alpamayo_r1.train import loop
 from alpamayo_r1.train.following import paths_as_told
 from alpamayo_r1.train.loop import Rows, make_layout, rows_of
-from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, encoded
+from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, encoded, families_of
 from alpamayo_r1.train.validate import MAX_TOKENS, predict, read_scenes, show
 from alpamayo_r1.world.language import labels
 from alpamayo_r1.world.navigation import navigation
@@ -70,7 +71,7 @@ class Lessons:
 
     Nothing is asked of a model that has used less than `after` of its budget: it would drive to places that it will never see again.
     part: which one of how many processes this is; each drives other scenes. first: seed of the first scene. fused: rendered with
-    torch.compile.
+    torch.compile. hard: families of which every third scene is one, in turn.
     """
 
     def __init__(
@@ -86,11 +87,12 @@ class Lessons:
         part: tuple[int, int] = (0, 1),
         first: int = FIRST_SEED,
         fused: bool = False,
+        hard: Sequence[str] = (),
     ):
         self.config, self.vocabulary, self.device = config, vocabulary, device
         self.layout = make_layout(config, vocabulary)
         self.scenes, self.every, self.after, self.silent, self.part, self.first = scenes, every, after, silent, part, first
-        self.fused = fused
+        self.fused, self.hard = fused, hard
         self.seed = first + part[0] * scenes
         self.setting = Setting(seconds=seconds, replan=every * DT)
         self.calls = 0
@@ -99,7 +101,8 @@ class Lessons:
     def _begin(self) -> None:
         if self.seed + self.scenes - 1 > LAST_TRAINING_SEED:
             self.seed = self.first + self.part[0] * self.scenes
-        self.simulation = Simulation(range(self.seed, self.seed + self.scenes), self.setting)
+        seeds = range(self.seed, self.seed + self.scenes)
+        self.simulation = Simulation(seeds, self.setting, families_of(np.array(seeds), self.hard))
         self.eyes = eyes_on(self.device, self.scenes, self.fused)
         self.seed += self.part[1] * self.scenes
         self.alive = torch.ones(self.scenes, dtype=torch.bool)

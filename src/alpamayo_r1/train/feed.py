@@ -1,12 +1,10 @@
-"""Rows for training, made beside it: a thread renders scenes of the stream and asks for lessons while the steps of training go on."""
+"""Lessons beside training: a thread in which the model that learns drives, while the steps of training go on."""
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import torch
@@ -16,55 +14,21 @@ from alpamayo_r1.train.step import Batch
 R = TypeVar("R", bound=Batch)
 
 
-@dataclass(frozen=True)
-class Fresh(Generic[R]):
-    """New rows: whether they are the model's own states, the seconds that they took, and those of them that waited for the stream."""
-
-    rows: R
-    own: bool
-    seconds: float
-    waited: float
-
-
 class Feed(Generic[R]):
-    """Makes rows: one piece of the stream after the other, and after every `every`th those of `lessons`, where it has some.
+    """Asks for rows time and again in a thread, at most two calls ahead of who takes them.
 
-    make: the next rows of the stream, and the seconds that it waited for them. lessons: the model's own states at a share of the budget.
+    ask: rows at a share of the budget, or None where it is too early for any.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], tuple[R, float]],
-        lessons: Callable[[float], R | None] | None,
-        every: int,
-        device: torch.device,
-    ):
+    def __init__(self, ask: Callable[[float], R | None], device: torch.device):
         self.share = 0.0
-        self._made = self._endless(make, lessons, every)
-        self._device, self._stopped, self._failed = device, threading.Event(), None
-        self._ready: queue.Queue[Fresh[R]] = queue.Queue(maxsize=2)
-        self._thread: threading.Thread | None = None
-
-    def _endless(self, make: Callable[[], tuple[R, float]], lessons: Callable[[float], R | None] | None, every: int) -> Iterator[Fresh[R]]:
-        number = 0
-        while True:
-            begin = time.monotonic()
-            rows, waited = make()
-            yield Fresh(rows, False, time.monotonic() - begin, waited)
-            number += 1
-            if lessons is None or number % every:
-                continue
-            begin = time.monotonic()
-            own = lessons(self.share)
-            if own is not None:
-                yield Fresh(own, True, time.monotonic() - begin, 0.0)
+        self._ask, self._device, self._stopped = ask, device, threading.Event()
+        self._ready: queue.Queue[R] = queue.Queue(maxsize=1)
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     def start(self) -> None:
-        """From now on rows are made in a thread, on a GPU on a stream of its own, at most two calls ahead.
-
-        Its many small kernels go first: behind those of a step they would wait for the device, each time anew.
-        """
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        """Begins. On a GPU the thread has a stream of its own that goes first: its many small kernels would wait behind those of steps."""
         self._thread.start()
 
     def _work(self) -> None:
@@ -79,37 +43,34 @@ class Feed(Generic[R]):
             self._failed = error
 
     def _fill(self) -> None:
-        for fresh in self._made:
+        while not self._stopped.is_set():
+            rows = self._ask(self.share)
+            if rows is None:
+                self._stopped.wait(0.05)
+                continue
             if self._device.type == "cuda":
                 torch.cuda.current_stream().synchronize()
             while not self._stopped.is_set():
                 try:
-                    self._ready.put(fresh, timeout=0.1)
+                    self._ready.put(rows, timeout=0.1)
                     break
                 except queue.Full:
                     continue
-            if self._stopped.is_set():
-                return
 
-    def take(self, wait: bool) -> Fresh[R] | None:
-        """New rows, or None where none are ready and it shall not wait. Raises what went wrong in the thread."""
-        if self._thread is None:
-            return next(self._made)
-        while True:
-            try:
-                fresh = self._ready.get(timeout=0.1 if wait else None, block=wait)
-            except queue.Empty:
-                if self._failed is not None:
-                    raise self._failed from None
-                if wait:
-                    continue
-                return None
-            if self._device.type == "cuda":
-                fresh.rows.map(lambda tensor: tensor.record_stream(torch.cuda.current_stream()))
-            return fresh
+    def take(self) -> R | None:
+        """Rows, or None where none are ready. Raises what went wrong in the thread."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            rows = self._ready.get_nowait()
+        except queue.Empty:
+            return None
+        if self._device.type == "cuda":
+            rows.map(lambda tensor: tensor.record_stream(torch.cuda.current_stream()))
+        return rows
 
     def stop(self) -> None:
         """Ends the thread."""
         self._stopped.set()
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join()

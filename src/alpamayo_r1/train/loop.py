@@ -32,7 +32,7 @@ from alpamayo_r1.core.prompt import chat_text, images_text, plan_text, question_
 from alpamayo_r1.core.types import CAMERAS, FRAMES
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier, Images
 from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
-from alpamayo_r1.train.feed import Feed, Fresh
+from alpamayo_r1.train.feed import Feed
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.step import Group, Step
 from alpamayo_r1.train.stream import Chunk, StreamConfig, chunks
@@ -53,8 +53,8 @@ READOUT = slice(7, 64, 8)
 class TrainConfig:
     """A run. `minutes` is the budget; the learning rate falls to zero at its end.
 
-    Scenes are rendered `fresh` at a time into a pool of the latest `pool` scenes beside the training. Each is trained on at least about
-    `reuse` times, and where rendering cannot keep up, up to `most_reuse` times. Numbers count per process.
+    Scenes are rendered `fresh` at a time into a pool of the latest `pool` scenes, and each is trained on about `reuse` times.
+    Numbers count per process.
 
     Raises:
         ValueError: a batch larger than a round.
@@ -64,7 +64,6 @@ class TrainConfig:
     batch: int = 64
     fresh: int = 256
     reuse: int = 4
-    most_reuse: int = 16
     pool: int = 8192
     rate: float = 1.5e-3
     decay: float = 0.05
@@ -78,7 +77,6 @@ class TrainConfig:
     own_pool: int = 12288  # scenes of those that the model drove to itself, where `train` is given a source of them
     own_share: float = 0.5  # of a batch
     elsewhere: float = 0.0  # share of the stream's pieces whose cameras stand elsewhere than the nominal ones
-    own_every: int = 2  # times that scenes are rendered before the model is asked for its own
     print_every: int = 10  # rounds
     max_rounds: int = 10**9
 
@@ -405,14 +403,14 @@ def train(
     step, seed = (0, stream.first_seed) if resume is None else go_on(losses, resume, stream.first_seed)
     source = chunks(replace(stream, first_seed=seed), shape, str(out), config.workers, group.rank, group.size)
     fused = config.compile and device.type == "cuda"
-    lessons = None if own is None else lambda share: own(losses.model, share)
+    lessons = None if own is None else Feed(lambda share: own(losses.model, share), device)
     draw = np.random.default_rng([config.seed, group.rank, step])
 
     def render_piece(chunk: Chunk) -> Rows:
         return render_rows(chunk, layout, device, fused, elsewhere(draw) if draw.random() < config.elsewhere else None)
 
-    feed = Feed(rendering(source, config.fresh, render_piece), lessons, config.own_every, device)
-    Run(out, losses, config, stream, group, step, seed, began).go(feed, ("language", "flow", "path_m2", "readout"))
+    run = Run(out, losses, config, stream, group, step, seed, began)
+    run.go(rendering(source, config.fresh, render_piece), lessons, ("language", "flow", "path_m2", "readout"))
 
 
 def elsewhere(draw: np.random.Generator) -> dict[str, Metres]:
@@ -434,9 +432,9 @@ def rendering(source: Iterator[C], count: int, render_all: Callable[[C], R]) -> 
 
 
 class Run:
-    """A run of the losses' training in rounds of steps, with pools of the latest rows.
+    """A run of the losses' training in rounds: a piece of the stream is rendered into the pool, then steps are taken on the pools' rows.
 
-    Every process takes as many steps per round as the others, whatever rows it has got meanwhile.
+    The model's own rows come from a thread whenever they are ready; the rounds of all processes are alike.
     """
 
     def __init__(
@@ -452,28 +450,30 @@ class Run:
         self.learn = Step(losses, losses.loss, group, self.generator, config.decay, config.graphs)
         self.pool, self.driven = Pool(config.pool), Pool(config.own_pool)
 
-    def go(self, feed: Feed, names: Sequence[str]) -> None:
-        """Trains until the budget is used. names: of the losses' parts."""
+    def go(self, make: Callable[[], tuple[Rows, float]], lessons: Feed[Rows] | None, names: Sequence[str]) -> None:
+        """Trains until the budget is used. make: `rendering`'s. names: of the losses' parts."""
         config, saved = self.config, 0.0
         log = (self.out / "train.jsonl").open("a", encoding="utf-8", newline="\n") if self.group.rank == 0 else None
+        steps = round(config.reuse * config.fresh / (config.batch * (1 if lessons is None else 1 - config.own_share)))
         for number in range(config.max_rounds):
             begin = time.monotonic()
             share = max(self.group.agree(begin - self.began, self.device) / (60 * config.minutes), number / config.max_rounds)
             if share >= 1:
                 break
-            feed.share = share
-            got = self._take(feed, number)
-            taken = time.monotonic()
-            sums, rate = self._learn(share)
-            if number == 0:
-                feed.start()  # after a step was recorded: a device that waits for all its work would end the recording
+            rows, waited = make()
+            self.pool.add(rows)
+            self.seed += config.fresh * self.group.size
+            self._take(lessons, share)
+            rendered = time.monotonic()
+            sums, rate = self._learn(steps, share)
+            if number == 0 and lessons is not None:
+                lessons.start()  # after a step was recorded: whoever waits for all of a device's work ends a recording
             if log is None:
                 continue
             means, now = sums.tolist(), time.monotonic()
             line = {"step": self.step, "seconds": now - self.began} | dict(zip((*names, "gradient"), means, strict=True))
-            line |= {"rate": rate, "rows": self.pool.written, "own_rows": self.driven.written, "used": self._used() / self._fresh()}
-            line |= {"wait_s": taken - begin, "make_s": sum(one.seconds for one in got), "stream_s": sum(one.waited for one in got)}
-            line |= {"train_s": now - taken}
+            line |= {"rate": rate, "rows": self.pool.written, "own_rows": self.driven.written, "wait_s": waited}
+            line |= {"render_s": rendered - begin - waited, "train_s": now - rendered}
             log.write(json.dumps({key: round(value, 5) for key, value in line.items()}) + "\n")
             log.flush()
             if number % config.print_every == 0:
@@ -481,48 +481,33 @@ class Run:
             if now - self.began - saved > config.save_every:
                 self._save()
                 saved = now - self.began
-        feed.stop()
+        if lessons is not None:
+            lessons.stop()
         if log is not None:
             self._save()
             log.close()
 
-    def _take(self, feed: Feed, number: int) -> list[Fresh]:
-        """Adds what rows are wanted and ready to the pools."""
-        got, config = [], self.config
-        while self._used() >= config.reuse * self._fresh():
-            wait = not got and self._used() + self._round() > config.most_reuse * self._fresh()
-            fresh = feed.take(wait or number == 0)
-            if fresh is None:
-                break
-            got.append(fresh)
-            (self.driven if fresh.own else self.pool).add(fresh.rows)
-            self.seed += 0 if fresh.own else config.fresh * self.group.size
-        return got
+    def _take(self, lessons: Feed[Rows] | None, share: float) -> None:
+        """Puts the model's own rows into their pool, where some are ready."""
+        if lessons is None:
+            return
+        lessons.share = share
+        own = lessons.take()
+        if own is not None:
+            self.driven.add(own)
 
-    def _round(self) -> int:
-        return self.config.reuse * self.config.fresh // self.config.batch * self.config.batch
-
-    def _used(self) -> int:
-        return (self.step - self.first_step) * self.config.batch
-
-    def _fresh(self) -> int:
-        return self.pool.written + self.driven.written
-
-    def _learn(self, share: float) -> tuple[torch.Tensor, float]:
+    def _learn(self, steps: int, share: float) -> tuple[torch.Tensor, float]:
         """A round of steps: the means of the losses' parts and of the gradient's norm, and the rate."""
-        config, sums, rate = self.config, None, 0.0
+        config, sums, rate = self.config, [], 0.0
         mine = round(config.own_share * config.batch) if self.driven.written else 0
-        steps = self._round() // config.batch
         for _ in range(steps):
             rate = config.rate * schedule(self.step - self.first_step, share, config)
             rows = self.pool.draw(config.batch - mine, self.generator)
             if mine:
                 rows = joined_rows(rows, self.driven.draw(mine, self.generator))
-            parts = self.learn(rows, rate)
-            sums = parts if sums is None else sums + parts
+            sums.append(self.learn(rows, rate))
             self.step += 1
-        assert sums is not None
-        return sums / steps, rate
+        return torch.stack(sums).mean(0), rate
 
     def _save(self) -> None:
         seconds = time.monotonic() - self.began

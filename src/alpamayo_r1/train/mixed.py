@@ -19,7 +19,6 @@ from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.config import read_config
 from alpamayo_r1.core.vla import VLA, Images
 from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
-from alpamayo_r1.train.feed import Feed
 from alpamayo_r1.train.loop import (
     PATH,
     FlowLosses,
@@ -172,8 +171,8 @@ def train_mixed(
     drawn = MixedStream(replace(stream, first_seed=seed), shape, str(out), group.rank, group.size)
     source = cast("Iterator[MixedChunk]", through(drawn, config.workers))
     fused = config.compile and device.type == "cuda"
-    feed = Feed(rendering(source, config.fresh, lambda chunk: mixed_rows(chunk, layout, device, fused)), None, 1, device)
-    Run(out, losses, config, stream, group, step, seed, began).go(feed, ("language", "answers", "flow", "path_m2", "readout"))
+    make = rendering(source, config.fresh, lambda chunk: mixed_rows(chunk, layout, device, fused))
+    Run(out, losses, config, stream, group, step, seed, began).go(make, None, ("language", "answers", "flow", "path_m2", "readout"))
 
 
 def mixed_rows(chunk: MixedChunk, layout: Layout, device: torch.device, fused: bool = False) -> MixedRows:

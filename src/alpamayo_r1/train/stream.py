@@ -22,7 +22,7 @@ from alpamayo_r1.core.types import FRAMES, Trajectory
 from alpamayo_r1.core.types import F as FUTURE
 from alpamayo_r1.core.vocab import Vocabulary, history_ids, whole_ids
 from alpamayo_r1.world.expert import DIRECTIVES
-from alpamayo_r1.world.families import T0_STEP
+from alpamayo_r1.world.families import FAMILIES, T0_STEP, family_of
 from alpamayo_r1.world.language import Label, directive_text, labels, opposite
 from alpamayo_r1.world.samples import Paths, paths
 from alpamayo_r1.world.scene import SceneBatch
@@ -60,7 +60,16 @@ class StreamConfig:
     other_t0: float = 0.7  # share of groups whose moment is drawn from MOMENTS instead of 5.1 s
     directed: float = 0.3  # share of scenes that are driven against the expert's decision
     pushed: float = 0.65  # share of scenes whose driver was pushed off its way
+    hard: tuple[str, ...] = ()  # families of which every third scene is one, in turn
     silent: bool = False  # no words at all: what reasoning is worth shows beside a model that was trained so
+
+
+def families_of(seeds: np.ndarray, hard: Sequence[str]) -> list[str] | None:
+    """The family of each seed's scene, every third of them one of `hard` in turn. None: all are the seeds' own."""
+    if not hard:
+        return None
+    own = (FAMILIES[number] for number in family_of(seeds))
+    return [str(hard[seed // 3 % len(hard)]) if seed % 3 == 0 else name for seed, name in zip(seeds.tolist(), own, strict=True)]
 
 
 def window(scene: SceneBatch, step: int) -> SceneBatch:
@@ -161,7 +170,8 @@ class Stream(IterableDataset):
 
     def make(self, seeds: np.ndarray, step: int, directed: np.ndarray, pushed: np.ndarray, vocabulary: Vocabulary) -> Chunk:
         """The rows of some seeds at one moment."""
-        return make_chunk(seeds, step, directed, pushed, self.config, vocabulary, self.stream.words, self.stream.silent)
+        families = families_of(seeds, self.stream.hard)
+        return make_chunk(seeds, step, directed, pushed, self.config, vocabulary, self.stream.words, self.stream.silent, families)
 
 
 def chunks(stream: StreamConfig, config: ModelConfig, folder: str, workers: int, rank: int = 0, world: int = 1) -> Iterator[Chunk]:

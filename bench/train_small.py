@@ -58,8 +58,8 @@ def go_on(out: Path, start: Path, given: argparse.Namespace, device: torch.devic
         batch=96,
         fresh=128,
         reuse=5,
-        pool=8192,
-        own_pool=16384,
+        pool=6144,
+        own_pool=12288,
         own_share=0.35,
         elsewhere=0.2,
         warmup=150,
@@ -71,7 +71,7 @@ def go_on(out: Path, start: Path, given: argparse.Namespace, device: torch.devic
         graphs=given.graphs,
     )
     stream = StreamConfig(chunk=128, other_t0=0.8, directed=0.2, pushed=0.5, hard=HARD, silent=given.silent)
-    lessons: dict[str, Any] = {"scenes": 512, "after": 0.02, "hard": HARD}
+    lessons: dict[str, Any] = {"scenes": 384, "after": 0.02, "hard": HARD}
     if given.tiny:
         config = TrainConfig(minutes=left, batch=4, fresh=4, reuse=1, pool=16, own_pool=16, warmup=2, workers=0, max_rounds=3)
         stream, lessons = StreamConfig(chunk=4, silent=given.silent), {"scenes": 2, "after": 0.0}

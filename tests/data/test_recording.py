@@ -15,7 +15,7 @@ import alpamayo_r1
 from alpamayo_r1.core.types import CAMERAS as VIEWS
 from alpamayo_r1.core.types import Plan, Trajectory
 from alpamayo_r1.data.errors import BadRecording, BadVideo, DataError, MissingCamera, OutOfRange
-from alpamayo_r1.data.recording.poses import read_table
+from alpamayo_r1.data.recording.poses import read_table, to_microseconds
 from alpamayo_r1.data.recording.wgs84 import from_enu, to_enu
 from alpamayo_r1.data.source import open_source
 from support.contract import check_sample
@@ -119,6 +119,16 @@ def test_tables_are_written_in_many_ways(tmp_path, style):
     assert list(found.columns) == columns and np.abs(found.to_numpy() - table.to_numpy()).max() < 1e-9
 
 
+def test_times_may_be_numbers_written_as_text(tmp_path):
+    exact = [1_700_000_000_123_456_789 + 100_000_000 * n for n in range(4)]
+    pd.DataFrame({"time": [str(t) for t in exact]}).to_parquet(tmp_path / "poses.parquet")
+    found = to_microseconds(read_table(tmp_path / "poses.parquet", "poses"), "time", "ns", "poses")
+    assert found.tolist() == [t // 1000 for t in exact]
+    pd.DataFrame({"time": ["2024-05-01 10:00:00", "2024-05-01 10:00:01"]}).to_csv(tmp_path / "dates.csv")
+    with pytest.raises(BadRecording, match="seconds since 1970"):
+        to_microseconds(read_table(tmp_path / "dates.csv", "poses"), "time", "s", "poses")
+
+
 def test_a_header_that_is_too_short_is_refused(tmp_path):
     (tmp_path / "poses.csv").write_text("time,x,y\n0,1,2,3\n1,2,3,4\n")
     with pytest.raises(BadRecording, match="names 3 columns, but its first row has 4"):
@@ -160,7 +170,7 @@ def test_times_may_be_a_rate_or_the_names_of_images(tmp_path):
         (tmp_path / "left" / aside).write_text("no picture")
     said["cameras"]["left"]["frames"] = {"images": "left", "times": {"from_names": True, "unit": "ms"}}
     said["cameras"]["right"]["frames"] = {"images": "left/*.png", "times": {"start": 0.0, "fps": 10}}
-    pd.DataFrame({"shot": [f"LEFT_{100 * n}.png" for n in range(120)], "at": np.arange(120) / 10}).to_csv(tmp_path / "shots.csv")
+    pd.DataFrame({"shot": [f"left/LEFT_{100 * n}.png" for n in range(120)], "at": np.arange(120) / 10}).to_csv(tmp_path / "shots.csv")
     said["cameras"]["tele"]["frames"] = {
         "images": "left",
         "times": {"file": "shots.csv", "column": "at", "file_column": "shot", "unit": "s"},

@@ -243,9 +243,10 @@ def open_pictures(setup: CameraSetup, root: Path) -> tuple[Pictures, np.ndarray]
 def _files(pattern: str, table: pd.DataFrame | None, column: str, root: Path, name: str) -> list[Path]:
     """The images of a camera: those that a table lists, or all that fit a pattern, by name, numbers in it by their value (2 before 10)."""
     if table is not None and column in table.columns:
-        below = root / pattern if (root / pattern).is_dir() else root
-        prefix = below.relative_to(root).as_posix()
-        return [file_in(root, f"{prefix}/{entry}" if prefix != "." else str(entry), name) for entry in table[column]]
+        folder = pattern if (root / pattern).is_dir() else Path(pattern).parent.as_posix()
+        named = [str(entry) for entry in table[column]]
+        inside = named and (root / folder / named[0]).is_file()  # else as seen from the recording's own folder
+        return [file_in(root, f"{folder}/{entry}" if inside else entry, name) for entry in named]
     whole = (root / pattern).is_dir()
     fitting = (file for file in root.glob(f"{pattern}/*" if whole else pattern) if file.is_file() and not file.name.startswith("."))
     files = sorted((file for file in fitting if not whole or file.suffix.lower() in SUFFIXES), key=_natural)

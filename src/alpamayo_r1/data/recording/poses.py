@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,9 @@ TEXTS = "utf-8-sig"
 
 TEXT = "look for rows that hold a text or a unit: one makes the whole column text."
 """What to do about a column that isn't numbers."""
+
+DATE = "drop rows without one; write a date as seconds since 1970, in UTC"
+"""What to do about times that aren't numbers."""
 
 SLOW = 0.5
 """m/s below which a heading from motion is held."""
@@ -126,8 +130,11 @@ def to_microseconds(table: pd.DataFrame, column: str, unit: str, name: str, offs
             f"{name} has no column {column!r}, but {', '.join(map(str, table.columns[:20]))}", f"a column {column!r}", "name the right one"
         )
     values = table[column]
+    if values.dtype.kind == "O":  # numbers written as text, as some programs do in parquet
+        with suppress(ValueError, TypeError):
+            values = pd.to_numeric(values)
     if values.dtype.kind not in "iuf" or bool(values.isna().any()):
-        raise bad(f"the column {column!r} of {name} is of type {values.dtype} or has holes", "numbers in every row", "convert it")
+        raise bad(f"the column {column!r} of {name} is of type {values.dtype} or has holes", "a number in every row", DATE)
     if values.dtype.kind == "f":
         scaled = values.to_numpy(np.float64) * UNITS[unit]
         if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) > LATEST_US:

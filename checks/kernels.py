@@ -26,7 +26,7 @@ from alpamayo_r1.core.vla import ActionIn
 from alpamayo_r1.engine import ops, pixels
 from alpamayo_r1.engine.ops import Context, Heads, attention, drawing, eight, quantised
 from alpamayo_r1.engine.ops.launch import twins
-from alpamayo_r1.engine.reading import attend_last
+from alpamayo_r1.engine.reading import attend_words
 from alpamayo_r1.engine.words import Rules, accept
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
@@ -247,15 +247,15 @@ def attends(case: Case, scenes: int, samples: int, per: int, heads: Heads, promp
     return errors
 
 
-def attends_last(case: Case, heads: Heads, count: int, capacity: int) -> list[float]:
-    """The attention of a prompt's last token, in a cache with room for more; then how many numbers differ in twenty runs (none)."""
-    q, room = case(1, heads.queries, heads.width), case(2, 1, heads.keys, capacity, heads.width)
+def attends_words(case: Case, heads: Heads, tokens: int, count: int, capacity: int) -> list[float]:
+    """The attention of a prompt's last tokens, in a cache with room for more; then how many numbers differ in twenty runs (none)."""
+    q, room = case(tokens, heads.queries, heads.width), case(2, 1, heads.keys, capacity, heads.width)
     room[:, :, :, count:] = float("nan")
     keys, values = room[:, :, :, :count].unbind()
-    got = attend_last(q, (keys, values), heads)
+    got = attend_words(q, (keys, values), heads)
     with twins():
-        want = attend_last(q.float(), (keys.float(), values.float()), heads)
-    return [error(got, want), *(differ(got, attend_last(q, (keys, values), heads)) for _ in range(20))]
+        want = attend_words(q.float(), (keys.float(), values.float()), heads)
+    return [error(got, want), *(differ(got, attend_words(q, (keys, values), heads)) for _ in range(20))]
 
 
 def differ(got: torch.Tensor, want: torch.Tensor) -> int:
@@ -424,7 +424,7 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("attend own", attends, (2, 2, 9, TINY, 130, 150)),
     ("attend own small", attends, (1, 3, 64, SMALL, 200, 256)),
     ("attend own 2 scenes", attends, (2, 2, 64, SMALL, 70, 96)),
-    ("attend last", attends_last, (TINY, 70, 90)),
+    *((f"attend last {n}", attends_words, (TINY, n, 70, 90)) for n in (1, 9)),
     ("own bits", own_bits, (19, 40, 48)),
     ("own bits of two", own_bits, (2, 96, 512)),
     ("words", words, (1, 2, 5, TINY, 70)),
@@ -463,7 +463,7 @@ BIG: list[tuple[str, Callable, tuple]] = [
     ("rope_write decode 6", ropes, (6, 1, TEXT, 2)),
     ("rope_write flow 2 x 64", ropes, (2, 64, EXPERT, 2)),
     *((f"attend decode S={s}", attends, (1, s, 1, TEXT, 3006, 3008)) for s in (1, 6, 16)),
-    ("attend last 3006", attends_last, (TEXT, 3006, 3072)),
+    *((f"attend last {n} of 3006", attends_words, (TEXT, n, 3006, 3072)) for n in (1, 40)),
     ("attend decode B=2 S=3", attends, (2, 3, 1, TEXT, 3006, 3008)),
     *((f"attend flow S={s}", attends, (1, s, 64, EXPERT, 3006, 3008)) for s in (1, 6, 16)),
     ("attend flow B=2 S=2", attends, (2, 2, 64, EXPERT, 3006, 3008)),

@@ -17,7 +17,7 @@ from alpamayo_r1.engine.memory import Known, early, scene_cache
 from alpamayo_r1.engine.ops import Context, Rows, add_rms_norm_for, attend, linear, pick_rows, rms_norm_for, rope_write
 from alpamayo_r1.engine.ops.launch import sent
 from alpamayo_r1.engine.ops.rotation import Heads
-from alpamayo_r1.engine.vendor import attention, attention_by_rows, masked_attention
+from alpamayo_r1.engine.vendor import attention, attention_by_rows
 
 
 def prefill(
@@ -128,7 +128,7 @@ def read_rest(
             q, part = q[-1:], replace(part, x=part.x[-1:])
         elif every is not None:  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
             q = every
-        out = attend_last(q, cache[i], stack.heads) if last else attend_behind(q, cache[i])[-len(part.x) :]
+        out = attend_words(q, cache[i], stack.heads) if last else attend_behind(q, cache[i])[-len(part.x) :]
         normed = add_rms_norm_for(layer.gate_up, part.x, linear(out, layer.out), layer.mlp_norm, stack.eps)
         del q, out  # memory that the MLP can use
         normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
@@ -143,13 +143,14 @@ def attend_behind(q: torch.Tensor, cache: KV) -> torch.Tensor:
     return out.transpose(1, 2).flatten(2)[0]
 
 
-def attend_last(q: torch.Tensor, cache: KV, heads: Heads) -> torch.Tensor:
-    """Attention of a cache's last token, queries [1, Hq, d], over all of it -> [1, Hq d]: as of a word behind the others.
+def attend_words(q: torch.Tensor, cache: KV, heads: Heads) -> torch.Tensor:
+    """Attention of a cache's last tokens, queries [n, Hq, d], each over itself and those before -> [n, Hq d]: few tokens, as words.
 
     The vendor's attention of one query adds up in an order that differs from run to run: one plan in sixty had another word for it.
     """
-    before, one = (torch.full((1,), count, device=q.device) for count in (cache[0].shape[2] - 1, 1))
-    keys, values = (part[:, :, -1:].contiguous() for part in cache)
+    known = cache[0].shape[2] - len(q)
+    before, one = (torch.full((1,), count, device=q.device) for count in (known, 1))
+    keys, values = (part[:, :, known:] for part in cache)
     return attend(q, Context(cache, before, (keys, values), one, causal=True), heads)
 
 
@@ -170,7 +171,6 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
     rope = rope_table(prompt.positions[:, n:].to(vla.device), vla.config.text, vla.dtype)
     at = torch.arange(len(prompt) - n, device=vla.device)
     slot = torch.full((1,), n, device=vla.device)
-    allowed = torch.ones(len(at), len(prompt), dtype=torch.bool, device=vla.device).tril(n).repeat(stack.heads.group, 1)
     x = pick_rows(model.embedding, prompt.ids[n:].to(vla.device))
     normed = rms_norm_for(stack.layers[0].qkv, x, stack.layers[0].input_norm, stack.eps, words=True)
     for i, layer in enumerate(stack.layers):
@@ -178,9 +178,7 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
         for into, keys in zip(cache, known.kv[i], strict=True):
             into[:, :, :n].copy_(keys[:, :, :n])
         q = rope_write(linear(normed, layer.qkv, words=True), layer.head_norms, rope, at, cache, slot, stack.heads)
-        groups = q.unflatten(1, (stack.heads.keys, -1)).permute(1, 2, 0, 3).flatten(1, 2)  # (Hkv, G n, d): a key head's queries together
-        out = masked_attention(groups[None], *cache, allowed)[0]
-        out = out.unflatten(1, (stack.heads.group, -1)).permute(2, 0, 1, 3).flatten(1)
+        out = attend_words(q, cache, stack.heads)
         normed = add_rms_norm_for(layer.gate_up, x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps, words=True)
         norm, then = stack.after(i)
         normed = add_rms_norm_for(then, x, mlp(layer, normed, words=True), norm, stack.eps, words=True)

@@ -1,13 +1,14 @@
 """What each precision of the 10B costs and brings on this card: time, memory, distance from fp32, and its kernels' speed.
 
-    python bench/precision.py [--parts tune,check,truth,modes,stream,caps] [--modes bf16,fp8,w8,w4,tight] [--samples 1,6,16]
+    python bench/precision.py [--parts tune,within,check,truth,modes,stream,caps] [--modes bf16,fp8,w8,w4,tight] [--samples 1,6,16]
                               [--minutes 6]
 
 Random weights, 16 words, drafts off. tune: the kernels' cuts, measured alone over weights that no cache holds; later parts use them, and
-the table to keep is printed. check: kernels against their twins. truth: what the specification says in fp32 (66 GB), which modes are then
-compared with, on the same weights, words and noise. modes: stages for these numbers of samples. stream: steps of these modes' streams
-too. caps: small cards, emulated from the first byte. A part that fails says so and the rest goes on; what would begin after so many
-minutes is skipped. The last line is JSON. The small size, and no times, on the CPU.
+the table to keep is printed. within: the same within passes of words and flows, beginning with the cuts in use. check: kernels against
+their twins. truth: what the specification says in fp32 (66 GB), which modes are then compared with, on the same weights, words and noise.
+modes: stages for these numbers of samples. stream: steps of these modes' streams too. caps: small cards, emulated from the first byte. A
+part that fails says so and the rest goes on; what would begin after so many minutes is skipped. The last line is JSON. The small size, and
+no times, on the CPU.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.prompt import build_prompt
 from alpamayo_r1.core.quantised import Kind, Quantised, Scheme, quantise, quantised_by_rows
 from alpamayo_r1.core.vla import VLA
+from alpamayo_r1.engine import forward
 from alpamayo_r1.engine.ops import eight, quantised
 from alpamayo_r1.engine.ops.quantised import Cut
 from alpamayo_r1.planner import Planner
@@ -236,6 +238,59 @@ def time_of(x: torch.Tensor, copies: list[Quantised], swiglu: bool, cut: Cut) ->
     return graph_us(lambda: [product(x, one, swiglu, cut) for one in copies]) / len(copies)
 
 
+def within() -> dict[str, Any]:
+    """Cuts within a pass of words and within a flow, each changed alone and kept where the whole is faster; these are printed."""
+    found: dict[str, Any] = {}
+    for name, what in (("w8", "words"), ("fp8", "words"), ("fp8", "flow"), ("w4", "words")):
+        release()
+        planner = Planner.of(model := build(name), testing.StandIn(model.config), fast=True)
+        planner.plan(testing.random_observation(0, *PICTURE), samples=1, seed=0, reasoning=testing.words(16), max_tokens=64)
+        engine = planner.engine
+        assert engine is not None and engine.arena is not None
+        buffers, positions = engine.arena.view(1, 1), engine._positions
+        runs = {
+            "words": lambda engine=engine, buffers=buffers, n=positions: forward.read_words(engine.model, buffers, 1, n),
+            "flow": lambda engine=engine, buffers=buffers, n=positions: forward.flow(engine.model, buffers, 10, n),
+        }
+        with torch.inference_mode(), engine.lane.turn():
+            found[f"{name} {what}"] = changed_within(runs[what], KIND_OF[name], what == "flow")
+    return found
+
+
+KIND_OF: dict[str, Kind] = {"fp8": "e4m3", "w8": "int8", "w4": "int4"}
+"""What the language model is in."""
+
+
+def changed_within(run: Callable[[], None], kind: Kind, flow: bool) -> dict[str, Any]:
+    """Microseconds of a run before and after, and the cuts that changed."""
+    run()
+    before = best = replay_us(run, 8)
+    changed: dict[str, Any] = {}
+    for key in [key for key in quantised.CUTS if key[0] == kind and (key[2] == 64) == flow and key[3] != 155_697]:
+        for cut in neighbours(quantised.CUTS[key]):
+            was, quantised.CUTS[key] = quantised.CUTS[key], cut
+            try:
+                run()
+                us = replay_us(run, 8)
+            except Exception as problem:
+                say(f"  {key} {cut}: {type(problem).__name__}")
+                us = float("inf")
+            if us < 0.998 * best:
+                best, changed[str(key)] = us, astuple(cut)
+                say(f"  {key} {cut}: {us:.0f} us")
+            else:
+                quantised.CUTS[key] = was
+    say(f"{kind} {'flow' if flow else 'words'}: {before:.0f} -> {best:.0f} us")
+    return {"before_us": before, "after_us": best, "changed": changed}
+
+
+def neighbours(cut: Cut) -> list[Cut]:
+    """Cuts that differ in one thing."""
+    ahead = [replace(cut, ahead=lines) for lines in ((0, 4, 8) if cut.rows == 64 else (0, 8, 16, 32))]
+    splits = [replace(cut, splits=parts) for parts in (cut.splits // 2, 2 * cut.splits) if cut.splits > 1 and parts]
+    return ahead + splits + [replace(cut, stages=cut.stages + more) for more in (-1, 1)]
+
+
 def many_rows() -> dict[str, Any]:
     """Microseconds of products of many rows: by the kernels that read codes, with the weight made anew or in 8 bits, and in bf16."""
     found: dict[str, Any] = {}
@@ -411,6 +466,8 @@ def parts(how: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Any]]]:
     wanted, exact = how.parts.split(","), None
     if "tune" in wanted and CUDA:
         yield "tune", tune
+    if "within" in wanted and CUDA:
+        yield "within", within
     if "check" in wanted:
         yield "check", check
     if "modes" in wanted:

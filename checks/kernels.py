@@ -170,27 +170,34 @@ def many_rows(case: Case, m: int, n: int, k: int, kind: Kind) -> list[float]:
     return [error(got, want @ weight.dequantised(torch.float32).T) for got in (quantised.many(x, weight), into)]
 
 
-def in_eight_bits(case: Case, m: int, width: int, parts: int) -> list[float]:
-    """Rows, norms and SwiGLU in 8 bits: distance from the twins', and numbers that are not those of rows written first.
+def in_eight_bits(x: torch.Tensor, functions: list[tuple[Callable, Callable]]) -> list[float]:
+    """Of functions of x that make rows in 8 bits: distance from the twins', and numbers that are not those of rows written first.
 
-    Codes on a GPU alone: Triton's interpreter loses the carry where a number is rounded up to a power of two.
+    functions: each beside the one that writes the rows. Codes are compared with the twins' on a GPU alone: Triton's interpreter loses the
+    carry where a number is rounded up to a power of two.
     """
-    x, norm, delta, gate_up = case(m, width, scale=3), case(width), case(parts, m, width, dtype=torch.float32), case(m, 2 * width)
+    far: list[float] = []
+    for eighth, written in functions:
+        got, first = eighth(x.clone()), eight.quantise_rows(written(x.clone()).contiguous())
+        with twins():
+            want = eighth(x.clone())
+        far += [error(got.scale, want.scale), differ(got.codes, first.codes), differ(got.scale, first.scale)]
+        far += [error(got.numbers(), want.numbers())] if x.is_cuda else []
+    return far
+
+
+def norms_in_eight_bits(case: Case, m: int, width: int, parts: int) -> list[float]:
+    """Rows as they are, their norms, and those of sums, in 8 bits."""
+    x, norm, delta = case(m, width, scale=3), case(width), case(parts, m, width, dtype=torch.float32)
     x[m // 2] = 0
+    alone = lambda x: eight.rms_norm_eight(x, norm, 1e-6), lambda x: ops.rms_norm(x, norm, 1e-6)
+    summed = lambda x: eight.add_rms_norm_eight(x, delta, norm, 1e-6), lambda x: ops.add_rms_norm(x, delta, norm, 1e-6)
+    return in_eight_bits(x, [(eight.quantise_rows, lambda x: x), alone, summed])
 
-    def run() -> list[eight.EightBits]:
-        made = eight.rms_norm_eight(x, norm, 1e-6), eight.add_rms_norm_eight(x.clone(), delta, norm, 1e-6)
-        return [eight.quantise_rows(x), *made, eight.swiglu_eight(gate_up)]
 
-    got = run()
-    with twins():
-        want = run()
-    first = ops.rms_norm(x, norm, 1e-6), ops.add_rms_norm(x.clone(), delta, norm, 1e-6), ops.swiglu(gate_up.clone()).contiguous()
-    apart = zip(got[1:], map(eight.quantise_rows, first), strict=True)
-    other = [differ(getattr(a, part), getattr(b, part)) for a, b in apart for part in ("codes", "scale")]
-    far = [error(a.scale, b.scale) for a, b in zip(got, want, strict=True)]
-    far += [error(a.numbers(), b.numbers()) for a, b in zip(got, want, strict=True) if x.is_cuda]
-    return [*far, *other]
+def swiglu_in_eight_bits(case: Case, m: int, width: int) -> list[float]:
+    """SwiGLU in 8 bits."""
+    return in_eight_bits(case(m, 2 * width), [(eight.swiglu_eight, ops.swiglu)])
 
 
 def ropes(case: Case, groups: int, per: int, heads: Heads, parts: int) -> list[float]:
@@ -414,7 +421,8 @@ LITTLE: list[tuple[str, Callable, tuple]] = [
     ("int4 groups of 64", few_bits, (3, 40, 256, "int4", 64)),
     *((f"{kind} own bits of two", few_bits_own, (2, 96, 1024, kind)) for kind in KINDS),
     *((f"{kind} many rows", many_rows, (300, 48, 64, kind)) for kind in KINDS),
-    *((f"e4m3 rows {m} x {width}", in_eight_bits, (m, width, parts)) for m, width, parts in ((5, 48, 1), (3, 1000, 3), (1, 4096, 2))),
+    *((f"e4m3 norms {how[0]} x {how[1]}", norms_in_eight_bits, how) for how in ((5, 48, 1), (3, 1000, 3), (1, 4096, 2))),
+    *((f"e4m3 swiglu {m} x {width}", swiglu_in_eight_bits, (m, width)) for m, width in ((5, 48), (3, 1000))),
     ("word table tiny", tables, (7, 40, 48)),
     ("rope_write prefill", ropes, (1, 11, TINY, 1)),
     ("rope_write decode", ropes, (3, 1, TINY, 3)),
@@ -456,8 +464,8 @@ BIG: list[tuple[str, Callable, tuple]] = [
     *((f"{c} turned {m}", few_bits_turned, (m, 2048, k, c)) for c in KINDS for m, k in ((7, 4096), (48, 4096), (64, 8256), (130, 2048))),
     *((f"{c} own bits {m}", few_bits_own, (m, 2048, 4096, c)) for c in KINDS for m in (7, 17, 48, 128)),
     *((f"{c} many rows", many_rows, (2494, 4096, 12288, c)) for c in KINDS),
-    *((f"e4m3 rows {m} x {width}", in_eight_bits, (m, width, parts)) for m, width, parts in ((2494, 4096, 1), (1536, 12288, 1))),
-    *((f"e4m3 rows {m} x {width}", in_eight_bits, (m, width, parts)) for m, width, parts in ((384, 2048, 2), (1024, 8256, 1))),
+    *((f"e4m3 norms {how[0]} x {how[1]}", norms_in_eight_bits, how) for how in ((2494, 4096, 1), (384, 2048, 2), (1024, 2048, 1))),
+    *((f"e4m3 swiglu {m} x {width}", swiglu_in_eight_bits, (m, width)) for m, width in ((1536, 12288), (1024, 8256))),
     ("word table", tables, (3006, 155_697, 4096)),
     ("rope_write 3006", ropes, (1, 3006, TEXT, 1)),
     ("rope_write decode 6", ropes, (6, 1, TEXT, 2)),

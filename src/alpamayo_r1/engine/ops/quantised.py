@@ -97,32 +97,32 @@ class Cut:
 
 CUTS: dict[tuple[str, bool, int, int, int], Cut] = {
     ("e4m3", False, 16, 6144, 4096): Cut(16, 32, 2, 4, 6, 4),
-    ("int8", False, 16, 6144, 4096): Cut(16, 64, 4, 8, 4, 4),
-    ("int4", False, 16, 6144, 4096): Cut(16, 128, 8, 4, 4, 4),
+    ("int8", False, 8, 6144, 4096): Cut(8, 64, 4, 2, 4, 4, swap=True),
+    ("int4", False, 8, 6144, 4096): Cut(8, 64, 8, 2, 4, 4, swap=True),
     ("e4m3", False, 16, 4096, 4096): Cut(16, 32, 2, 4, 6, 4),
-    ("int8", False, 16, 4096, 4096): Cut(16, 64, 4, 8, 4, 4),
-    ("int4", False, 16, 4096, 4096): Cut(16, 128, 8, 4, 4, 4),
+    ("int8", False, 8, 4096, 4096): Cut(8, 32, 4, 2, 6, 4, swap=True),
+    ("int4", False, 8, 4096, 4096): Cut(8, 64, 8, 2, 4, 4, swap=True),
     ("e4m3", True, 16, 24576, 4096): Cut(16, 32, 1, 4, 4, 4),
-    ("int8", True, 16, 24576, 4096): Cut(16, 32, 1, 4, 4, 4),
-    ("int4", True, 16, 24576, 4096): Cut(16, 128, 1, 4, 4, 4),
+    ("int8", True, 8, 24576, 4096): Cut(8, 32, 1, 2, 6, 4, swap=True),
+    ("int4", True, 8, 24576, 4096): Cut(8, 32, 1, 1, 5, 4, swap=True),
     ("e4m3", False, 16, 4096, 12288): Cut(16, 32, 3, 4, 6, 4),
-    ("int8", False, 16, 4096, 12288): Cut(16, 64, 6, 8, 4, 4),
-    ("int4", False, 16, 4096, 12288): Cut(16, 128, 8, 4, 4, 4),
+    ("int8", False, 8, 4096, 12288): Cut(8, 64, 8, 2, 4, 4, swap=True),
+    ("int4", False, 8, 4096, 12288): Cut(8, 64, 8, 2, 4, 4, swap=True),
     ("e4m3", False, 16, 155697, 4096): Cut(16, 32, 1, 4, 6, 4),
-    ("int8", False, 16, 155697, 4096): Cut(16, 64, 1, 4, 4, 4),
-    ("int4", False, 16, 155697, 4096): Cut(16, 128, 1, 4, 4, 4),
-    ("e4m3", False, 64, 4096, 2048): Cut(64, 32, 2, 4, 4, 2),
-    ("int8", False, 64, 4096, 2048): Cut(64, 32, 2, 4, 4, 2),
-    ("int4", False, 64, 4096, 2048): Cut(64, 64, 4, 4, 3, 2),
-    ("e4m3", False, 64, 2048, 2048): Cut(64, 32, 4, 4, 4, 2),
-    ("int8", False, 64, 2048, 2048): Cut(64, 32, 4, 4, 4, 2),
-    ("int4", False, 64, 2048, 2048): Cut(64, 64, 8, 4, 3, 2),
-    ("e4m3", True, 64, 16512, 2048): Cut(64, 64, 1, 4, 3, 2),
-    ("int8", True, 64, 16512, 2048): Cut(64, 64, 1, 4, 3, 2),
-    ("int4", True, 64, 16512, 2048): Cut(64, 64, 1, 4, 5, 2),
-    ("e4m3", False, 64, 2048, 8256): Cut(64, 64, 8, 4, 3, 2),
-    ("int8", False, 64, 2048, 8256): Cut(64, 32, 8, 4, 4, 2),
-    ("int4", False, 64, 2048, 8256): Cut(64, 64, 8, 4, 3, 2),
+    ("int8", False, 8, 155697, 4096): Cut(8, 64, 1, 2, 6, 4, swap=True),
+    ("int4", False, 8, 155697, 4096): Cut(8, 64, 1, 2, 4, 4, swap=True),
+    ("e4m3", False, 64, 4096, 2048): Cut(64, 64, 4, 4, 4, 2, swap=True),
+    ("int8", False, 64, 4096, 2048): Cut(64, 128, 4, 8, 3, 2, swap=True),
+    ("int4", False, 64, 4096, 2048): Cut(64, 64, 4, 4, 3, 2, swap=True),
+    ("e4m3", False, 64, 2048, 2048): Cut(64, 64, 4, 4, 4, 2, swap=True),
+    ("int8", False, 64, 2048, 2048): Cut(64, 64, 4, 4, 3, 2, swap=True),
+    ("int4", False, 64, 2048, 2048): Cut(64, 64, 8, 4, 3, 2, swap=True),
+    ("e4m3", True, 64, 16512, 2048): Cut(64, 64, 1, 4, 4, 2, swap=True),
+    ("int8", True, 64, 16512, 2048): Cut(64, 128, 1, 8, 3, 2, swap=True),
+    ("int4", True, 64, 16512, 2048): Cut(64, 128, 1, 8, 3, 2, swap=True),
+    ("e4m3", False, 64, 2048, 8256): Cut(64, 64, 4, 4, 4, 2, swap=True),
+    ("int8", False, 64, 2048, 8256): Cut(64, 64, 8, 4, 4, 2, swap=True),
+    ("int4", False, 64, 2048, 8256): Cut(64, 64, 8, 4, 4, 2, swap=True),
 }
 """(kind, SwiGLU, rows to 8, 16, 32 or 64, N, K) -> Cut, where measurement beat the rule: the 10B's products on an H100."""
 
@@ -136,7 +136,8 @@ def cut(kind: str, swiglu: bool, m: int, n: int, k: int, words: bool) -> Cut:
     rows = 16 if m <= 16 else 32 if m <= 32 or words else 64
     alone = CUTS.get((kind, swiglu, 8, n, k)) if words or m <= 8 else None
     if alone is not None:
-        return replace(alone, rows=8 if m <= 8 else rows)
+        fewer = min(alone.stages, 5 - rows // 16)  # so that as many programs have room side by side
+        return alone if m <= 8 else replace(alone, rows=rows, stages=fewer)
     if (kind, swiglu, rows, n, k) in CUTS:
         return CUTS[kind, swiglu, rows, n, k]
     columns = 64 if rows <= 32 else 128

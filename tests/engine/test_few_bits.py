@@ -97,12 +97,12 @@ def quantise_two():
 
 def test_cuts_of_words_follow_no_number_of_rows(monkeypatch):
     """Equal parts of K, and tiles of the instruction that takes K as that of 16 rows does: those of 64 rows have another."""
-    monkeypatch.setitem(quantised.CUTS, ("int8", False, 16, 4096, 4096), quantised.Cut(16, 32, 5, 4, 4, 0))
+    monkeypatch.setitem(quantised.CUTS, ("e4m3", False, 16, 4096, 4096), quantised.Cut(16, 32, 5, 4, 4, 0))
     for kind in ("e4m3", "int8", "int4"):
         for n, k in ((4096, 4096), (640, 2048)):
             cuts = [quantised.cut(kind, False, m, n, k, words=True) for m in (1, 16, 17, 64, 128)]
             assert len({cut.splits for cut in cuts}) == 1 and max(cut.rows for cut in cuts) == 32
-    assert quantised.cut("int8", False, 100, 4096, 4096, words=True).splits == 5
+    assert quantised.cut("e4m3", False, 100, 4096, 4096, words=True).splits == 5
     monkeypatch.setitem(quantised.CUTS, ("int8", False, 8, 640, 2048), quantised.Cut(8, 64, 3, 2, 6, 4, swap=True))
     turned = [quantised.cut("int8", False, m, 640, 2048, words=True) for m in (1, 9, 17, 128)]
     assert [cut.rows for cut in turned] == [8, 16, 32, 32] and all(cut.swap and cut.splits == 3 for cut in turned)

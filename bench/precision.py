@@ -241,7 +241,7 @@ def time_of(x: torch.Tensor, copies: list[Quantised], swiglu: bool, cut: Cut) ->
 def within() -> dict[str, Any]:
     """Cuts within a pass of words and within a flow, each changed alone and kept where the whole is faster; these are printed."""
     found: dict[str, Any] = {}
-    for name, what in (("w8", "words"), ("fp8", "words"), ("fp8", "flow"), ("w4", "words")):
+    for name, what in (("w8", "words"), ("fp8", "flow"), ("fp8", "words")):
         release()
         planner = Planner.of(model := build(name), testing.StandIn(model.config), fast=True)
         planner.plan(testing.random_observation(0, *PICTURE), samples=1, seed=0, reasoning=testing.words(16), max_tokens=64)
@@ -257,7 +257,7 @@ def within() -> dict[str, Any]:
     return found
 
 
-KIND_OF: dict[str, Kind] = {"fp8": "e4m3", "w8": "int8", "w4": "int4"}
+KIND_OF: dict[str, Kind] = {"fp8": "e4m3", "w8": "int8"}
 """What the language model is in."""
 
 

@@ -196,7 +196,7 @@ def endure(planner: Planner, steps: int) -> dict[str, Any]:
     return {"steps": steps, "card_bytes_grown": card, "host_kb_grown": pages, "pictures_grown": pictures}
 
 
-def planners(wanted: Sequence[str], precision: str) -> Iterator[tuple[str, Planner]]:
+def planners(wanted: Sequence[str], precision: str = "bf16") -> Iterator[tuple[str, Planner]]:
     """The models wanted, one after the other, their weights in a precision."""
     few = None if precision == "bf16" else PRECISIONS[precision]
     for name in wanted:

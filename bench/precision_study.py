@@ -29,7 +29,7 @@ from alpamayo_r1.core.quantised import Kind, Scheme, quantise, storable
 from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.engine.ops.eight import quantise_rows
-from alpamayo_r1.train.loop import make_layout
+from alpamayo_r1.train.material import make_layout
 from alpamayo_r1.train.validate import judge, read_scenes, show_scenes
 from alpamayo_r1.world.families import T0_STEP
 

@@ -29,7 +29,7 @@ from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.drive.simulation import Setting
 from alpamayo_r1.drive.teach import Learner, driven_by
-from alpamayo_r1.train import following, loop, validate
+from alpamayo_r1.train import following, material, validate
 from alpamayo_r1.train.following import validate_answers, validate_routes
 from alpamayo_r1.train.loop import TrainConfig, minutes_left
 from alpamayo_r1.train.mixed import train_mixed
@@ -128,7 +128,7 @@ def main() -> None:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if CUDA else torch.device(DEVICE)
     began, start, group = time.monotonic(), checkpoint_folder(given.start), Group.join(device)
     if given.tiny:
-        loop.RENDER_SIZE = validate.PICTURE_SIZE = (64, 36)
+        material.RENDER_SIZE = validate.PICTURE_SIZE = (64, 36)
     if not given.validate_only:
         teach(given.out, start, given.minutes, device, group, given.tiny)
     group.agree(0.0, device)  # the first process has written the checkpoint

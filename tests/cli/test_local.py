@@ -20,7 +20,7 @@ from alpamayo_r1 import bench
 from alpamayo_r1.cli.__main__ import VERBS, app
 from alpamayo_r1.core.config import read_config
 from alpamayo_r1.testing import random_observation
-from alpamayo_r1.train import loop, validate
+from alpamayo_r1.train import loop, material, validate
 from support.golden15 import GOLDEN15
 
 FEW = ["--samples", "1", "--max-tokens", "8", "--steps", "1", "--device", "cpu"]
@@ -115,7 +115,7 @@ def test_no_verb_asks_the_network_for_local_things(place, tmp_path, monkeypatch)
     asked.clear()
     monkeypatch.setattr(bench, "random_observation", lambda seed: random_observation(seed, 72, 128))
     monkeypatch.setattr(bench, "size_config", lambda size: read_config(place / "tiny"))
-    monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
+    monkeypatch.setattr(material, "RENDER_SIZE", (96, 54))
     monkeypatch.setattr(validate, "PICTURE_SIZE", (96, 54))
     monkeypatch.setattr(loop, "TrainConfig", partial(loop.TrainConfig, fresh=8))
     every = lines(place, tmp_path) | {

@@ -9,7 +9,7 @@ from alpamayo_r1.drive import teach
 from alpamayo_r1.drive.simulation import FIRST, Setting, Simulation
 from alpamayo_r1.drive.tracking import Reference
 from alpamayo_r1.planner import load
-from alpamayo_r1.train import loop
+from alpamayo_r1.train import material
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ class Swerving(teach.Learner):
 
 
 def small_pictures(monkeypatch):
-    monkeypatch.setattr(loop, "RENDER_SIZE", (64, 36))
+    monkeypatch.setattr(material, "RENDER_SIZE", (64, 36))
 
 
 def test_lessons_lead_back_to_the_way(planner, monkeypatch):
@@ -64,7 +64,7 @@ def test_who_has_crashed_teaches_nothing(planner, monkeypatch):
 
 
 def test_the_learner_plans_as_the_specification(planner, monkeypatch):
-    monkeypatch.setattr(loop, "RENDER_SIZE", (224, 126))
+    monkeypatch.setattr(material, "RENDER_SIZE", (224, 126))
     sim = Simulation([810_003], Setting(seconds=0.5))
     frames = teach.eyes_on(torch.device("cpu"), 1).frames(sim)
     reference, words = teach.Learner(planner.model, planner.vocabulary).plan(sim, frames, seed=42)

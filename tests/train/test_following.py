@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import alpamayo_r1.train.following as following
-import alpamayo_r1.train.loop as loop
+import alpamayo_r1.train.material as material
 import alpamayo_r1.train.validate as validate
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.planner import Planner
 from alpamayo_r1.testing import tiny_checkpoint
 from alpamayo_r1.train.following import answers, expert_turn, paths_as_told, share, taken, turn_of, validate_answers, validate_routes
-from alpamayo_r1.train.loop import make_layout
+from alpamayo_r1.train.material import make_layout
 from alpamayo_r1.train.validate import MAX_TOKENS, SEED, show_scenes
 from alpamayo_r1.world.samples import sample_batch
 from alpamayo_r1.world.scene import Route
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:the pictures 
 def planner(tmp_path_factory):
     """A tiny planner of 1.5 that sees pictures of a few pixels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "RENDER_SIZE", (64, 36))
+        patch.setattr(material, "RENDER_SIZE", (64, 36))
         patch.setattr(validate, "PICTURE_SIZE", (64, 36))
         yield Planner.of(*load_checkpoint(tiny_checkpoint(tmp_path_factory.mktemp("t"), preset="tiny-1.5"), dtype=torch.float32), False)
 

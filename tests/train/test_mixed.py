@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-import alpamayo_r1.train.loop as loop
+import alpamayo_r1.train.material as material
 import alpamayo_r1.train.validate as validate
 from alpamayo_r1.core.config import read_config
 from alpamayo_r1.core.family import ALPAMAYO_15
 from alpamayo_r1.core.prompt import build_prompt, build_question
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.core.vocab import load_vocabulary
-from alpamayo_r1.train.loop import Pool, fresh_model, make_layout
+from alpamayo_r1.train.losses import PATH, fresh_model
+from alpamayo_r1.train.material import Pool, make_layout
 from alpamayo_r1.train.mixed import MixedLosses, mixed_rows
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import StreamConfig
@@ -45,7 +46,7 @@ def made(tmp_path_factory):
 def small_pictures():
     """Training pictures of a few pixels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "RENDER_SIZE", (64, 36))
+        patch.setattr(material, "RENDER_SIZE", (64, 36))
         patch.setattr(validate, "PICTURE_SIZE", (64, 36))
         yield
 
@@ -117,7 +118,7 @@ def test_a_step_on_the_same_rows_lowers_every_loss(made, losses):
         generator = torch.Generator().manual_seed(0)
         rows, noise, t = pool.draw(4, generator), torch.randn(2, 1, 64, 2, generator=generator), torch.rand(2, 1, generator=generator)
         parts = losses(rows, noise, t, generator)
-        sum(weight * part for weight, part in zip((1, 1, 1, loop.PATH, 1), parts, strict=True)).backward()
+        sum(weight * part for weight, part in zip((1, 1, 1, PATH, 1), parts, strict=True)).backward()
         optimiser.step()
         optimiser.zero_grad()
         seen.append([part.item() for part in parts])

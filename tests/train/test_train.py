@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import alpamayo_r1.train.loop as loop
+import alpamayo_r1.train.material as material
 from alpamayo_r1.core.action import to_trajectory
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.config import read_config
@@ -17,7 +18,9 @@ from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.vocab import load_vocabulary, spoken, whole_ids
 from alpamayo_r1.planner import load
 from alpamayo_r1.train import validate as measure
-from alpamayo_r1.train.loop import Losses, Pool, TrainConfig, fresh_model, make_layout, render_rows, train
+from alpamayo_r1.train.loop import TrainConfig, train
+from alpamayo_r1.train.losses import PATH, Losses, fresh_model, path_error
+from alpamayo_r1.train.material import Pool, make_layout, render_rows
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, chunks, make_chunk
 from alpamayo_r1.world.families import T0_STEP
@@ -110,7 +113,7 @@ def test_processes_take_different_seeds(skeleton):
 @pytest.mark.slow
 def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):
     _, config, vocabulary = skeleton
-    monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
+    monkeypatch.setattr(material, "RENDER_SIZE", (96, 54))
     layout = make_layout(config, vocabulary)
     losses = Losses(fresh_model(config, torch.device("cpu"), 0), layout, 2, 24)
     chunk = make_chunk(np.arange(8), T0_STEP, np.zeros(8, bool), np.zeros(8, bool), config, vocabulary, 24)
@@ -123,7 +126,7 @@ def test_a_step_on_the_same_rows_lowers_every_loss(skeleton, monkeypatch):
         rows = pool.draw(8, generator)
         noise, t = torch.randn(8, 2, 64, 2, generator=generator), torch.rand(8, 2, generator=generator)
         parts = losses(rows, noise, t, generator)
-        sum(weight * part for weight, part in zip((1, 1, loop.PATH, 1), parts, strict=True)).backward()
+        sum(weight * part for weight, part in zip((1, 1, PATH, 1), parts, strict=True)).backward()
         optimiser.step()
         optimiser.zero_grad()
         seen.append([part.item() for part in parts])
@@ -138,7 +141,7 @@ def test_the_path_error_is_how_far_wrong_actions_lead(skeleton):
         scale = torch.tensor([action.accel_std, action.curvature_std])
         driven = to_trajectory((error * scale)[None], speed, torch.zeros(1), 0.1).xyz
         off = (driven - straight)[0, :, :2].square().sum(-1).mean().item()
-        assert loop.path_error(error[None, None], speed, action).item() == pytest.approx(off, rel=0.1)
+        assert path_error(error[None, None], speed, action).item() == pytest.approx(off, rel=0.1)
 
 
 def test_neighbouring_history_bins_start_alike(skeleton):
@@ -153,7 +156,7 @@ def test_neighbouring_history_bins_start_alike(skeleton):
 
 @pytest.mark.slow
 def test_train_writes_a_checkpoint_that_loads_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "RENDER_SIZE", (96, 54))
+    monkeypatch.setattr(material, "RENDER_SIZE", (96, 54))
     config = TrainConfig(minutes=5, batch=4, fresh=8, reuse=1, pool=16, warmup=2, workers=0, max_rounds=2)
     train(tmp_path / "a", "tiny", config, StreamConfig(chunk=8), torch.device("cpu"))
     model, vocabulary = load_checkpoint(tmp_path / "a", dtype=torch.float32)

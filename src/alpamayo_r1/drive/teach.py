@@ -24,9 +24,9 @@ from alpamayo_r1.core.vocab import Vocabulary
 from alpamayo_r1.drive.score import judge, on_crossing
 from alpamayo_r1.drive.simulation import FIRST, Eyes, Setting, Simulation
 from alpamayo_r1.drive.tracking import Reference
-from alpamayo_r1.train import loop
+from alpamayo_r1.train import material
 from alpamayo_r1.train.following import paths_as_told
-from alpamayo_r1.train.loop import Rows, make_layout, rows_of
+from alpamayo_r1.train.material import Rows, make_layout, rows_of
 from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, encoded, families_of
 from alpamayo_r1.train.validate import MAX_TOKENS, predict, read_scenes, show
 from alpamayo_r1.world.language import labels
@@ -44,7 +44,7 @@ LOST = 1.0
 
 def eyes_on(device: torch.device, scenes: int, fused: bool = False) -> Eyes:
     """Eyes whose pictures stay on the device, one ray per pixel as all of training's."""
-    return Eyes(device, loop.RENDER_SIZE, keep=device, supersample=1, chunk=scenes if device.type == "cuda" else None, fused=fused)
+    return Eyes(device, material.RENDER_SIZE, keep=device, supersample=1, chunk=scenes if device.type == "cuda" else None, fused=fused)
 
 
 class Learner:

@@ -18,7 +18,7 @@ from alpamayo_r1.core.types import CAMERAS, FRAMES
 from alpamayo_r1.core.types import F as FUTURE
 from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, history_ids, spoken
-from alpamayo_r1.train.loop import Layout, make_layout
+from alpamayo_r1.train.material import Layout, make_layout
 from alpamayo_r1.train.validate import MAX_TOKENS, SEED, Seen, Shown, for_scenes, predict, show_scenes
 from alpamayo_r1.world.expert import unicycle
 from alpamayo_r1.world.navigation import navigation, route_text

@@ -19,23 +19,9 @@ from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.config import read_config
 from alpamayo_r1.core.vla import VLA, Images
 from alpamayo_r1.core.vocab import QwenVocabulary, load_vocabulary
-from alpamayo_r1.train.loop import (
-    PATH,
-    FlowLosses,
-    Layout,
-    Rows,
-    Run,
-    TrainConfig,
-    begin_folder,
-    first_speed,
-    fresh_model,
-    go_on,
-    make_layout,
-    path_error,
-    read_out_error,
-    render_rows,
-    rendering,
-)
+from alpamayo_r1.train.loop import Run, TrainConfig, begin_folder, go_on
+from alpamayo_r1.train.losses import PATH, FlowLosses, first_speed, fresh_model, path_error, read_out_error
+from alpamayo_r1.train.material import Layout, Rows, make_layout, render_rows, rendering
 from alpamayo_r1.train.step import Group
 from alpamayo_r1.train.stream import StreamConfig, through
 from alpamayo_r1.train.texts import ASKED, PLANS, Heads, MixedChunk, MixedStream, make_heads

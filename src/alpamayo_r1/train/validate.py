@@ -18,7 +18,7 @@ from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, history_ids, spoken
 from alpamayo_r1.metrics.baselines import BASELINES
 from alpamayo_r1.metrics.paths import ade, min_ade
-from alpamayo_r1.train.loop import Layout, make_layout
+from alpamayo_r1.train.material import Layout, make_layout
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import Label, classify, directive_text, labels, opposite
 from alpamayo_r1.world.render import render

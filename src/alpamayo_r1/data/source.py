@@ -18,8 +18,7 @@ from alpamayo_r1.data.errors import AccessDenied, DataError, SourceError, Unknow
 from alpamayo_r1.data.ids import check_clip_id, check_clip_ids
 from alpamayo_r1.data.index import check_index, check_sizes
 from alpamayo_r1.data.origin import NVIDIA, Origin
-from alpamayo_r1.data.recording.drive import Recording
-from alpamayo_r1.data.recording.schema import FILE
+from alpamayo_r1.data.recording import FILE
 from alpamayo_r1.data.tables import reading
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def open_source(
     if text == "junctions":
         return _open_folder(sample_folder().with_name(text), "the bundled clips of junctions")
     if (Path(text) / FILE).is_file():
+        from alpamayo_r1.data.recording.drive import Recording
+
         recording = Recording(Path(text))
         return Source(recording, recording.open_clip)
     if Path(text).is_dir():

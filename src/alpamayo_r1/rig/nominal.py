@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from alpamayo_r1.core.geometry import Calibration, FTheta
 from alpamayo_r1.core.types import CAMERAS
 
@@ -20,21 +18,6 @@ WIDTH, HEIGHT = 1920, 1080
 def resized(record: Calibration, width: int, height: int) -> Calibration:
     """The same camera behind a picture of width x height pixels."""
     return Calibration(record.lens.resized(width, height), record.position, record.rot)
-
-
-def ftheta_of(cx: float, cy: float, fw: tuple[float, ...], theta_max: float) -> FTheta:
-    """A lens with r(theta) = sum fw_i theta^i and the degree-4 least-squares inverse theta(r) over 0..theta_max.
-
-    The inverse is kept to 8 digits: the last ones of the solver differ from run to run, and files would with them.
-    """
-    theta = torch.linspace(0, theta_max, 2000, dtype=torch.float64)
-    r = torch.zeros_like(theta)
-    for i, c in enumerate(fw):
-        r = r + c * theta**i
-    powers = torch.stack([(r / r[-1]) ** i for i in range(1, 5)], -1)
-    weights = torch.linalg.lstsq(powers, theta[:, None]).solution[:, 0]
-    bw = (0.0, *(float(f"{float(w) / float(r[-1]) ** i:.8g}") for i, w in enumerate(weights, 1)))
-    return FTheta(WIDTH, HEIGHT, cx, cy, fw, bw)
 
 
 def facing(yaw: float, pitch: float) -> tuple[tuple[float, float, float], ...]:
@@ -50,17 +33,18 @@ def facing(yaw: float, pitch: float) -> tuple[tuple[float, float, float], ...]:
     return tuple(zip(right, down, forward))
 
 
-_WIDE = (0.0, 928.0, 1.4, -9.5, 1.1)
-_TELE = (0.0, 3667.0, -6.0, 38.0, 0.0)
+_WIDE = (0.0, 928.0, 1.4, -9.5, 1.1), (0.0, 0.0010775612, -1.5386824e-09, 1.2202067e-11, -9.1892333e-16)
+_TELE = (0.0, 3667.0, -6.0, 38.0, 0.0), (0.0, 0.00027270239, 1.223606e-10, -2.1163938e-13, 1.0230745e-18)
+"""r(theta) and its least-squares inverse over 0 to 1.3 and 0 to 0.35, to 8 digits: the last ones of a solver differ from run to run."""
 
 RIG: dict[str, Calibration] = dict(
     zip(
         CAMERAS,
         (
-            Calibration(ftheta_of(961.2, 541.8, _WIDE, 1.3), (1.86, 0.93, 1.21), facing(57.0, 2.0)),
-            Calibration(ftheta_of(957.6, 543.1, _WIDE, 1.3), (1.77, 0.0, 1.43), facing(0.0, 1.5)),
-            Calibration(ftheta_of(958.9, 540.7, _WIDE, 1.3), (1.86, -0.93, 1.21), facing(-57.0, 2.0)),
-            Calibration(ftheta_of(960.4, 539.5, _TELE, 0.35), (1.77, 0.06, 1.43), facing(0.0, -1.0)),
+            Calibration(FTheta(WIDTH, HEIGHT, 961.2, 541.8, *_WIDE), (1.86, 0.93, 1.21), facing(57.0, 2.0)),
+            Calibration(FTheta(WIDTH, HEIGHT, 957.6, 543.1, *_WIDE), (1.77, 0.0, 1.43), facing(0.0, 1.5)),
+            Calibration(FTheta(WIDTH, HEIGHT, 958.9, 540.7, *_WIDE), (1.86, -0.93, 1.21), facing(-57.0, 2.0)),
+            Calibration(FTheta(WIDTH, HEIGHT, 960.4, 539.5, *_TELE), (1.77, 0.06, 1.43), facing(0.0, -1.0)),
         ),
     )
 )

@@ -7,20 +7,22 @@ import json
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import Observation, Plan, Sample
 from alpamayo_r1.serve.bodies import explained, only, parsed, reply_as_json
-from alpamayo_r1.serve.drives import Drive
 from alpamayo_r1.serve.queue import Busy
 from alpamayo_r1.serve.schema import DriveBody, DriveStep, PlanBody, StreamBody
 from alpamayo_r1.serve.service import Service, with_noise
 from alpamayo_r1.stream import Reused, Stream
 from alpamayo_r1.stream.flight import AT_ONCE
 from alpamayo_r1.world.families import FAMILIES
+
+if TYPE_CHECKING:
+    from alpamayo_r1.serve.drives import Drive
 
 Message = str | bytes
 Answer = Callable[[Message], Awaitable[list[Message]]]
@@ -205,6 +207,8 @@ class Driving:
         """See `Answer`."""
         queue = self.service.queue
         if self.drive is None:
+            from alpamayo_r1.serve.drives import Drive
+
             asked = parsed(DriveBody, message)
             options, model = self.service.bounded(PlanOptions.of(None, with_noise(asked.options))), self.service.model
             begin = queue.call(lambda: Drive(model.quick(), options, asked.seed, asked.family, asked.seconds))

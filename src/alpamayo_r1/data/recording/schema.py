@@ -15,11 +15,11 @@ from alpamayo_r1.core.gate.files import inside
 from alpamayo_r1.core.geometry import Calibration, Lens
 from alpamayo_r1.core.types import CAMERAS
 from alpamayo_r1.data.ids import check_clip_id
+from alpamayo_r1.data.recording import FILE
 from alpamayo_r1.data.recording.fields import REFERENCE, Fields, bad, describe, number, read_yaml
 from alpamayo_r1.rig.lenses import Pinhole, f_theta, fisheye
 from alpamayo_r1.rig.nominal import facing
 
-FILE = "recording.yaml"
 VERSION = 1
 UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Unit of time -> microseconds."""

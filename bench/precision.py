@@ -241,7 +241,7 @@ def time_of(x: torch.Tensor, copies: list[Quantised], swiglu: bool, cut: Cut) ->
 def within() -> dict[str, Any]:
     """Cuts within a pass of words and within a flow, each changed alone and kept where the whole is faster; these are printed."""
     found: dict[str, Any] = {}
-    for name, what in (("w8", "words"), ("fp8", "flow"), ("fp8", "words")):
+    for name, what in (("w8", "words"), ("fp8", "flow")):
         release()
         planner = Planner.of(model := build(name), testing.StandIn(model.config), fast=True)
         planner.plan(testing.random_observation(0, *PICTURE), samples=1, seed=0, reasoning=testing.words(16), max_tokens=64)
@@ -288,7 +288,8 @@ def neighbours(cut: Cut) -> list[Cut]:
     """Cuts that differ in one thing."""
     ahead = [replace(cut, ahead=lines) for lines in ((0, 4, 8) if cut.rows == 64 else (0, 8, 16, 32))]
     splits = [replace(cut, splits=parts) for parts in (cut.splits // 2, 2 * cut.splits) if cut.splits > 1 and parts]
-    return ahead + splits + [replace(cut, stages=cut.stages + more) for more in (-1, 1)]
+    stages = [replace(cut, stages=cut.stages + more) for more in (-1, 1)]
+    return ahead + splits + stages + [replace(cut, unroll=2, stages=n) for n in (3, 4) if cut.unroll == 1 and cut.rows < 64]
 
 
 def many_rows() -> dict[str, Any]:

@@ -116,6 +116,7 @@ def _scaled(part, scale, SWAP: tl.constexpr):
 def _product(
     x, codes, scale, zero, cols, rows, m, k, scale_stride, first, last, BM: tl.constexpr, BN: tl.constexpr, DEPTH: tl.constexpr,
     GROUP: tl.constexpr, KIND: tl.constexpr, EVEN: tl.constexpr, PACK: tl.constexpr, IEEE: tl.constexpr, SWAP: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
     """sum x[ks] w[cols, ks]^T over first <= ks < last: [BM, BN] in fp32. x points at the starts of rows; cols are rows of the weight.
 
@@ -127,7 +128,7 @@ def _product(
     scale += cols
     if KIND == 0:
         codes += cols[:, None].to(tl.int64) * k
-        for start in range(first, last, DEPTH):
+        for start in tl.range(first, last, DEPTH, loop_unroll_factor=UNROLL):
             ks = start + tl.arange(0, DEPTH)
             if EVEN:
                 some = tl.load(codes + ks[None, :], eviction_policy="evict_first")
@@ -141,7 +142,7 @@ def _product(
         codes += cols[:, None].to(tl.int64) * k
         end = last // DEPTH - 1
         s = tl.load(scale + first // DEPTH * scale_stride)
-        for start in range(first, last, DEPTH):
+        for start in tl.range(first, last, DEPTH, loop_unroll_factor=UNROLL):
             after = tl.load(scale + tl.minimum(start // DEPTH + 1, end) * scale_stride)
             ks = start + tl.arange(0, DEPTH)
             some = tl.load(codes + ks[None, :], eviction_policy="evict_first")
@@ -154,7 +155,7 @@ def _product(
         zero += cols
         at, then = first // GROUP * scale_stride, (first + HALF) // GROUP * scale_stride
         s, z, s2, z2 = tl.load(scale + at), tl.load(zero + at), tl.load(scale + then), tl.load(zero + then)
-        for start in range(first, last, DEPTH):
+        for start in tl.range(first, last, DEPTH, loop_unroll_factor=UNROLL):
             after = tl.minimum(start + DEPTH, last - DEPTH)  # scales are asked for a step ahead: they take longer than a step
             at, then = after // GROUP * scale_stride, (after + HALF) // GROUP * scale_stride
             s_after, z_after, s2_after, z2_after = tl.load(scale + at), tl.load(zero + at), tl.load(scale + then), tl.load(zero + then)
@@ -183,7 +184,7 @@ def _ahead(codes, cols, bytes_per_row, at, AHEAD: tl.constexpr, PDL: tl.constexp
 def linear_kernel(
     x, codes, scale, zero, out, m, n, k, x_stride, scale_stride, span, BM: tl.constexpr, BN: tl.constexpr, DEPTH: tl.constexpr,
     GROUP: tl.constexpr, KIND: tl.constexpr, EVEN: tl.constexpr, PACK: tl.constexpr, IEEE: tl.constexpr, SWAP: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr,
+    UNROLL: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out[split, m, n] = x[m, ks] w[n, ks]^T over the split's `span` of k."""
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -195,7 +196,8 @@ def linear_kernel(
     _ahead(codes, safe, k // 2 if KIND == 2 else k, first // 2 if KIND == 2 else first, AHEAD, PDL)
     _wait(PDL)
     x += rows[:, None] * x_stride
-    acc = _product(x, codes, scale, zero, safe, rows, m, k, scale_stride, first, last, BM, BN, DEPTH, GROUP, KIND, EVEN, PACK, IEEE, SWAP)
+    of = (x, codes, scale, zero, safe, rows, m, k, scale_stride)
+    acc = _product(*of, first, last, BM, BN, DEPTH, GROUP, KIND, EVEN, PACK, IEEE, SWAP, UNROLL)
     _release(PDL)
     place = (split * m + rows[:, None]) * n + cols[None, :]
     tl.store(out + place, acc, mask=(rows[:, None] < m) & (cols[None, :] < n))
@@ -205,7 +207,7 @@ def linear_kernel(
 def swiglu_linear_kernel(
     x, codes, scale, zero, out, m, n, k, x_stride, scale_stride, BM: tl.constexpr, BN: tl.constexpr, DEPTH: tl.constexpr,
     GROUP: tl.constexpr, KIND: tl.constexpr, EVEN: tl.constexpr, PACK: tl.constexpr, IEEE: tl.constexpr, SWAP: tl.constexpr,
-    AHEAD: tl.constexpr, PDL: tl.constexpr,
+    UNROLL: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out[m, n] = silu(x w[n]^T) * (x w[N + n]^T): BN rows of the weight, half of them gates and half of them what they let through."""
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -214,7 +216,7 @@ def swiglu_linear_kernel(
     _ahead(codes, safe, k // 2 if KIND == 2 else k, 0, AHEAD, PDL)
     _wait(PDL)
     x += rows[:, None] * x_stride
-    acc = _product(x, codes, scale, zero, safe, rows, m, k, scale_stride, 0, k, BM, BN, DEPTH, GROUP, KIND, EVEN, PACK, IEEE, SWAP)
+    acc = _product(x, codes, scale, zero, safe, rows, m, k, scale_stride, 0, k, BM, BN, DEPTH, GROUP, KIND, EVEN, PACK, IEEE, SWAP, UNROLL)
     _release(PDL)
     gate, up = tl.split(acc.reshape(BM, 2, BN // 2).permute(0, 2, 1))
     kind = out.dtype.element_ty

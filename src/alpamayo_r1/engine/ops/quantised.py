@@ -78,7 +78,7 @@ class Cut:
     """How a product is cut: rows, columns (of SwiGLU gates and what they let through together), parts of K, warps, pipeline stages.
 
     ahead: cache lines of each row of codes that are fetched before the predecessor ends. swap: the weight is the matrix unit's first
-    operand, from registers; as many rows as 8 then fill the second one.
+    operand, from registers; as many rows as 8 then fill the second one. unroll: steps along K that are written out.
     """
 
     rows: int
@@ -88,6 +88,7 @@ class Cut:
     stages: int
     ahead: int
     swap: bool = False
+    unroll: int = 1
 
     @property
     def in_order(self) -> bool:
@@ -137,7 +138,7 @@ def cut(kind: str, swiglu: bool, m: int, n: int, k: int, words: bool) -> Cut:
     alone = CUTS.get((kind, swiglu, 8, n, k)) if words or m <= 8 else None
     if alone is not None:
         fewer = min(alone.stages, 5 - rows // 16)  # so that as many programs have room side by side
-        return alone if m <= 8 else replace(alone, rows=rows, stages=fewer)
+        return alone if m <= 8 else replace(alone, rows=rows, stages=fewer, unroll=1)
     if (kind, swiglu, rows, n, k) in CUTS:
         return CUTS[kind, swiglu, rows, n, k]
     columns = 64 if rows <= 32 else 128
@@ -161,6 +162,7 @@ def tiling(x: torch.Tensor, weight: Quantised, how: Cut) -> dict[str, int | bool
         "BN": how.columns,
         **coding(x.dtype, weight, 2 if how.swap and how.in_order else 4),
         "SWAP": how.swap,
+        "UNROLL": how.unroll,
         "EVEN": weight.shape[1] % depth_of(weight) == 0,
         "IEEE": x.dtype == torch.float32,
         "AHEAD": how.ahead,

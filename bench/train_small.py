@@ -57,7 +57,7 @@ def go_on(out: Path, start: Path, given: argparse.Namespace, device: torch.devic
         rate=rate,
         batch=96,
         fresh=128,
-        reuse=5,
+        reuse=4,
         pool=6144,
         own_pool=12288,
         own_share=0.35,

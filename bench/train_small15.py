@@ -56,7 +56,7 @@ def teach(out: Path, start: Path, minutes: float, device: torch.device, group: G
         rate=rate,
         batch=96,
         fresh=128,
-        reuse=6,
+        reuse=4,
         pool=16384,
         warmup=150,
         seed=15,

@@ -18,6 +18,7 @@ $(tail -n "$lines" "$out/$name.txt")"
 }
 
 lines=60 part engine $python checks/engine.py
+lines=12 part compiled $python checks/compiled.py
 lines=13 part fidelity $python checks/fidelity.py
 [ "$($python -c 'import torch; print(torch.cuda.device_count())')" -lt 2 ] || lines=30 part pair $python checks/pair.py
 

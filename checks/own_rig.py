@@ -31,6 +31,8 @@ from alpamayo_r1.core.geometry import Calibration, to_frame
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.types import CAMERAS, FRAMES, Observation, Trajectory
 from alpamayo_r1.core.types import H as HISTORY
+from alpamayo_r1.data.egomotion import rounded
+from alpamayo_r1.data.recording.drive import GRAIN
 from alpamayo_r1.data.recording.poses import read_track
 from alpamayo_r1.data.recording.schema import Orientation, Poses, Smoothing
 from alpamayo_r1.metrics.paths import ade, min_ade
@@ -190,7 +192,7 @@ def history(scene: SceneBatch, row: int, how: str) -> Trajectory:
     xyz = torch.from_numpy(CubicSpline(logged, track.xyz)(moments))
     rot = torch.from_numpy(Slerp(logged, Rotation.from_quat(track.quaternion))(moments).as_matrix())
     xyz, rot = to_frame(xyz, rot, xyz[-1], rot[-1])
-    path = Trajectory(xyz.float(), rot.float())
+    path = rounded(Trajectory(xyz.float(), rot.float()), GRAIN)
     check_history(path, HISTORY)
     return path
 

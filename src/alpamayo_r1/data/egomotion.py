@@ -31,11 +31,15 @@ FARTHEST = 1e7
 
 @dataclass(frozen=True)
 class Egomotion:
-    """The log of one clip: translation by cubic spline, rotation by slerp (the devkit's interpolator). times_us i64[T] of its rows."""
+    """The log of one clip: translation by cubic spline, rotation by slerp (the devkit's interpolator). times_us i64[T] of its rows.
+
+    grain: metres x, y, z to which histories are rounded, 0 for none.
+    """
 
     pose: RigidTransformInterpolator
     times_us: np.ndarray
     clip_id: str
+    grain: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def start_us(self) -> int:
@@ -75,7 +79,7 @@ class Egomotion:
                 f"gaps of at most {MAX_GAP_US / 1e6:g} s",
                 "choose another t0, or leave this clip out.",
             )
-        path = self.path(t0_us, STEP_US * np.arange(1 - steps, 1))
+        path = rounded(self.path(t0_us, STEP_US * np.arange(1 - steps, 1)), self.grain)
         try:
             check_history(path, steps)
         except ValueError as error:
@@ -117,8 +121,18 @@ class Egomotion:
         return OutOfRange(f"the ego motion of clip {self.clip_id} does not have {what} t0 = {t0_us / 1e6:g} s.", reach, do)
 
 
-def read_egomotion(data: pd.DataFrame, clip_id: str) -> Egomotion:
-    """A table of timestamp (us), qx..qw, x, y, z -> Egomotion. Raises BadEgomotion."""
+def rounded(path: Trajectory, grain: tuple[float, float, float]) -> Trajectory:
+    """A path whose x, y, z are multiples of `grain`, as they are where that is 0.
+
+    A step of 0 lies on the edge between two of the model's bins: what is less than any log knows would toggle its tokens.
+    """
+    each = torch.tensor(grain)
+    xyz = torch.where(each > 0, (path.xyz / each.clamp_min(1e-9)).round() * each, path.xyz)
+    return Trajectory(xyz, path.rot)
+
+
+def read_egomotion(data: pd.DataFrame, clip_id: str, grain: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Egomotion:
+    """A table of timestamp (us), qx..qw, x, y, z -> Egomotion, its histories rounded to `grain`. Raises BadEgomotion."""
     from physical_ai_av.utils.interpolation import RigidTransformInterpolator
     from scipy.spatial.transform import RigidTransform, Rotation
 
@@ -139,4 +153,4 @@ def read_egomotion(data: pd.DataFrame, clip_id: str) -> Egomotion:
         )
     with reading(BadEgomotion, name, "poses that can be interpolated"):
         pose = RigidTransform.from_components(rotation=Rotation.from_quat(quaternion), translation=xyz)
-        return Egomotion(RigidTransformInterpolator(times, pose), times, clip_id)
+        return Egomotion(RigidTransformInterpolator(times, pose), times, clip_id, grain)

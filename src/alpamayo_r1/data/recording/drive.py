@@ -37,6 +37,9 @@ from alpamayo_r1.rig.views import View, coverage_of, view_of
 AROUND_US = 30_000_000
 """Microseconds of poses around a window that its clip reads."""
 
+GRAIN = (0.001, 0.001, 0.004)
+"""Metres x, y, z to which histories are rounded: a fifth of the model's bins at most, and no car's log is better."""
+
 AWAY = 0.6
 """Metres between a camera and a view's place from which near things are clearly displaced."""
 
@@ -267,7 +270,7 @@ class Drive(Clip):
     def egomotion(self) -> Egomotion:
         """Where the car was around the window, on the clip's clock."""
         table = self.recording.track.table(self.zero_us - AROUND_US, self.end_us + AROUND_US, self.zero_us)
-        return read_egomotion(table, self.clip_id)
+        return read_egomotion(table, self.clip_id, GRAIN)
 
     @cached_property
     def rig(self) -> dict[str, Any]:

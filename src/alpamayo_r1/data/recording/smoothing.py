@@ -158,7 +158,16 @@ def likeliest(t: np.ndarray, xyz: np.ndarray, turn: Rotation, speed: np.ndarray 
     ahead = Slerp(t, turn)((at[1:] + at[:-1]) / 2).as_matrix()[:, :, 0]
     wheels = None if speed is None else _scaled(at, measured, ahead, mean(speed), noise)
     fitted = _fitted(at, measured, ahead, wheels, noise)
-    return CubicSpline(at, fitted)(t) if close else fitted
+    found = CubicSpline(at, fitted)(t) if close else fitted
+    return _held(found, _stands(at, measured, ahead, wheels, noise)[bins])
+
+
+def _held(xyz: np.ndarray, still: np.ndarray) -> np.ndarray:
+    """Positions [T, 3], of every stretch that stands their mean: what is left of noise there would look like a start."""
+    run = np.cumsum(np.diff(still, prepend=still[:1]) != 0)
+    count = np.bincount(run)
+    mean = np.stack([np.bincount(run, xyz[:, i]) / count for i in range(3)], -1)
+    return np.where(still[:, None], mean[run], xyz)
 
 
 def _scaled(t: np.ndarray, xyz: np.ndarray, ahead: np.ndarray, speed: np.ndarray, noise: Noise) -> np.ndarray | None:

@@ -1,15 +1,17 @@
 """Engine against specification in fp32, word by word and in metres: the recorded tiny model and the bundled small one.
 
-    python checks/fp32.py
+    python checks/fp32.py [--precision w8]
 
-Exits with 1 where words differ or a path is farther off than 1e-4 m. On a GPU where there is one; there the tiny model's specification is
-also compared with itself on the CPU, which says what fp32 can tell of random weights: 2.3e-4 m, and the engine may be as far off.
+Exits with 1 where words differ or a path is farther off than 1e-4 m, 1e-3 with weights of few bits. On a GPU where there is one; there
+the tiny model's specification is also compared with itself on the CPU, which says what fp32 can tell of random weights: 2.3e-4 m, and the
+engine may be as far off.
 """
 
 from __future__ import annotations
 
 from _head import DEVICE, ROOT
 
+import argparse
 import statistics
 import sys
 import warnings
@@ -21,6 +23,7 @@ from alpamayo_r1 import testing
 from alpamayo_r1.core.checkpoint import load_checkpoint
 from alpamayo_r1.core.options import PlanOptions
 from alpamayo_r1.core.plan import plan
+from alpamayo_r1.core.precision import PRECISIONS
 from alpamayo_r1.core.types import Observation, Plan
 from alpamayo_r1.engine.engine import Engine
 from alpamayo_r1.world.samples import sample_batch
@@ -28,7 +31,7 @@ from alpamayo_r1.world.simulate import simulate
 
 TINY, SMALL = ROOT / "tests/golden/checkpoint", ROOT / "src/alpamayo_r1/assets/small"
 
-BOUND = 1e-4
+BOUND, FEW_BITS_BOUND = 1e-4, 1e-3
 """Metres that engine and specification may be apart."""
 
 
@@ -62,13 +65,14 @@ def report(name: str, found: list[float]) -> None:
     print(f"{name}: at most {worst:.1e} m, median {middle:.1e} m, other words in {other} of {len(found)}", flush=True)
 
 
-def main() -> bool:
+def main(precision: str) -> bool:
     """Both models; whether the engine is near enough with both."""
-    near = True
+    near, few = True, None if precision == "bf16" else PRECISIONS[precision]
+    bound = BOUND if few is None else FEW_BITS_BOUND
     warnings.simplefilter("ignore")
-    slow = load_checkpoint(TINY, dtype=torch.float32)[0] if DEVICE == "cuda" else None
+    slow = load_checkpoint(TINY, dtype=torch.float32, precision=few)[0] if DEVICE == "cuda" else None
     for name, folder, cases in (("tiny", TINY, tiny_cases), ("small", SMALL, small_cases)):
-        model, vocabulary = load_checkpoint(folder, dtype=torch.float32, device=DEVICE)
+        model, vocabulary = load_checkpoint(folder, dtype=torch.float32, device=DEVICE, precision=few)
         engine, own, ours, longest = Engine(model, vocabulary), [], [], 0.0
         for observation, options in cases():
             want = plan(model, vocabulary, observation, options)
@@ -79,9 +83,11 @@ def main() -> bool:
         report(f"{name} on {DEVICE}, paths up to {longest:.0f} m: engine from specification", ours)
         if own:
             report("  specification on the CPU from itself on the GPU", own)
-        near &= max(ours) <= max(BOUND, *own, 0.0)
+        near &= max(ours) <= max(bound, *own, 0.0)
     return near
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main() else 1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="what weights are stored in; bf16: as they are")
+    sys.exit(0 if main(parser.parse_args().precision) else 1)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import FileIO
 from pathlib import Path
 from threading import Lock
@@ -51,6 +52,9 @@ SAFETENSORS_DTYPES = {
 
 
 CHUNK = 64 * 2**20
+PIECE, READERS = 64 * 2**20, 16
+"""Bytes of a large tensor that a thread reads, and threads, where a checkpoint is of few bits."""
+
 CPU = torch.device("cpu")
 HEADER = 64 * 2**20
 """Bytes of a safetensors header at most: the 10B's have 30 KB."""
@@ -148,8 +152,11 @@ def load_model(
         device = torch.device("cuda", torch.cuda.current_device())  # of this thread: those that read have one of their own
     derived = derived_buffers(model)
     home = Home(dtype, device, precision, words_on_host)
-    read_tensors(model, {name: info for name, info in stored.items() if name not in few and name.startswith(parts)}, home)
-    read_packed(model, {name: one for name, one in few.items() if name.startswith(parts)}, home)
+    plain = {name: info for name, info in stored.items() if name not in few and name.startswith(parts)}
+    if few:
+        read_few_bits(model, plain, {name: one for name, one in few.items() if name.startswith(parts)}, home)
+    else:
+        read_tensors(model, plain, home)
     for name in derived - stored.keys():
         set_tensor(model, name, derived_value(config, name).to(device=device, dtype=dtype))
     if words_on_host:
@@ -320,18 +327,40 @@ def precision_of(folder: Path) -> Precision | None:
     return stored_precision({name: one.layout.scheme for name, one in few.items()}, shapes) if few else None
 
 
-def read_packed(model: VLA, few: Mapping[str, Few], home: Home) -> None:
-    """Every weight that is stored in few bits to its place in the model, some threads at once."""
+def read_few_bits(model: VLA, plain: Mapping[str, TensorInfo], few: Mapping[str, Few], home: Home) -> None:
+    """Every tensor of a checkpoint of few bits to its place in the model, READERS threads at once, the largest first.
 
-    def read(names: Sequence[str]) -> None:
-        buffer = torch.empty(CHUNK, dtype=torch.uint8, pin_memory=True) if home.device.type == "cuda" else None
-        for name in names:
-            parts = {part: read_stored(info, home.device, buffer) for part, info in few[name].parts.items() if part != "weight_shape"}
-            set_quantised(model, name, unpacked(few[name].layout, parts), home.dtype)
+    plain: those that are not of few bits; those of more than PIECE bytes are read by several threads.
+    """
+    local = threading.local()
 
-    threads = min(8, len(few))
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        list(pool.map(read, [list(few)[i::threads] for i in range(threads)]))
+    def buffer(where: torch.device) -> torch.Tensor | None:
+        if where.type != "cuda":
+            return None
+        if not hasattr(local, "buffer"):
+            local.buffer = torch.empty(PIECE // 4, dtype=torch.uint8, pin_memory=True)
+        return local.buffer
+
+    def piece(info: TensorInfo, target: torch.Tensor, start: int) -> None:
+        with info.file.open("rb", buffering=0) as stream:
+            read_bytes(stream, info.start + start, target[start : start + PIECE], buffer(target.device))
+
+    def packed_one(name: str) -> None:
+        parts = {
+            part: read_stored(info, home.device, buffer(home.device)) for part, info in few[name].parts.items() if part != "weight_shape"
+        }
+        set_quantised(model, name, unpacked(few[name].layout, parts), home.dtype)
+
+    whole = {name: torch.empty(info.shape, dtype=info.dtype, device=home.of(name)) for name, info in plain.items()}
+    jobs: list[tuple[int, Callable[[], None]]] = []
+    for name, info in plain.items():
+        flat = whole[name].view(-1).view(torch.uint8)
+        jobs += [(min(PIECE, len(flat) - start), partial(piece, info, flat, start)) for start in range(0, len(flat), PIECE)]
+    jobs += [(one.layout.shape[0] * one.layout.shape[1], partial(packed_one, name)) for name, one in few.items()]
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(lambda job: job[1](), sorted(jobs, key=lambda job: -job[0])))
+    for name, tensor in whole.items():
+        set_tensor(model, name, tensor.to(home.dtype))
 
 
 def read_tensors(model: VLA, stored: Mapping[str, TensorInfo], home: Home) -> None:
@@ -386,14 +415,18 @@ def set_quantised(model: nn.Module, name: str, weight: Quantised, dtype: torch.d
 def read_tensor(stream: FileIO, info: TensorInfo, device: torch.device, buffer: torch.Tensor | None = None) -> torch.Tensor:
     """One tensor in its stored dtype, in memory of its own (a mapped file would stay open); through `buffer` where one is given."""
     tensor = torch.empty(info.shape, dtype=info.dtype, device="cpu" if buffer is None else device)
-    target = tensor.view(-1).view(torch.uint8)
-    stream.seek(info.start)
-    for part in target.split(CHUNK):
+    read_bytes(stream, info.start, tensor.view(-1).view(torch.uint8), buffer)
+    return tensor.to(device)
+
+
+def read_bytes(stream: FileIO, start: int, target: torch.Tensor, buffer: torch.Tensor | None) -> None:
+    """Bytes of a file from `start` on into a u8 tensor; through `buffer`, on the CPU, where one is given."""
+    stream.seek(start)
+    for part in target.split(CHUNK if buffer is None else len(buffer)):
         window = part if buffer is None else buffer[: len(part)]
         fill(stream, window)
         if buffer is not None:
             part.copy_(window)
-    return tensor.to(device)
 
 
 def fill(stream: FileIO, window: torch.Tensor) -> None:

@@ -17,9 +17,6 @@ KINDS = {"e4m3": 0, "int8": 1, "int4": 2}
 SCRATCH = {"e4m3": 104 * 2**20, "int8": 104 * 2**20, "int4": 64 * 2**20}
 """Bytes of the weight that is made at a time: each time is two launches, which the host has to keep up with; int4 is for small cards."""
 
-BY_BITS = True
-"""Codes become bf16 by their bits, several at a time, on a GPU."""
-
 
 def linear(x: Rows, weight: Quantised, *, final: bool = False, words: bool = False) -> torch.Tensor:
     """x w^T as parts whose sum is the product: x [M, K], weight [N, K] -> [P, M, N]. See `products.linear`."""
@@ -173,7 +170,7 @@ def tiling(x: torch.Tensor, weight: Quantised, how: Cut) -> dict[str, int | bool
 
 def coding(dtype: torch.dtype, weight: Quantised, pack: int = 4) -> dict[str, int | bool]:
     """What a kernel takes of how a weight is stored. dtype: of the numbers that codes become, pack of which a thread makes together."""
-    by_bits = BY_BITS and dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") != "1" and torch.version.hip is None
+    by_bits = dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") != "1" and torch.version.hip is None
     return {"DEPTH": depth_of(weight), "GROUP": weight.group, "KIND": KINDS[weight.scheme.kind], "PACK": pack if by_bits else 0}
 
 

@@ -132,7 +132,9 @@ def test_ten_steps_are_played(page):
     until(page, "played", 10)
     page.click("#play")
     page.wait_for_selector('#play[aria-pressed="false"]')
+    assert page.locator("[data-chip]").count() >= 1, "what was played stays until all samples are there"
     page.wait_for_selector(SHOWN)
+    assert page.locator("[data-chip]").count() == 3
     assert shown_t0(page) >= first + 1_000_000 and page.locator("#notice").is_hidden()
 
 
@@ -200,6 +202,7 @@ def test_by_keyboard_alone(page):
 
 
 def test_a_drive_is_taken_over_by_words_and_scrubbed(page):
+    before = page.locator("html").get_attribute("data-shown")
     page.click("#open-drive")
     page.click("#drive-form button[type=submit]")
     until(page, "driven", 3)
@@ -220,7 +223,8 @@ def test_a_drive_is_taken_over_by_words_and_scrubbed(page):
     page.click("#drive-stop")
     page.wait_for_selector("text=Taken over: Stop now")
     page.click("#drive-leave")
-    page.wait_for_selector('html:not([data-shown^="drive"]):not([data-shown=""])')
+    page.wait_for_selector(f'html[data-shown="{before}"]')
+    assert page.input_value("#reason") == "" and page.locator(".variant").count() == 1
     assert page.locator("#drive-tools").is_hidden() and page.locator("#settings").is_visible()
 
 

@@ -9,7 +9,7 @@ const FRONT = "camera_front_wide_120fov";
 const STEP = 100_000;
 const AHEAD = 2;
 
-const state = { about: null, clips: [], clip: null, range: null, t0: 5_100_000, reason: "", navigation: "", guidance: 1, lit: null, pinned: {}, playing: false, drive: null };
+const state = { about: null, clips: [], clip: null, range: null, t0: 5_100_000, reason: "", navigation: "", guidance: 1, lit: null, pinned: {}, playing: false, drive: null, left: null };
 
 const MOST_TOKENS = 256;
 
@@ -48,7 +48,11 @@ function render() {
   $("time").value = t0;
   $("time").setAttribute("aria-valuetext", seconds(t0));
   $("clock").value = seconds(t0);
-  const now = variants().map((one) => ({ ...one, reply: api.peek(api.planKey(clip, t0, one.options)) }));
+  const now = variants().map((one) => {
+    const reply = api.peek(api.planKey(clip, t0, one.options));
+    const played = api.peek(api.planKey(clip, t0, { ...one.options, samples: 1 }));
+    return { ...one, whole: Boolean(reply), reply: reply ?? played };
+  });
   const scene = api.peek(`scene ${clip} ${t0}`);
   const paths = now.flatMap(pathsOf);
   words(now, scene);
@@ -59,7 +63,7 @@ function render() {
   describe(scene, now);
   const pictured = scene?.cameras.every((camera) => api.peek(api.pictureKey(clip, t0, camera)));
   document.documentElement.dataset.pictured = pictured ? `${clip} ${t0}` : "";
-  document.documentElement.dataset.shown = pictured && now.every((one) => one.reply) ? `${clip} ${t0}` : "";
+  document.documentElement.dataset.shown = pictured && now.every((one) => one.whole) ? `${clip} ${t0}` : "";
 }
 
 function litOf(kind, count) {
@@ -117,7 +121,7 @@ function figure({ camera, told, large }) {
 
 function words(now, scene) {
   const place = $("words");
-  const key = JSON.stringify([now.map(({ title, options, reply }) => [title, options, reply ? [reply.t0_us, reply.clip_id] : null]), Boolean(scene?.future)]);
+  const key = JSON.stringify([now.map(({ title, options, whole, reply }) => [title, options, whole, reply ? [reply.t0_us, reply.clip_id] : null]), Boolean(scene?.future)]);
   if (place.dataset.key !== key) {
     const focused = document.activeElement?.dataset?.chip;
     place.dataset.key = key;
@@ -304,8 +308,7 @@ async function choose(id, t0) {
   try {
     const { now, promise } = api.clip(id);
     const clip = now ?? (await promise);
-    state.clip = clip.clip_id;
-    state.range = clip.t0_us;
+    Object.assign(state, { clip: clip.clip_id, range: clip.t0_us, left: null });
     Object.assign($("time"), { min: clip.t0_us.first, max: clip.t0_us.last });
     state.t0 = clamp(t0 ?? 5_100_000, clip.t0_us.first, clip.t0_us.last);
     $("clip").value = state.clip;
@@ -399,6 +402,7 @@ async function startDrive(event) {
   takeOver("");
   stop();
   endDrive();
+  state.left ??= { clip: state.clip, t0: state.t0 };
   const begin = { seed: Math.floor(Number($("drive-seed").value)) || 0, family: $("family").value || null, seconds: 20, options: { ...settings(), samples: 1 } };
   const socket = new api.Drive(begin);
   try {
@@ -451,10 +455,13 @@ async function driveOn() {
 }
 
 function endDrive() {
+  if (!state.drive) return;
   $("clip").querySelector('option[value="drive"]')?.remove();
-  state.drive?.socket.close();
+  state.drive.socket.close();
   state.drive = null;
   driveTools(false);
+  $("reason").value = state.reason = "";
+  $("reason-clear").hidden = true;
 }
 
 function driveTools(on) {
@@ -578,7 +585,7 @@ function listen() {
   $("drive-stop").onclick = () => takeOver("Stop now");
   $("drive-free").onclick = () => takeOver("");
   $("drive-again").onclick = startDrive;
-  $("drive-leave").onclick = () => choose(state.clips[0].clip_id);
+  $("drive-leave").onclick = () => choose(state.left.clip, state.left.t0);
   $("reason-clear").onclick = () => {
     takeOver("");
     $("reason").focus();

@@ -36,6 +36,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 @pytest.mark.parametrize("name", ["fp8", "w8", "w4", "tight"])
 def test_a_saved_checkpoint_is_what_loading_makes_to_the_bit(checkpoint, tmp_path, name, monkeypatch):
     monkeypatch.setattr("alpamayo_r1.core.quantise.SHARD_BYTES", 200_000)
+    monkeypatch.setattr("alpamayo_r1.core.checkpoint.PIECE", 1000)
     schemes = quantise_checkpoint(checkpoint, tmp_path / "out", PRECISIONS[name])
     found = precision_of(tmp_path / "out")
     assert found is not None and found.name == name and found.stored == schemes

@@ -127,3 +127,9 @@ def test_a_mirrored_camera_ahead_is_known_by_its_turns_alone(monkeypatch, yaw, t
     monkeypatch.setattr(check, "mounting_of", fits)
     given = Mounting(1.0, 0.1, 0.0, math.nan, 0.5, 20, 0.25, 0.02)
     assert check._flipped(found, look, given) == fault
+
+
+def test_what_moves_beside_the_car_is_not_its_road():
+    """A car that starts beside this one fills a camera's road: its steps follow nobody's poses, and no verdict may rest on them."""
+    steady = Mounting(0.9, 2.0, 0.0, math.nan, 0.6, 22, 0.65, 0.03, 0.04)
+    assert check.judged(steady) and not check.judged(replace(steady, spread=0.25))

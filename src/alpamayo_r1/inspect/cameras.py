@@ -59,7 +59,8 @@ class Look:
 class Mounting:
     """What the road says of a camera. speed: pictures' over poses'; slip: radians to the left that the car seems to move; pitch: degrees
     by which the camera looks further down than it says; turn: pictures' turn over the poses', NaN where the car does not turn; match: how
-    well the road fits; steps: how many moved and fitted; share: of those that moved; slip_error: standard error of slip.
+    well the road fits; steps: how many moved and fitted; share: of those that moved; slip_error: standard error of slip; spread: of the
+    logarithm of speed, from step to step.
     """
 
     speed: float
@@ -70,6 +71,7 @@ class Mounting:
     steps: int
     share: float
     slip_error: float
+    spread: float = 0.0
 
 
 def look_at(recording: Recording, name: str, track: Track) -> Look:
@@ -123,17 +125,21 @@ def _summary(motion: Motion, moved: np.ndarray, times: np.ndarray, path: Path) -
     good = motion.sure & moves
     steps = int(good.sum())
     if steps < 2:
-        return Mounting(math.nan, math.nan, math.nan, math.nan, float(np.median(motion.match)) if len(moved) else 0.0, steps, 0.0, math.inf)
+        return Mounting(
+            math.nan, math.nan, math.nan, math.nan, float(np.median(motion.match)) if len(moved) else 0.0, steps, 0.0, math.inf, math.inf
+        )
     step = motion.step[good]
     way = moved[good]
     slip = np.arctan2(step[:, 1], step[:, 0])
     mean = math.atan2(_middle(np.sin(slip), way), _middle(np.cos(slip), way))
     off = np.abs(np.array([math.remainder(float(one) - mean, 2 * math.pi) for one in slip]))
     error = 1.5 * _middle(off, way) / math.sqrt(steps / 3)
-    speed = _middle(np.linalg.norm(step, axis=1) / way, way)
+    speeds = np.linalg.norm(step, axis=1) / way
+    speed = _middle(speeds, way)
+    spread = _middle(np.abs(np.log(np.maximum(speeds, 1e-3) / max(speed, 1e-3))), way)
     pitch = math.degrees(_middle(motion.pitch[good], way))
     match = float(np.median(motion.match[good]))
-    return Mounting(speed, mean, pitch, turn_ratio(motion, times, path), match, steps, steps / int(moves.sum()), error)
+    return Mounting(speed, mean, pitch, turn_ratio(motion, times, path), match, steps, steps / int(moves.sum()), error, spread)
 
 
 def _middle(values: np.ndarray, weights: np.ndarray) -> float:

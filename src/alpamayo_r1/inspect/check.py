@@ -34,6 +34,9 @@ NOISY = 0.01
 TURN = 0.18
 """Logarithm by which the camera ahead may turn more or less than the poses."""
 
+STEADY = 0.15
+"""Spread of the logarithm of a camera's speed over the poses' from which it is not the road that it sees: roads have 0.05 at most."""
+
 SLOWEST = 0.2
 """Share of the poses' speed below which what is seen is not the road: feet for metres give 0.3."""
 
@@ -257,8 +260,10 @@ def _near(angle: float, wanted: float) -> bool:
 
 
 def judged(mounting: Mounting) -> bool:
-    """Whether enough of the road was seen to fit."""
-    return mounting.steps >= FEWEST and mounting.share >= SHARE
+    """Whether enough of the road was seen to fit, and it moved steadily: by the same share of the poses' speed all the time, as traffic
+    beside the car does not.
+    """
+    return mounting.steps >= FEWEST and mounting.share >= SHARE and mounting.spread < STEADY
 
 
 def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str, str], broken: bool) -> Finding:
@@ -295,7 +300,7 @@ def _own_faults(mounting: Mounting, look: Look, shared: float) -> tuple[str, ...
     """What is wrong with one camera's mounting or lens, the others being right."""
     if abs(mounting.slip) > math.radians(30):
         if abs(look.azimuth) > ASIDE and _near(mounting.slip, 2 * look.azimuth):
-            return ("pictures-mirrored",)
+            return ("pictures-mirrored",) if abs(math.log(mounting.speed / shared)) < 2 * SPEED else ()
         return ("camera-yaw", "extrinsics-inverted") if mounting.share > 0.7 else ()
     faults = []
     if abs(mounting.pitch) > PITCH:
@@ -323,7 +328,7 @@ def _flipped(found: Inspection, look: Look, given: Mounting) -> str | None:
             continue
         tried, _ = mounting_of(look, found.path, some, flip=flip)
         plausible = abs(tried.slip) < 1.5 * SLIP and abs(tried.pitch) < 2 * PITCH and abs(math.log(max(tried.speed, 1e-3))) < 1.5 * SPEED
-        if tried.steps >= 5 and plausible and tried.share > max(best, SHARE):
+        if tried.steps >= 5 and plausible and tried.spread < STEADY and tried.share > max(best, SHARE):
             best, fault = tried.share, name
     return fault
 

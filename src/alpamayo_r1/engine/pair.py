@@ -58,7 +58,7 @@ class FarReader(Reader):
                 tensor.record_stream(self.courier)
         return Travelling(tuple((keys, values) for keys, values in kv), last, tuple(made), self.courier)
 
-    def _run(self, scenes: int, scene: int) -> Run:
+    def _run(self, place: int) -> Run:
         """No graphs of prompts: each is read into keys of its own."""
         return at_once
 

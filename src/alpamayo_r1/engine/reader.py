@@ -14,17 +14,13 @@ from alpamayo_r1.core.transformer import KV
 from alpamayo_r1.core.vision import Grid
 from alpamayo_r1.engine import forward, reading, seeing
 from alpamayo_r1.engine.arena import Buffers
-from alpamayo_r1.engine.graphs import Graphs, Run, at_once
+from alpamayo_r1.engine.graphs import Graphs, Run
 from alpamayo_r1.engine.lane import Lane, in_turn
 from alpamayo_r1.engine.memory import Known, early, scene_kv
 from alpamayo_r1.engine.pixels import Uploader, patches
 
 Features = Sequence[torch.Tensor]
 """What was seen: image tokens [n, hidden], then each DeepStack layer's features."""
-
-
-GRAPHED = 4
-"""Scenes of a plan up to which each is read by graphs of its own."""
 
 
 class Reading(Protocol):
@@ -107,7 +103,7 @@ class Reader:
     def read_ahead(self, prompt: Prompt, pictures: Sequence[Features], into: Known) -> None:
         """Reads a prompt's first `into.count` tokens. pictures: features of at least those that stand in them."""
         cache = self.prefix(into.count)
-        reading.prefill_early(self.model, prompt, self._placed(pictures), cache, self._run(1, 0))
+        reading.prefill_early(self.model, prompt, self._placed(pictures), cache, self._run(0))
         for layer, of_layer in zip(into.kv, cache, strict=True):
             for keys, read in zip(layer, of_layer, strict=True):
                 keys.copy_(read)
@@ -131,15 +127,22 @@ class Reader:
     @in_turn
     @torch.inference_mode()
     def into(self, prompt: Prompt, pictures: list[Features], known: Known | None, buffers: Buffers, scene: int) -> torch.Tensor:
-        """Reads a prompt into a scene's prefix; the final norm of its last token [1, hidden]. pictures: emptied."""
+        """Reads a prompt into a scene's prefix; the final norm of its last token [1, hidden]. pictures: emptied.
+
+        In the last scene's place, whose turn comes last, and copied from there: so many scenes are read by the graphs of one.
+        """
         images = self._placed(pictures)
         pictures.clear()
-        run = self._run(len(buffers.prompt), scene)
-        return reading.prefill(self.model, prompt, images, scene_kv(buffers, scene, len(prompt)), run, known)
+        here = len(buffers.prompt) - 1
+        cache = scene_kv(buffers, here, len(prompt))
+        last = reading.prefill(self.model, prompt, images, cache, self._run(here), known)
+        if scene != here:
+            reading.copy_keys(Known(cache, len(prompt)), scene_kv(buffers, scene, len(prompt)), len(prompt))
+        return last
 
-    def _run(self, scenes: int, scene: int) -> Run:
-        """What runs the reading of one of so many scenes: graphs, unless they would be many and the host is ahead anyway."""
-        return (lambda key, function: self.graphs.run((key, scenes, scene), function)) if scenes <= GRAPHED else at_once
+    def _run(self, place: int) -> Run:
+        """What runs the reading of a prompt in the last place of an arena: graphs by that place, which says how many there are."""
+        return lambda key, function: self.graphs.run((key, place), function)
 
     def _placed(self, pictures: Sequence[Features]) -> list[torch.Tensor]:
         """Features of pictures, together where prompts are read from."""

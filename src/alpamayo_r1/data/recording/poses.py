@@ -10,7 +10,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def to_microseconds(table: pd.DataFrame, column: str, unit: str, name: str, offs
     values = table[column]
     if values.dtype.kind == "O":  # numbers written as text, as some programs do in parquet
         with suppress(ValueError, TypeError):
-            values = pd.to_numeric(values)
+            values = cast("pd.Series", pd.to_numeric(values))
     if values.dtype.kind not in "iuf" or bool(values.isna().any()):
         raise bad(f"the column {column!r} of {name} is of type {values.dtype} or has holes", "a number in every row", DATE)
     if values.dtype.kind == "f":

@@ -112,6 +112,14 @@ def test_it_shows_a_clip_and_another_one_that_is_picked(page):
     assert pixels(page, "#cameras canvas") != before
 
 
+@pytest.mark.parametrize("hash", ["#clip=none&t0=6000000", "#t0=soon", "#t0="])
+def test_an_address_that_says_nonsense_shows_the_first_moment(page, hash):
+    first = page.locator("html").get_attribute("data-shown")
+    page.evaluate("(hash) => { location.hash = hash; }", hash)
+    page.reload()
+    page.wait_for_selector(f'html[data-shown="{first}"]')
+
+
 def test_scrubbing_back_to_what_was_seen_is_at_once(page):
     first = shown_t0(page)
     page.focus("#time")

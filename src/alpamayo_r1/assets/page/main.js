@@ -264,7 +264,8 @@ async function patiently(what) {
         tell("");
         return warn(error.message);
       }
-      tell(`busy, again in ${error.again} s`);
+      if (!error.status) warn(error.message);
+      tell(`${error.status ? "busy, " : ""}again in ${error.again} s`);
       await new Promise((resolve) => setTimeout(resolve, 1000 * error.again));
     }
   }
@@ -636,8 +637,10 @@ async function begin() {
   $("navigation-form").hidden = !state.about.navigates;
   $("talk").hidden = !state.about.answers_questions;
   $("service").textContent = `${state.about.family} “${state.about.checkpoint}” on ${state.about.device}, version ${state.about.version}`;
-  const first = state.clips.some((one) => one.clip_id === asked.get("clip")) ? asked.get("clip") : state.clips[0]?.clip_id;
-  if (first) await choose(first, asked.get("t0") ? Number(asked.get("t0")) : undefined);
+  const known = state.clips.some((one) => one.clip_id === asked.get("clip"));
+  const first = known ? asked.get("clip") : state.clips[0]?.clip_id;
+  const t0 = Math.round(Number(asked.get("t0") ?? NaN));
+  if (first) await choose(first, known && !Number.isNaN(t0) ? t0 : undefined);
   else warn("This service has no clips.");
 }
 

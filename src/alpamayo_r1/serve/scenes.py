@@ -145,7 +145,8 @@ def corridors(sample: Sample, paths: torch.Tensor) -> dict[str, Any]:
 
 def sides_of(path: torch.Tensor, width: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The left and right border [N, 3] of a path's corridor; none of no path."""
-    return edges(path.float().cpu(), width) if len(path) else (path.new_zeros(0, 3),) * 2
+    nothing = path.new_zeros(0, 3)
+    return edges(path.float().cpu(), width) if len(path) else (nothing, nothing)
 
 
 def on_picture(camera: Calibration, xyz: torch.Tensor) -> list[list[float] | None]:

@@ -14,6 +14,12 @@ from alpamayo_r1.train.step import Batch
 R = TypeVar("R", bound=Batch)
 
 
+def used_here(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, whose memory then waits for the stream of this thread too."""
+    tensor.record_stream(torch.cuda.current_stream())
+    return tensor
+
+
 class Feed(Generic[R]):
     """Asks for rows time and again in a thread, at most two calls ahead of who takes them.
 
@@ -66,7 +72,7 @@ class Feed(Generic[R]):
         except queue.Empty:
             return None
         if self._device.type == "cuda":
-            rows.map(lambda tensor: tensor.record_stream(torch.cuda.current_stream()))
+            rows.map(used_here)
         return rows
 
     def stop(self) -> None:

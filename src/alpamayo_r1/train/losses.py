@@ -10,6 +10,7 @@ path that the actions add up to weighs slow errors, which carry a car metres off
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -75,6 +76,10 @@ class FlowLosses(nn.Module):
         self.patches = torch.compile(jittered, dynamic=False)
         for block in (*self.model.vision.blocks, *self.model.language.layers, *self.model.expert.layers):
             block.compile(dynamic=False)
+
+    def loss(self, rows: Any, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is minimised on a batch, and its parts f32[n]: of who inherits."""
+        raise NotImplementedError
 
     def see(self, frames: torch.Tensor, generator: torch.Generator) -> Images:
         """Image tokens and DeepStack features of pictures u8 (B, I, 3, h, w), whose brightness, contrast and noise differ per scene."""

@@ -28,10 +28,11 @@ class Blocks:
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
         """The blocks of the weight as it is now."""
-        if self.made is None or self.version != weight._version:
-            self.made = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS_AT_ONCE)
+        made = self.made
+        if made is None or self.version != weight._version:
+            made = self.made = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS_AT_ONCE)
             self.version = weight._version
-        return self.made
+        return made
 
 
 _kept: dict[int, Blocks] = {}

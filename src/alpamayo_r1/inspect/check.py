@@ -34,8 +34,10 @@ NOISY = 0.01
 TURN = 0.18
 """Logarithm by which the camera ahead may turn more or less than the poses."""
 
-STEADY = 0.15
-"""Spread of the logarithm of a camera's speed over the poses' from which it is not the road that it sees: roads have 0.05 at most."""
+STEADY, NEARLY_ALL = 0.15, 0.8
+"""Spread of the logarithm of a camera's speed over the poses' from which it is not the road that it sees (roads have 0.05 at most), and the
+share of the steps that fit from which twice as much may be a wrong pitch.
+"""
 
 SLOWEST = 0.2
 """Share of the poses' speed below which what is seen is not the road: feet for metres give 0.3."""
@@ -263,7 +265,8 @@ def judged(mounting: Mounting) -> bool:
     """Whether enough of the road was seen to fit, and it moved steadily: by the same share of the poses' speed all the time, as traffic
     beside the car does not.
     """
-    return mounting.steps >= FEWEST and mounting.share >= SHARE and mounting.spread < STEADY
+    steady = STEADY * (2 if mounting.share > NEARLY_ALL else 1)
+    return mounting.steps >= FEWEST and mounting.share >= SHARE and mounting.spread < steady
 
 
 def _mounting(found: Inspection, name: str, shared: float, swapped: Mapping[str, str], broken: bool) -> Finding:

@@ -34,7 +34,10 @@ def add_stream(app: FastAPI, service: Service) -> None:
 
     @app.websocket("/api/stream")
     async def stream(socket: WebSocket) -> None:
-        """First `StreamBody` as text; then per step {"clip_id", "t0_us", "draw"} as text, or an observation as binary."""
+        """First `StreamBody` as text; then per step {"clip_id", "t0_us", "draw"} as text, or an observation as binary.
+
+        Answers come in order. Who sends the next step before the last is answered gets more of them per second.
+        """
         await talk(socket, service, Following(service).answer, AT_ONCE)
 
 

@@ -94,7 +94,8 @@ def own(tensors: Mapping[str, torch.Tensor], weight_map: Mapping[str, str], file
 
 def write_shard(file: Path, tensors: Mapping[str, torch.Tensor], config: ModelConfig, buffers: set[str], device: str) -> None:
     """A safetensors file, tensor by tensor: header, then data; never more than one tensor in memory."""
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, tensor in tensors.items():
         kind = {torch.bfloat16: "BF16", torch.float32: "F32"}[tensor.dtype]
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
@@ -106,7 +107,7 @@ def write_shard(file: Path, tensors: Mapping[str, torch.Tensor], config: ModelCo
         for name, tensor in tensors.items():
             value = derived_value(config, name).to(tensor.dtype) if name in buffers else random_weight(name, tensor, device)
             for part in value.reshape(-1).view(torch.uint8).split(CHUNK):
-                view = memoryview(part.cpu().numpy())
+                view = part.cpu().numpy().data
                 while view:
                     view = view[out.write(view) :]
 

@@ -225,22 +225,27 @@ def score(planner: Planner, scene: SceneBatch, variant: Variant | None, options:
 
 
 def figure(rows: Mapping[str, Mapping[str, Any]], file: Path) -> None:
-    """Bars: minADE of every loss as a multiple of the nominal rig's."""
+    """Bars: minADE of every loss as a multiple of the nominal rig's, on a logarithmic scale from 1."""
     from alpamayo_r1.draw import style
 
-    sheet = style.sheet(9, 0.32 * len(rows) + 0.8)
-    axes = sheet.subplots()
-    names, base = list(rows), rows["nominal rig"]["min_ade"]
+    names, base = [name for name in rows if name != "nominal rig"], rows["nominal rig"]["min_ade"]
     ratios = [rows[name]["min_ade"] / base for name in names]
-    axes.barh(range(len(names)), ratios, color=style.ROAD)
+    high = 0.27 * len(names)
+    sheet = style.sheet(9, high + 0.75)
+    axes = style.box(sheet, 2.7, 0.1, 6.0, high)
+    axes.barh(range(len(names)), [ratio - 1 for ratio in ratios], left=1, color=[style.ROAD if r > 1.25 else style.LIGHT for r in ratios])
     for at, ratio in enumerate(ratios):
-        axes.text(ratio * 1.03, at, f"{ratio:.2f}", va="center", fontsize=8)
-    axes.axvline(1.25, color="#c62828", linewidth=0.8, linestyle="--")
+        axes.text(max(ratio, 1) * 1.04, at, f"{ratio:.2f}", va="center", fontsize=8)
+    axes.axvline(1.25, color=style.TRUTH, linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
-    axes.set_xlim(0.5, 1.4 * max(ratios))
+    axes.set_xlim(0.8, 1.4 * max(ratios))
+    axes.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"], fontsize=8)
+    axes.minorticks_off()
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("minADE of 6 samples, as a multiple of the nominal rig's (dashed: 1.25)", fontsize=8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set_xlabel(f"minADE of six as a multiple of the nominal rig's {base:.2f} m (dashed: 1.25)", fontsize=8)
     file.write_bytes(style.png(sheet))
 
 

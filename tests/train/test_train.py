@@ -19,7 +19,7 @@ from alpamayo_r1.core.vocab import load_vocabulary, spoken, whole_ids
 from alpamayo_r1.planner import load
 from alpamayo_r1.train import validate as measure
 from alpamayo_r1.train.loop import TrainConfig, train
-from alpamayo_r1.train.losses import PATH, Losses, fresh_model, path_error
+from alpamayo_r1.train.losses import PATH, Losses, fresh_model, jittered, path_error
 from alpamayo_r1.train.material import Pool, make_layout, render_rows
 from alpamayo_r1.train.presets import write_skeleton
 from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, chunks, make_chunk
@@ -142,6 +142,19 @@ def test_the_path_error_is_how_far_wrong_actions_lead(skeleton):
         driven = to_trajectory((error * scale)[None], speed, torch.zeros(1), 0.1).xyz
         off = (driven - straight)[0, :, :2].square().sum(-1).mean().item()
         assert path_error(error[None, None], speed, action).item() == pytest.approx(off, rel=0.1)
+
+
+def test_the_strips_that_other_cars_may_not_see_are_grey(skeleton):
+    config = skeleton[1]
+    frames = torch.full((2, 16, 3, 32, 64), 255, dtype=torch.uint8)
+    drawn = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.0, 0.0], [1.0, 1.0], [0.9, 0.1]])[..., None, None, None, None]
+    patches = jittered(frames, drawn, torch.zeros(frames.shape), config.vision).view(2, 4, 4, -1)
+    grey = [[(patches[b, c] == 0).float().mean().item() for c in range(4)] for b in range(2)]
+    assert grey[0] == [0, 0, 0, 0], "not drawn"
+    assert grey[1] == pytest.approx([10 / 64, 0, 10 / 64, 0]), "a strip of 15 % of both side cameras, in all frames"
+    columns = patches[1].view(4, 4, 2, 2, 2, 3, 2, 16, 16)[:, 0, :, 0, :, 0, 0, 0]  # (camera, block across, patch in it, x)
+    left, right = (columns[c].flatten() for c in (0, 2))
+    assert (left[-9:] == 0).all() and (left[:-10] == 1).all() and (right[:9] == 0).all() and (right[10:] == 1).all()
 
 
 def test_neighbouring_history_bins_start_alike(skeleton):

@@ -20,11 +20,15 @@ from alpamayo_r1.core.checkpoint import build_meta
 from alpamayo_r1.core.config import ActionConfig, ModelConfig, VisionConfig
 from alpamayo_r1.core.flow import training_pair
 from alpamayo_r1.core.images import normalise, patchify
+from alpamayo_r1.core.types import CAMERAS, FRAMES
 from alpamayo_r1.core.vla import VLA, ActionSpace, Fourier, Images
 from alpamayo_r1.train.material import Layout, Rows
 
 PATH = 0.02
 """Weight of the path's squared error in 1/m^2."""
+LEFT, RIGHT = CAMERAS.index("camera_cross_left_120fov"), CAMERAS.index("camera_cross_right_120fov")
+UNSEEN, STRIP = 0.25, 0.15
+"""Share of scenes whose side cameras lack a strip, and the share of a picture's width that it takes at most."""
 READOUT = slice(7, 64, 8)
 """Future steps of the auxiliary read-out: 0.8, 1.6 .. 6.4 s."""
 
@@ -85,7 +89,7 @@ class FlowLosses(nn.Module):
         """Image tokens and DeepStack features of pictures u8 (B, I, 3, h, w), whose brightness, contrast and noise differ per scene."""
         device, kind = frames.device, frames.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        drawn = torch.rand(3, len(frames), 1, 1, 1, 1, generator=generator, device=device)
+        drawn = torch.rand(5, len(frames), 1, 1, 1, 1, generator=generator, device=device)
         noise = torch.randn(frames.shape, generator=generator, device=device, dtype=dtype)
         return self.model.vision(self.patches(frames, drawn, noise, self.model.config.vision), self.layout.grid)
 
@@ -190,8 +194,13 @@ def path_error(error: torch.Tensor, speed: torch.Tensor, action: ActionConfig) -
 def jittered(frames: torch.Tensor, drawn: torch.Tensor, noise: torch.Tensor, vision: VisionConfig) -> torch.Tensor:
     """Pictures u8 (B, I, 3, h, w) as patches, brightness, contrast and noise differing per scene as with cameras and video compression.
 
-    drawn: uniform (3, B, 1, 1, 1, 1). noise: normal, of the pictures' shape and of the dtype that the patches shall have.
+    In a share UNSEEN of the scenes the side cameras do not see the strips that are nearest to straight ahead, as other cars' may not.
+    drawn: uniform (5, B, 1, 1, 1, 1). noise: normal, of the pictures' shape and of the dtype that the patches shall have.
     """
     gain, lift, grain = 0.9 + 0.2 * drawn[0], 0.12 * drawn[1] - 0.06, 0.03 * drawn[2]
-    pixels = normalise(frames) * gain + lift + grain * noise
+    width, camera = frames.shape[-1], torch.arange(frames.shape[1], device=frames.device)[:, None, None, None] // FRAMES
+    across = (torch.arange(width, device=frames.device) + 0.5) / width
+    inwards = torch.where(camera == LEFT, 1 - across, torch.where(camera == RIGHT, across, 1.0))
+    seen = inwards > drawn[3] * STRIP * (drawn[4] < UNSEEN)
+    pixels = torch.where(seen, normalise(frames), 0.0) * gain + lift + grain * noise
     return patchify(pixels.to(noise.dtype).flatten(0, 1), vision)

@@ -39,7 +39,7 @@ def made(tmp_path_factory):
     config = read_config(folder)
     vocabulary = load_vocabulary(folder / config.vlm, config.tokens, config.family)
     nobody = np.zeros(len(SEEDS), bool)
-    return config, vocabulary, make_mixed(SEEDS, STEP, nobody, nobody, Tails(config, vocabulary), StreamConfig())
+    return config, vocabulary, make_mixed(SEEDS, STEP, nobody, nobody, Tails(config, vocabulary), StreamConfig(noisy=0.0))
 
 
 @pytest.fixture(scope="module")

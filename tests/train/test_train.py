@@ -22,7 +22,7 @@ from alpamayo_r1.train.loop import TrainConfig, train
 from alpamayo_r1.train.losses import PATH, Losses, fresh_model, jittered, path_error
 from alpamayo_r1.train.material import Pool, make_layout, render_rows
 from alpamayo_r1.train.presets import write_skeleton
-from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, chunks, make_chunk
+from alpamayo_r1.train.stream import LAST_TRAINING_SEED, StreamConfig, chunks, logged, make_chunk
 from alpamayo_r1.world.families import T0_STEP
 from alpamayo_r1.world.language import TEXTS, classify
 from alpamayo_r1.world.samples import sample_batch
@@ -76,6 +76,15 @@ def test_who_was_pushed_off_its_way_finds_back(skeleton):
     turned = (off.future[:32, 20, 1] - plain.future[:32, 20, 1]) * beside.sign()
     far = beside.abs() > 0.3
     assert turned[far].median() < -0.2, "and come back to it"
+
+
+def test_logged_histories_are_millimetres_off_and_end_where_the_car_is():
+    history, seeds = torch.zeros(400, 16, 3), np.arange(400)
+    off = logged(history, seeds, 0.5)
+    assert torch.equal(off, logged(history, seeds, 0.5)) and (off[:, -1] == 0).all()
+    noisy = off.abs().amax((1, 2)) > 0
+    assert 160 < noisy.sum() < 240
+    assert 1e-3 < off[noisy].std() < 15e-3 and torch.equal(logged(history, seeds, 0.0), history)
 
 
 def test_a_silent_stream_says_nothing(skeleton):

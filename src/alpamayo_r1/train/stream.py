@@ -9,7 +9,7 @@ words decide, and are left out of the language loss, since the car should not sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ class StreamConfig:
     other_t0: float = 0.7  # share of groups whose moment is drawn from MOMENTS instead of 5.1 s
     directed: float = 0.3  # share of scenes that are driven against the expert's decision
     pushed: float = 0.65  # share of scenes whose driver was pushed off its way
+    noisy: float = 0.5  # share of scenes whose history is as positioning logs it, a few millimetres off
     hard: tuple[str, ...] = ()  # families of which every third scene is one, in turn
     silent: bool = False  # no words at all: what reasoning is worth shows beside a model that was trained so
 
@@ -87,11 +88,12 @@ def make_chunk(
     words: int,
     silent: bool = False,
     families: Sequence[str] | None = None,
+    noisy: float = 0.0,
 ) -> Chunk:
     """Simulates the seeds and encodes words and actions at `step`.
 
     directed (B,): who then drives against its label. pushed (B,): who was pushed off its way until then, unless that ends in a collision.
-    silent: nobody says anything. families: a name per scene, or None for the seed's own.
+    silent: nobody says anything. families: a name per scene, or None for the seed's own. noisy: share of scenes whose history is `logged`.
     """
     seconds = max(step, T0_STEP) / 10 + 0.1
     scene = simulate(seeds, seconds=seconds, families=families, pushed=pushed, pushed_until=step)
@@ -107,7 +109,20 @@ def make_chunk(
         texts = [directive_text(o, scene, row, step) if o else text for row, (o, text) in enumerate(zip(orders, texts, strict=True))]
     at = paths(scene, torch.full((len(seeds),), step))
     texts = [""] * len(texts) if silent else texts
-    return encoded(window(scene, step), at, texts, torch.from_numpy(~directed), config, vocabulary, words)
+    chunk = encoded(window(scene, step), at, texts, torch.from_numpy(~directed), config, vocabulary, words)
+    return replace(chunk, history_ids=history_ids(logged(at.history_xyz, seeds, noisy), config.tokens)) if noisy else chunk
+
+
+def logged(history: torch.Tensor, seeds: np.ndarray, share: float) -> torch.Tensor:
+    """Histories (B, H, 3) in metres, a share of them with white noise of 0.5 to 3 mm (up to 5 mm in height) and a wander as large per step.
+
+    The last place stays the origin. Drawn from the seeds.
+    """
+    draw = np.random.default_rng([11, *map(int, seeds)])
+    size = draw.uniform([0.5e-3, 0.5e-3, 0.0], [3e-3, 3e-3, 5e-3], (len(seeds), 1, 3)) * (draw.random((len(seeds), 1, 1)) < share)
+    white, step = size * draw.standard_normal((2, *history.shape))
+    off = torch.from_numpy(white + step.cumsum(1)).to(history.dtype)
+    return history + off - off[:, -1:]
 
 
 def encoded(
@@ -171,7 +186,8 @@ class Stream(IterableDataset):
     def make(self, seeds: np.ndarray, step: int, directed: np.ndarray, pushed: np.ndarray, vocabulary: Vocabulary) -> Chunk:
         """The rows of some seeds at one moment."""
         families = families_of(seeds, self.stream.hard)
-        return make_chunk(seeds, step, directed, pushed, self.config, vocabulary, self.stream.words, self.stream.silent, families)
+        s = self.stream
+        return make_chunk(seeds, step, directed, pushed, self.config, vocabulary, s.words, s.silent, families, s.noisy)
 
 
 def chunks(stream: StreamConfig, config: ModelConfig, folder: str, workers: int, rank: int = 0, world: int = 1) -> Iterator[Chunk]:

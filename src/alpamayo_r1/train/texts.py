@@ -141,7 +141,7 @@ class MixedStream(Stream):
 def make_mixed(seeds: np.ndarray, step: int, directed: np.ndarray, pushed: np.ndarray, tails: Tails, stream: StreamConfig) -> MixedChunk:
     """A chunk with its texts; see `stream.make_chunk`."""
     families = richer_families(seeds)
-    chunk = make_chunk(seeds, step, directed, pushed, tails.config, tails.vocabulary, stream.words, families=families)
+    chunk = make_chunk(seeds, step, directed, pushed, tails.config, tails.vocabulary, stream.words, families=families, noisy=stream.noisy)
     draw = np.random.default_rng([int(seeds[0]), step, 15])
     # What is asked and told is of the moment, which a window of the scene does not know: it is the same whoever was directed.
     whole = simulate(seeds, seconds=max(step, T0_STEP) / 10 + 0.1, families=families, pushed=pushed, pushed_until=step)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -166,19 +167,24 @@ def driven(
     choose, every, late = driver_of(config, planner), round(setting.replan / DT), round(setting.delay / DT)
     recorded = Reference(simulation.recorded.ego[:, FIRST:].double())
     intents: list[tuple[int, Intent]] = []
-    with ExitStack() as shooting:
+    with ExitStack() as shooting, ThreadPoolExecutor(1, "film") as artist:
         reels = [shooting.enter_context(movie(films / f"{seed}.mp4", setting.replan)) for seed in seeds] if films is not None else []
+        drawn: list[Future[None]] = []
         for n in range(FIRST, FIRST + setting.steps):
             if (n - FIRST) % every == 0:
                 intent = choose(simulation)
-                for row, add in enumerate(reels):
-                    add(shot(simulation, intent, row))
+                for one in drawn:  # while the next plan was made
+                    one.result()
+                seen = [(add, simulation.sample(row, intent.observations[row]), intent.plans[row]) for row, add in enumerate(reels)]
+                drawn = [artist.submit(shoot, *one) for one in seen]
                 if record is not None:
                     record(simulation.sample(0, intent.observations[0]), intent.plans[0])
                 intents.append((n, replace(intent, plans=(), observations=())))  # pictures of all steps would fill the memory
             ready = [(at, intent) for at, intent in intents if at + late <= n]
             at, reference = (ready[-1][0], ready[-1][1].reference) if ready else (FIRST, recorded)
             simulation.step(reference, (n - at) * DT)
+        for one in drawn:
+            one.result()
     return rows_of(simulation, intents, every)
 
 
@@ -202,7 +208,6 @@ def rows_of(simulation: Simulation, intents: Sequence[tuple[int, Intent]], every
     return rows
 
 
-def shot(simulation: Simulation, intent: Intent, row: int) -> np.ndarray:
-    """One picture of a film of a model's drive: four cameras with the planned corridor, the words, the view from above."""
-    sample, plan = simulation.sample(row, intent.observations[row]), intent.plans[row]
-    return pixels(page(sample, plan, result(sample, plan, None)))
+def shoot(add: Callable[[np.ndarray], None], sample: Sample, plan: Plan) -> None:
+    """Adds a picture to a film of a model's drive: four cameras with the planned corridor, the words, the view from above."""
+    add(pixels(page(sample, plan, result(sample, plan, None))))

@@ -7,6 +7,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from alpamayo_r1.inspect import check
 from alpamayo_r1.inspect.cameras import Look, Mounting
 from alpamayo_r1.inspect.check import Inspection
 from alpamayo_r1.inspect.clock import shift_of
-from alpamayo_r1.inspect.findings import WRONG
+from alpamayo_r1.inspect.findings import OK, UNKNOWN, WRONG
 from alpamayo_r1.inspect.motion import Motion
 from alpamayo_r1.inspect.paths import path_of
 from alpamayo_r1.rig.nominal import facing
@@ -127,6 +128,18 @@ def test_a_mirrored_camera_ahead_is_known_by_its_turns_alone(monkeypatch, yaw, t
     monkeypatch.setattr(check, "mounting_of", fits)
     given = Mounting(1.0, 0.1, 0.0, math.nan, 0.5, 20, 0.25, 0.02)
     assert check._flipped(found, look, given) == fault
+
+
+@pytest.mark.parametrize(
+    ("turn", "speed", "verdict"),
+    [(1.4, 1.04, UNKNOWN), (1.4, 0.7, WRONG), (0.7, 1.04, WRONG), (0.7, 1.4, WRONG), (1.1, 1.04, OK)],
+)
+def test_a_focal_length_that_is_too_short_shows_on_the_road_too(monkeypatch, turn, speed, verdict):
+    """A car ahead that turns with this one makes pictures turn more; a wrong focal length changes the road's speed as well."""
+    monkeypatch.setattr(check, "agreement", lambda *_: 0.9)
+    road = Mounting(speed, 0.0, 0.0, turn, 0.7, 40, 0.35, 0.02)
+    found = Inspection(path=path_of(winding()), looks={"one": cast(Look, None)}, mountings={"one": road})
+    assert check._turning(found, {}, "one", turn).verdict == verdict
 
 
 def test_what_moves_beside_the_car_is_not_its_road():

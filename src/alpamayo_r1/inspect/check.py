@@ -232,6 +232,9 @@ def _turning(found: Inspection, seen: Mapping[str, Mounting], ahead: str, turn: 
         return Finding(item, WRONG, said, ("pictures-upside-down",))
     if abs(given) < SAME:
         return Finding(item, UNKNOWN, said)
+    road = found.mountings[ahead]
+    if turn > 1 and road.steps >= FEWEST and abs(math.log(max(road.speed, 0.01))) < TURN:
+        return Finding(item, UNKNOWN, f"{said}: the road moves as the poses do, so that it may be a car ahead that turns with this one")
     if turn > 0:
         return Finding(item, WRONG, said, ("camera-focal", "time-shift"))
     sides = [m for n, m in seen.items() if abs(found.looks[n].azimuth) > 0.4]

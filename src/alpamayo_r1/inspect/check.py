@@ -51,11 +51,14 @@ ASIDE, SAME = 0.3, 0.5
 SHIFT = 0.035
 """Seconds of clock shift from which it is wrong."""
 
-FARTHEST = 0.7
+FARTHEST = 0.55
 """Seconds of shift from which on a best fit is none: more were not tried."""
 
 CAN_TELL, ENOUGH = 0.015, 0.045
-"""Standard errors in seconds up to which a clock counts as right, and up to which a shift of 3.5 times as much counts as wrong."""
+"""Standard errors in seconds up to which a clock counts as right, and up to which a shift of SURE times as much counts as wrong."""
+
+SURE = 4.5
+"""Standard errors from which a shift is none by chance: traffic beside the car follows its own clock."""
 
 
 @dataclass
@@ -233,8 +236,8 @@ def _turning(found: Inspection, seen: Mapping[str, Mounting], ahead: str, turn: 
     if abs(given) < SAME:
         return Finding(item, UNKNOWN, said)
     road = found.mountings[ahead]
-    if turn > 1 and road.steps >= FEWEST and abs(math.log(max(road.speed, 0.01))) < TURN:
-        return Finding(item, UNKNOWN, f"{said}: the road moves as the poses do, so that it may be a car ahead that turns with this one")
+    if turn > 0 and road.steps >= FEWEST and abs(math.log(max(road.speed, 0.01))) < TURN:
+        return Finding(item, UNKNOWN, f"{said}: the road moves as the poses do, so that it may be what moves ahead")
     if turn > 0:
         return Finding(item, WRONG, said, ("camera-focal", "time-shift"))
     sides = [m for n, m in seen.items() if abs(found.looks[n].azimuth) > 0.4]
@@ -361,7 +364,7 @@ def clock(found: Inspection, turn: float) -> Finding:
     error *= max(1.0, math.sqrt(apart))  # cameras that disagree know less than each of them claims
     said = f"pictures fit best {1e3 * mean:+.0f} ms after the times they have (+- {1e3 * error:.0f} ms; "
     said += ", ".join(f"{name} {1e3 * shift.seconds:+.0f} +- {1e3 * shift.error:.0f}" for name, shift in shifts.items()) + ")"
-    if error < ENOUGH and abs(mean) > max(SHIFT, 3.5 * error):
+    if error < ENOUGH and abs(mean) > max(SHIFT, SURE * error):
         return Finding(item, WRONG, said, ("time-shift",))
     return Finding(item, OK if error < CAN_TELL else UNKNOWN, said)
 

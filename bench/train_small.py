@@ -31,7 +31,7 @@ from alpamayo_r1.core.vla import VLA
 from alpamayo_r1.core.vocab import Vocabulary, load_vocabulary
 from alpamayo_r1.drive.simulation import Setting
 from alpamayo_r1.drive.teach import FIRST_SEED, Learner, Lessons, driven_by
-from alpamayo_r1.train.loop import TrainConfig, minutes_left, train
+from alpamayo_r1.train.loop import TrainConfig, budget_left, train
 from alpamayo_r1.train.step import Group
 from alpamayo_r1.train.stream import StreamConfig
 from alpamayo_r1.train.validate import TEST_SEEDS, validate
@@ -47,11 +47,10 @@ CLOSED = ("score", "collision_at_fault", "off_road", "red_light_run", "stop_sign
 
 def go_on(out: Path, start: Path, given: argparse.Namespace, device: torch.device, group: Group) -> None:
     """Trains until the minutes in all are used, those of an earlier call that was cut off counted."""
-    state, left = out / "state.pt", group.agree(minutes_left(out, given.minutes), device)
+    state, (left, rate) = out / "state.pt", budget_left(out, given.minutes, given.rate, group, device)
     if left <= 0:
         print(f"{out} has had its {given.minutes:g} minutes")
         return
-    rate = given.rate * min(1.0, left / given.minutes / 0.67)
     config = TrainConfig(
         minutes=left,
         rate=rate,

@@ -31,7 +31,7 @@ from alpamayo_r1.drive.simulation import Setting
 from alpamayo_r1.drive.teach import Learner, driven_by
 from alpamayo_r1.train import following, material, validate
 from alpamayo_r1.train.following import validate_answers, validate_routes
-from alpamayo_r1.train.loop import TrainConfig, minutes_left
+from alpamayo_r1.train.loop import TrainConfig, budget_left
 from alpamayo_r1.train.mixed import train_mixed
 from alpamayo_r1.train.step import Group
 from alpamayo_r1.train.stream import StreamConfig
@@ -40,17 +40,19 @@ from alpamayo_r1.world.richer import RICHER
 MOMENTS = (2.5, 5.1, 9.0)
 """Seconds at which both models are compared open loop."""
 
+RATE = 1e-3
+"""The learning rate at its peak."""
+
 FIRST_DRIVEN = 824_000
 """Seed of the first scene of the closed loop."""
 
 
 def teach(out: Path, start: Path, minutes: float, device: torch.device, group: Group, tiny: bool) -> None:
     """Trains until `minutes` in all are used, those of an earlier call that was cut off counted."""
-    state, left = out / "state.pt", group.agree(minutes_left(out, minutes), device)
+    state, (left, rate) = out / "state.pt", budget_left(out, minutes, RATE, group, device)
     if left <= 0:
         print(f"{out} has had its {minutes:g} minutes")
         return
-    rate = 1e-3 * min(1.0, left / minutes / 0.67)
     config = TrainConfig(
         minutes=left,
         rate=rate,

@@ -26,7 +26,7 @@ from alpamayo_r1.core.vla import ActionIn
 from alpamayo_r1.engine import ops, pixels
 from alpamayo_r1.engine.ops import Context, Heads, attention, drawing, eight, quantised
 from alpamayo_r1.engine.ops.launch import twins
-from alpamayo_r1.engine.reading import attend_words
+from alpamayo_r1.engine.reading import attend_words, ends_of
 from alpamayo_r1.engine.words import Rules, accept
 
 VISION = VisionConfig(depth=1, hidden=32, heads=2, intermediate=64, out_hidden=64, positions=2304, deepstack=())
@@ -259,10 +259,11 @@ def attends_words(case: Case, heads: Heads, tokens: int, count: int, capacity: i
     q, room = case(tokens, heads.queries, heads.width), case(2, 1, heads.keys, capacity, heads.width)
     room[:, :, :, count:] = float("nan")
     keys, values = room[:, :, :, :count].unbind()
-    got = attend_words(q, (keys, values), heads)
+    ends = ends_of((keys, values), tokens)
+    got = attend_words(q, (keys, values), ends, heads)
     with twins():
-        want = attend_words(q.float(), (keys.float(), values.float()), heads)
-    return [error(got, want), *(differ(got, attend_words(q, (keys, values), heads)) for _ in range(20))]
+        want = attend_words(q.float(), (keys.float(), values.float()), ends, heads)
+    return [error(got, want), *(differ(got, attend_words(q, (keys, values), ends, heads)) for _ in range(20))]
 
 
 def differ(got: torch.Tensor, want: torch.Tensor) -> int:

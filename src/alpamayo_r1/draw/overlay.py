@@ -190,13 +190,13 @@ def _in_front(camera: Calibration, wanted: np.ndarray, obstacles: Sequence[Obsta
     hidden = torch.zeros(len(ray), dtype=torch.bool)
     for obstacle in obstacles:
         some = _toward(obstacle, camera, ray)
+        c, s = math.cos(obstacle.yaw), math.sin(obstacle.yaw)
+        turn = torch.tensor([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+        foot = torch.tensor([obstacle.x, obstacle.y, 0.0], dtype=torch.float64)
+        eye, along = (torch.tensor(camera.position, dtype=torch.float64) - foot) @ turn, ray[some] @ turn
+        slope = torch.where(along.abs() < 1e-12, 1e-12, along)
         for centre, half in _parts(obstacle):
-            c, s = math.cos(obstacle.yaw), math.sin(obstacle.yaw)
-            turn = torch.tensor([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
-            foot = torch.tensor([obstacle.x, obstacle.y, 0.0], dtype=torch.float64)
-            origin = (torch.tensor(camera.position, dtype=torch.float64) - foot) @ turn - centre
-            along = ray[some] @ turn
-            near, far = ((side * half - origin) / torch.where(along.abs() < 1e-12, 1e-12, along) for side in (-along.sign(), along.sign()))
+            near, far = ((side * half - (eye - centre)) / slope for side in (-along.sign(), along.sign()))
             enter, leave = near.amax(-1), far.amin(-1)
             hidden[some] |= (enter > 0) & (enter < leave) & (enter < ground[some] - 0.05)
     seen = np.ones(wanted.shape, dtype=np.uint8)

@@ -128,7 +128,7 @@ def read_rest(
             q, part = q[-1:], replace(part, x=part.x[-1:])
         elif every is not None:  # as if all tokens asked: the vendor's causal attention wants as many queries as keys
             q = every
-        out = attend_words(q, cache[i], stack.heads) if last else attend_behind(q, cache[i])[-len(part.x) :]
+        out = attend_words(q, cache[i], ends_of(cache[i], 1), stack.heads) if last else attend_behind(q, cache[i])[-len(part.x) :]
         normed = add_rms_norm_for(layer.gate_up, part.x, linear(out, layer.out), layer.mlp_norm, stack.eps)
         del q, out  # memory that the MLP can use
         normed = after_mlp(model, i, part, normed, images[i + 1] if i + 1 < len(images) else None)
@@ -143,15 +143,22 @@ def attend_behind(q: torch.Tensor, cache: KV) -> torch.Tensor:
     return out.transpose(1, 2).flatten(2)[0]
 
 
-def attend_words(q: torch.Tensor, cache: KV, heads: Heads) -> torch.Tensor:
+def ends_of(cache: KV, new: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many keys lie before a cache's last `new` ones, and how many of these the first of them sees: i64[1] each."""
+    known, one = (torch.full((1,), count, device=cache[0].device) for count in (cache[0].shape[2] - new, 1))
+    return known, one
+
+
+def attend_words(q: torch.Tensor, cache: KV, ends: tuple[torch.Tensor, torch.Tensor], heads: Heads) -> torch.Tensor:
     """Attention of a cache's last tokens, queries [n, Hq, d], each over itself and those before -> [n, Hq d]: few tokens, as words.
+
+    ends: `ends_of` the cache and these tokens.
 
     The vendor's attention of one query adds up in an order that differs from run to run: one plan in sixty had another word for it.
     """
-    known = cache[0].shape[2] - len(q)
-    before, one = (torch.full((1,), count, device=q.device) for count in (known, 1))
-    keys, values = (part[:, :, known:] for part in cache)
-    return attend(q, Context(cache, before, (keys, values), one, causal=True), heads)
+    known, one = ends
+    keys, values = (part[:, :, -len(q) :] for part in cache)
+    return attend(q, Context(cache, known, (keys, values), one, causal=True), heads)
 
 
 def after_mlp(model: Model, i: int, part: Part, normed: Rows, deep: torch.Tensor | None) -> Rows:
@@ -171,6 +178,7 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
     rope = rope_table(prompt.positions[:, n:].to(vla.device), vla.config.text, vla.dtype)
     at = torch.arange(len(prompt) - n, device=vla.device)
     slot = torch.full((1,), n, device=vla.device)
+    ends = ends_of(scene_cache(buffers.prefix[0], scene, len(prompt)), len(prompt) - n)
     x = pick_rows(model.embedding, prompt.ids[n:].to(vla.device))
     normed = rms_norm_for(stack.layers[0].qkv, x, stack.layers[0].input_norm, stack.eps, words=True)
     for i, layer in enumerate(stack.layers):
@@ -178,7 +186,7 @@ def extend(model: Model, prompt: Prompt, known: Known, buffers: Buffers, scene: 
         for into, keys in zip(cache, known.kv[i], strict=True):
             into[:, :, :n].copy_(keys[:, :, :n])
         q = rope_write(linear(normed, layer.qkv, words=True), layer.head_norms, rope, at, cache, slot, stack.heads)
-        out = attend_words(q, cache, stack.heads)
+        out = attend_words(q, cache, ends, stack.heads)
         normed = add_rms_norm_for(layer.gate_up, x, linear(out, layer.out, words=True), layer.mlp_norm, stack.eps, words=True)
         norm, then = stack.after(i)
         normed = add_rms_norm_for(then, x, mlp(layer, normed, words=True), norm, stack.eps, words=True)

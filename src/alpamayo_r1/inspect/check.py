@@ -48,6 +48,9 @@ BESIDE = 0.9
 ASIDE, SAME = 0.3, 0.5
 """Radians from straight ahead from which the road tells a mirrored camera; correlation from which turns are the same, or mirrored."""
 
+AHEAD = 0.6
+"""Radians from straight ahead up to which a camera shows turns, and a road that traffic beside the car does not hide."""
+
 SHIFT = 0.035
 """Seconds of clock shift from which it is wrong."""
 
@@ -350,7 +353,7 @@ def clock(found: Inspection, turn: float) -> Finding:
     for name, mounting in found.mountings.items():
         look = found.looks[name]
         road = mounting.steps >= FEWEST and abs(mounting.slip) < math.radians(15) and 0.75 < mounting.speed < 1.33
-        turns = abs(look.azimuth) < 0.6 and 0.5 < mounting.turn < 2
+        turns = abs(look.azimuth) < AHEAD and 0.5 < mounting.turn < 2
         if (road or turns) and not turn < 0.3:
             shift = shift_of(*long_steps(look, found.path), found.path, road=road, turns=turns)
             if shift.error < 0.1 and abs(shift.seconds) < FARTHEST:
@@ -364,7 +367,7 @@ def clock(found: Inspection, turn: float) -> Finding:
     error *= max(1.0, math.sqrt(apart))  # cameras that disagree know less than each of them claims
     said = f"pictures fit best {1e3 * mean:+.0f} ms after the times they have (+- {1e3 * error:.0f} ms; "
     said += ", ".join(f"{name} {1e3 * shift.seconds:+.0f} +- {1e3 * shift.error:.0f}" for name, shift in shifts.items()) + ")"
-    seen_ahead = any(abs(found.looks[name].azimuth) < 0.6 for name in shifts)  # beside the car traffic may set the pace
+    seen_ahead = any(abs(found.looks[name].azimuth) < AHEAD for name in shifts)  # beside the car traffic may set the pace
     if seen_ahead and error < ENOUGH and abs(mean) > max(SHIFT, SURE * error):
         return Finding(item, WRONG, said, ("time-shift",))
     return Finding(item, OK if error < CAN_TELL else UNKNOWN, said)

@@ -72,9 +72,13 @@ def begin_folder(out: Path, preset: str, group: Group, device: torch.device) -> 
     group.agree(0.0, device)
 
 
+FALLING = 0.67
+"""Share of the budget, its last, in which the rate falls."""
+
+
 def schedule(step: int, share: float, config: TrainConfig) -> float:
     """Share of the peak rate: a linear rise over `warmup` steps, flat for a third of the budget, then linear to zero at its end."""
-    return min(1.0, (step + 1) / config.warmup) * max(0.0, min(1.0, (1 - share) / 0.67))
+    return min(1.0, (step + 1) / config.warmup) * max(0.0, min(1.0, (1 - share) / FALLING))
 
 
 Source = Callable[[VLA, float], Rows | None]
@@ -228,6 +232,12 @@ def minutes_left(out: Path, minutes: float) -> float:
     if not (out / "state.pt").is_file():
         return minutes
     return minutes - json.loads((out / "run.json").read_text(encoding="utf-8"))["seconds"] / 60
+
+
+def budget_left(out: Path, minutes: float, rate: float, group: Group, device: torch.device) -> tuple[float, float]:
+    """Minutes left of a run that was cut off, the same for all of a group, and the rate that it had come to."""
+    left = group.agree(minutes_left(out, minutes), device)
+    return left, rate * min(1.0, left / minutes / FALLING)
 
 
 def finish(

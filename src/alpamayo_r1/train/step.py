@@ -16,7 +16,7 @@ from torch import nn
 
 
 class Batch(Protocol):
-    """Rows of tensors, such as `loop.Rows`."""
+    """Rows of tensors, such as `material.Rows`."""
 
     def map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """f on every tensor."""
